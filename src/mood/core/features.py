@@ -1,0 +1,540 @@
+"""What a network says about images, in memory and on disk, and nothing about the images themselves.
+
+Axes: N images, D embedding width, K logits, D_l width of layer l. A column that is there is finite, has one row per
+image and lies in main memory; `Features` checks this once, when it is made, so that no reader of it has to.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mood.core.errors import ArtifactError, InputError, OutputError
+
+FORMAT_VERSION = 1
+"""Version of the files that `Features.save` and `FeatureStore.create` write; older ones stay readable."""
+
+MATRICES = ("embedding", "logits")
+"""Columns of shape (N, width), beside the layers, which are named `layers.0`, `layers.1`, … in every file."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, init=False)
+class Features:
+    """One row per image: its id, its embedding, and whatever else a score may ask for.
+
+    Attributes:
+        ids: N ids; "0", "1", … where none were given.
+        embedding: (N, D) floating, D ≥ 1. float32 and float64 and float16 stay as they are, bfloat16 becomes float32.
+        logits: (N, K) floating, or None.
+        labels: (N,) int64 class indices, or None.
+        layers: one (N, D_l) floating tensor per layer; widths may differ between layers.
+        reconstruction: (N,) floating, the masked reconstruction error, or None.
+    """
+
+    ids: tuple[str, ...]
+    embedding: Tensor
+    logits: Tensor | None
+    labels: Tensor | None
+    layers: tuple[Tensor, ...]
+    reconstruction: Tensor | None
+
+    def __init__(
+        self,
+        embedding: Any,
+        *,
+        ids: Sequence[Any] | np.ndarray | None = None,
+        logits: Any = None,
+        labels: Any = None,
+        layers: Sequence[Any] = (),
+        reconstruction: Any = None,
+    ) -> None:
+        """Converts and checks the columns; tensors, arrays and nested lists are welcome, and are not copied if need be.
+
+        Args:
+            embedding: (N, D) floating.
+            ids: N strings or integers.
+            logits: (N, K) floating.
+            labels: (N,) integers.
+            layers: a sequence of (N, D_l) floating.
+            reconstruction: (N,) floating.
+
+        Raises:
+            InputError: a column has another rank, another length or another kind of number, or is not finite.
+        """
+        matrix = _floating("embedding", embedding, rank=2)
+        rows = len(matrix)
+        values = {
+            "ids": _ids(ids, rows),
+            "embedding": matrix,
+            "logits": None if logits is None else _floating("logits", logits, rank=2, rows=rows),
+            "labels": None if labels is None else _integers("labels", labels, rows),
+            "layers": tuple(
+                _floating(f"layers.{index}", layer, rank=2, rows=rows) for index, layer in enumerate(layers)
+            ),
+            "reconstruction": None
+            if reconstruction is None
+            else _floating("reconstruction", reconstruction, rank=1, rows=rows),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+    def __getitem__(self, rows: Any) -> "Features":
+        """The chosen rows, in the chosen order.
+
+        Args:
+            rows: a slice, N booleans, or integer positions (negative ones count from the end).
+
+        Raises:
+            InputError: a single integer (use `features[i : i + 1]`), a mask of another length, a position outside.
+        """
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            index = torch.arange(start, stop, step) if (stop - start) * step > 0 else torch.arange(0)
+        else:
+            index = _positions(rows, len(self))
+        # A slice of step 1 stays a view: no row is copied.
+        take = rows if isinstance(rows, slice) and (rows.step or 1) == 1 else index
+        return Features(
+            self.embedding[take],
+            ids=tuple(self.ids[i] for i in index.tolist()),
+            logits=None if self.logits is None else self.logits[take],
+            labels=None if self.labels is None else self.labels[take],
+            layers=tuple(layer[take] for layer in self.layers),
+            reconstruction=None if self.reconstruction is None else self.reconstruction[take],
+        )
+
+    @property
+    def columns(self) -> dict[str, Tensor]:
+        """The tensors that are there, under their names in files: `embedding`, `logits`, `layers.0`, …"""
+        named = {name: getattr(self, name) for name in (*MATRICES, "labels", "reconstruction")}
+        named |= {f"layers.{index}": layer for index, layer in enumerate(self.layers)}
+        return {name: column for name, column in named.items() if column is not None}
+
+    def need(self, column: str) -> Tensor:
+        """A column that must be there.
+
+        Raises:
+            InputError: it is not; the message names the ones that are.
+        """
+        columns = self.columns
+        if column not in columns:
+            raise InputError(
+                f"{column!r} is missing from the features, which have {', '.join(map(repr, columns))}; "
+                f"extract with {column!r}, or pass Features(…, {column}=…)"
+            )
+        return columns[column]
+
+    @staticmethod
+    def concat(parts: Sequence["Features"]) -> "Features":
+        """All rows of all parts, one after the other.
+
+        Raises:
+            InputError: no parts, or parts whose columns, widths or dtypes differ.
+        """
+        if not parts:
+            raise InputError("Features.concat got no parts; at least one was expected")
+        for position, part in enumerate(parts):
+            _same_layout(f"part {position}", _layout(part.columns), "part 0", _layout(parts[0].columns))
+        columns = {name: torch.cat([part.columns[name] for part in parts]) for name in parts[0].columns}
+        return _from_columns(columns, ids=[name for part in parts for name in part.ids])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes one safetensors file, under a temporary name first, so that it is whole or not there."""
+        path = Path(path)
+        text = np.frombuffer(json.dumps(self.ids, ensure_ascii=False).encode(), dtype=np.uint8).copy()
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        metadata = {"format": "mood.features", "version": str(FORMAT_VERSION)}
+        try:
+            save_file({**self.columns, "ids": torch.from_numpy(text)}, temporary, metadata=metadata)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> "Features":
+        """Reads what `save` wrote, or a `.npz` or `.parquet` file that the user already has.
+
+        Columns are found by name: `embedding`, and optionally `ids`, `logits`, `labels`, `reconstruction`,
+        `layers.0`, `layers.1`, …; other ones are left alone. In Parquet a matrix is a column of lists of one length.
+        Nothing is unpickled. A safetensors file is mapped, and stays mapped while the features live.
+
+        Raises:
+            InputError: no such file, an unknown suffix, no embedding, or a column that `Features` refuses.
+            ArtifactError: a safetensors file that is damaged, of another kind, or written by a newer mood.
+        """
+        path = Path(path)
+        readers = {".safetensors": _read_safetensors, ".npz": _read_npz, ".parquet": _read_parquet}
+        if path.suffix not in readers:
+            raise InputError(f"{path}: features are read from {', '.join(readers)}, not from {path.suffix!r}")
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        columns, ids = readers[path.suffix](path)
+        if "embedding" not in columns:
+            found = ", ".join(map(repr, columns)) or "nothing that features are made of"
+            raise InputError(f"{path}: no column 'embedding' of shape (N, D); found {found}")
+        try:
+            return _from_columns(columns, ids)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, eq=False, init=False)
+class Head:
+    """The linear classifier on top of the embedding: logits = weight · h + bias.
+
+    Attributes:
+        weight: (K, D) floating.
+        bias: (K,) floating; zeros where none was given.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, weight: Any, bias: Any = None) -> None:
+        """Converts and checks both.
+
+        Raises:
+            InputError: another rank, lengths that differ, or values that are not finite.
+        """
+        matrix = _floating("head weight", weight, rank=2)
+        vector = torch.zeros(len(matrix), dtype=matrix.dtype) if bias is None else bias
+        object.__setattr__(self, "weight", matrix)
+        object.__setattr__(self, "bias", _floating("head bias", vector, rank=1, rows=len(matrix)))
+
+
+class FeatureStore:
+    """Features on disk: a folder of `shard-00000.safetensors`, … and `features.json`, read one shard at a time.
+
+    Iterating gives `Features` shard by shard, again and again; at most one shard is in memory. The shards, and so every
+    sum over them, depend on what was written alone.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Opens a finished store.
+
+        Raises:
+            ArtifactError: no store there, one that was not finished, one from a newer mood, or a shard that is gone.
+        """
+        self.path = Path(path)
+        index = _read_index(self.path)
+        if index["rows"] is None:
+            raise ArtifactError(f"{self.path}: the extraction did not finish; run it again to resume it")
+        self.meta: dict[str, Any] = index["meta"]
+        self.rows: tuple[int, ...] = tuple(index["rows"])
+        self._mask: Tensor | None = None
+        for shard in range(len(self.rows)):
+            if not _shard_path(self.path, shard).is_file():
+                raise ArtifactError(f"{_shard_path(self.path, shard)}: the shard is gone; extract again")
+
+    def __len__(self) -> int:
+        return sum(self.rows) if self._mask is None else int(self._mask.sum())
+
+    def __iter__(self) -> Iterator[Features]:
+        return (self.shard(index) for index in range(len(self.rows)))
+
+    def shard(self, index: int) -> Features:
+        """The selected rows of one shard; there may be none."""
+        features = Features.load(_shard_path(self.path, index))
+        if self._mask is None:
+            return features
+        start = sum(self.rows[:index])
+        return features[self._mask[start : start + self.rows[index]]]
+
+    def select(self, mask: Any) -> "FeatureStore":
+        """The same store with fewer rows; nothing is read or written.
+
+        Args:
+            mask: (N,) booleans, one per row of this store.
+
+        Raises:
+            InputError: a mask that is not boolean or has another length.
+        """
+        chosen = torch.as_tensor(mask)
+        if chosen.dtype != torch.bool or chosen.shape != (len(self),):
+            raise InputError(
+                f"mask is {_described(chosen)}; the store has {len(self)} rows, so bool ({len(self)},) was expected"
+            )
+        if self._mask is not None:
+            whole = torch.zeros_like(self._mask)
+            whole[self._mask] = chosen
+            chosen = whole
+        store = FeatureStore(self.path)
+        store._mask = chosen
+        return store
+
+    @staticmethod
+    def create(path: str | os.PathLike[str], meta: Mapping[str, Any]) -> "FeatureWriter":
+        """Starts a store, or resumes one that was killed.
+
+        Args:
+            path: the folder; made where it is absent.
+            meta: what the features were made from, as JSON: only a writer with the same meta may resume.
+
+        Raises:
+            OutputError: the folder holds a finished store, a store with other meta, or something else.
+        """
+        return FeatureWriter(path, meta)
+
+
+class FeatureWriter:
+    """Writes the shards of one `FeatureStore`, each whole or not at all."""
+
+    def __init__(self, path: str | os.PathLike[str], meta: Mapping[str, Any]) -> None:
+        """See `FeatureStore.create`."""
+        self.path = Path(path)
+        self.meta: dict[str, Any] = json.loads(json.dumps(dict(meta)))
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not (self.path / "features.json").exists():
+            if any(self.path.iterdir()):
+                raise OutputError(f"{self.path}: the folder is not empty and holds no features; choose another")
+            self._write_index(rows=None)
+            return
+        index = _read_index(self.path)
+        if index["rows"] is not None:
+            raise OutputError(f"{self.path}: the features are finished; open them with FeatureStore")
+        if index["meta"] != self.meta:
+            raise OutputError(f"{self.path}: holds the start of features made from something else; choose another")
+
+    @property
+    def next_shard(self) -> int:
+        """The first shard that is not on disk yet: where a killed extraction goes on."""
+        index = 0
+        while _shard_path(self.path, index).exists():
+            index += 1
+        return index
+
+    def append(self, shard_index: int, features: Features) -> None:
+        """Writes one shard; shards may come in any order, and one that comes again replaces the first."""
+        features.save(_shard_path(self.path, shard_index))
+
+    def finish(self) -> FeatureStore:
+        """Closes the store and opens it for reading.
+
+        Raises:
+            InputError: no shard was written, one is missing in between, or their columns differ.
+        """
+        paths = sorted(self.path.glob("shard-*.safetensors"))
+        if not paths or len(paths) != self.next_shard:
+            raise InputError(f"{self.path}: shard {self.next_shard} is missing; append it before finish()")
+        headers = [_header(path) for path in paths]
+        layouts = [{name: (shape[1:], dtype) for name, (shape, dtype) in header.items()} for header in headers]
+        for path, layout in zip(paths, layouts, strict=True):
+            _same_layout(path.name, layout, paths[0].name, layouts[0])
+        self._write_index([header["embedding"][0][0] for header in headers])
+        return FeatureStore(self.path)
+
+    def _write_index(self, rows: list[int] | None) -> None:
+        index = {"format": "mood.feature-store", "version": FORMAT_VERSION, "rows": rows, "meta": self.meta}
+        temporary = self.path / f".features.json.{os.getpid()}"
+        temporary.write_text(json.dumps(index, indent=2), encoding="utf-8")
+        os.replace(temporary, self.path / "features.json")
+
+
+def _shard_path(folder: Path, index: int) -> Path:
+    return folder / f"shard-{index:05d}.safetensors"
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    path = folder / "features.json"
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        version, known = index["version"], index["format"] == "mood.feature-store"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: not the index of a feature store ({error})") from error
+    if not known or version > FORMAT_VERSION:
+        raise ArtifactError(f"{path}: format {index['format']!r} version {version}; this mood reads {FORMAT_VERSION}")
+    return dict(index)
+
+
+def _header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of every column of a shard, without reading the shard."""
+    with safe_open(path, "pt") as file:
+        slices = {name: file.get_slice(name) for name in [*file.keys()]}
+        return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+
+
+def _from_columns(columns: Mapping[str, Any], ids: Any) -> Features:
+    layers: list[Any] = []
+    while f"layers.{len(layers)}" in columns:
+        layers.append(columns[f"layers.{len(layers)}"])
+    return Features(
+        columns["embedding"],
+        ids=ids,
+        logits=columns.get("logits"),
+        labels=columns.get("labels"),
+        layers=layers,
+        reconstruction=columns.get("reconstruction"),
+    )
+
+
+def _is_column(name: str) -> bool:
+    return name in (*MATRICES, "labels", "reconstruction") or name.startswith("layers.")
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], Any]:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != "mood.features":
+                raise ArtifactError(f"{path}: a safetensors file, but not one of features")
+            if int(metadata["version"]) > FORMAT_VERSION:
+                raise ArtifactError(
+                    f"{path}: features of format version {metadata['version']}; this mood reads {FORMAT_VERSION}"
+                )
+            names = file.keys()
+            columns = {name: file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise ArtifactError(f"{path}: damaged ({error})") from error
+    return columns, json.loads(columns.pop("ids").numpy().tobytes())
+
+
+def _read_npz(path: Path) -> tuple[dict[str, Any], Any]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files if _is_column(name)}, (
+                file["ids"] if "ids" in file.files else None
+            )
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _read_parquet(path: Path) -> tuple[dict[str, Any], Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        names = [name for name in pq.read_schema(path).names if name == "ids" or _is_column(name)]
+        table = pq.read_table(path, columns=names)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: {error}") from error
+    columns = {name: _from_arrow(path, name, table[name].combine_chunks()) for name in names if name != "ids"}
+    return columns, table["ids"].to_pylist() if "ids" in names else None
+
+
+def _from_arrow(path: Path, name: str, column: Any) -> np.ndarray:
+    """(N,) or (N, width) values of one Parquet column."""
+    import pyarrow as pa
+
+    values = (
+        column.flatten() if isinstance(column.type, pa.ListType | pa.LargeListType | pa.FixedSizeListType) else None
+    )
+    if column.null_count or (values is not None and values.null_count):
+        raise InputError(f"{path}: column {name!r} has empty cells; every image needs a value")
+    if values is None:
+        return np.asarray(column.to_numpy(zero_copy_only=False))
+    widths = {column.type.list_size} if isinstance(column.type, pa.FixedSizeListType) else _widths(column)
+    if len(widths) > 1:
+        raise InputError(
+            f"{path}: column {name!r} has lists of {min(widths)} to {max(widths)} values; one length needed"
+        )
+    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(len(column), *widths or (1,))
+
+
+def _widths(column: Any) -> set[int]:
+    return set(np.diff(column.offsets.to_numpy()).tolist())
+
+
+def _layout(columns: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {name: (tuple(column.shape[1:]), str(column.dtype)) for name, column in columns.items()}
+
+
+def _same_layout(name: str, layout: Mapping[str, Any], first_name: str, first: Mapping[str, Any]) -> None:
+    """Raises `InputError` where two parts of one set of features differ in columns, widths or dtypes."""
+    for column in {**first, **layout}:
+        if column != "ids" and layout.get(column) != first.get(column):
+            raise InputError(
+                f"{name} and {first_name} differ in {column!r}: {layout.get(column, 'absent')} "
+                f"and {first.get(column, 'absent')}; parts of one set have the same columns, widths and dtypes"
+            )
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _tensor(name: str, values: Any) -> Tensor:
+    """Any array as a contiguous tensor in main memory; shares memory where it can."""
+    if isinstance(values, Tensor):
+        return values.detach().cpu().contiguous()
+    try:
+        array = np.asarray(values, order="C")
+        # torch takes neither foreign byte orders nor read-only memory.
+        array = array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable)
+        return torch.from_numpy(array)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: {type(values).__name__} cannot be read as numbers ({error})") from error
+
+
+def _floating(name: str, values: Any, *, rank: int, rows: int | None = None) -> Tensor:
+    column = _tensor(name, values)
+    axes = "(N, width)" if rank == 2 else "(N,)"
+    if column.dim() != rank or not column.dtype.is_floating_point:
+        raise InputError(f"{name} is {_described(column)}; floating numbers of shape {axes} were expected")
+    if rank == 2 and column.shape[1] == 0:
+        raise InputError(f"{name} is {_described(column)}; at least one value per row was expected")
+    _check_rows(name, column, rows)
+    if column.dtype not in (torch.float16, torch.float32, torch.float64):
+        column = column.to(torch.float32)
+    # aminmax carries NaN through and allocates nothing, whatever N is.
+    if column.numel() and not all(torch.isfinite(extreme) for extreme in column.aminmax()):
+        finite = torch.isfinite(column)
+        row = int((~finite).reshape(len(column), -1).any(1).nonzero()[0])
+        count = int((~finite).sum())
+        raise InputError(f"{name} has {count} values that are not finite, the first in row {row}; check the extraction")
+    return column
+
+
+def _integers(name: str, values: Any, rows: int) -> Tensor:
+    column = _tensor(name, values)
+    if column.dim() != 1 or column.dtype.is_floating_point or column.dtype.is_complex or column.dtype == torch.bool:
+        raise InputError(f"{name} is {_described(column)}; integers of shape (N,) were expected")
+    _check_rows(name, column, rows)
+    return column.to(torch.int64)
+
+
+def _check_rows(name: str, column: Tensor, rows: int | None) -> None:
+    if rows is not None and len(column) != rows:
+        raise InputError(f"{name} has {len(column)} rows; {rows} were expected, one for each row before it")
+
+
+def _ids(ids: Sequence[Any] | np.ndarray | None, rows: int) -> tuple[str, ...]:
+    if ids is None:
+        return tuple(map(str, range(rows)))
+    values = ids.tolist() if isinstance(ids, np.ndarray | Tensor) else ids
+    if (
+        isinstance(values, str)
+        or not isinstance(values, Sequence)
+        or not all(isinstance(value, str | int | np.integer) for value in values)
+    ):
+        raise InputError(f"ids are {type(ids).__name__}; {rows} strings or integers were expected")
+    if len(values) != rows:
+        raise InputError(f"ids has {len(values)} rows; {rows} were expected, one for each row of embedding")
+    return tuple(map(str, values))
+
+
+def _positions(rows: Any, length: int) -> Tensor:
+    index = _tensor("rows", rows)
+    if index.dim() == 1 and len(index) == 0:
+        return torch.arange(0)
+    if index.dtype == torch.bool and index.shape == (length,):
+        return index.nonzero()[:, 0]
+    if index.dim() != 1 or index.dtype.is_floating_point or index.dtype == torch.bool:
+        raise InputError(
+            f"rows are {_described(index)}; a slice, bool ({length},) or integer positions were expected "
+            "(one row: features[i : i + 1])"
+        )
+    index = index.to(torch.int64)
+    if index.min() < -length or index.max() >= length:
+        raise InputError(f"rows go from {int(index.min())} to {int(index.max())}; there are {length}")
+    return index % length

@@ -1,0 +1,23 @@
+"""Scores: from what a network says about an image to one number, higher = more OOD.
+
+```python
+score = mood.scores.fit("mahalanobis", features)      # Features, or shards of them from disk
+score(test_features)                                  # (N,) float64
+```
+
+One idea is one file of this package, found by itself; `available()` lists them. A score that needs no fit is a
+registered function. A fitted one is a frozen dataclass whose tensor fields are the fit, made in one or more rounds:
+
+```
+collect(shard, state) → statistics         float64; counts, sums, outer products, banks
+merge(statistics, statistics) → statistics
+finish(statistics, state) → state          the last state is the score
+```
+
+`fit` runs them in one process, over shards in their order; `rounds` hands them to any other engine.
+"""
+
+from mood.scores._fitting import Round, Score, fit, restore, rounds, state
+from mood.scores._registry import ScoreInfo, available
+
+__all__ = ["Round", "Score", "ScoreInfo", "available", "fit", "restore", "rounds", "state"]

@@ -1,0 +1,165 @@
+"""From a name and ID features to a ready score, and from a score to plain tensors and back."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import reduce
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from mood.core.errors import ArtifactError, InputError
+from mood.core.features import Features, Head
+from mood.scores._registry import checked_options, entry
+
+Before = TypeVar("Before")
+Statistics = TypeVar("Statistics")
+After = TypeVar("After")
+
+
+class Score(Protocol):
+    """A ready score: `score(features)` gives (N,) float64, higher = more OOD, and leaves the features as they were."""
+
+    def __call__(self, features: Features, /) -> Tensor:
+        """Scores every row.
+
+        Raises:
+            InputError: a column that the score reads is missing or has another width than in the fit.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Round(Generic[Before, Statistics, After]):
+    """One pass over the fit data, as three pure functions.
+
+    Attributes:
+        collect: what one shard adds, given the state that the round before left (None in the first round).
+        merge: the statistics of two stretches of data, the earlier one first.
+        finish: the state after the round; after the last one it is the score.
+    """
+
+    collect: Callable[[Features, Before], Statistics]
+    merge: Callable[[Statistics, Statistics], Statistics]
+    finish: Callable[[Statistics, Before], After]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stateless:
+    """A registered function with its options: ready without a fit."""
+
+    name: str
+    options: Mapping[str, Any]
+
+    def __call__(self, features: Features) -> Tensor:
+        """(N,) float64, higher = more OOD."""
+        scores: Tensor = entry(self.name).function(features, **self.options)
+        return scores
+
+
+def rounds(name: str, head: Head | None = None, **options: Any) -> tuple[Round[Any, Any, Any], ...]:
+    """The passes that fit a score, for an engine that calls them itself; none for a stateless score.
+
+    Every engine must merge the statistics in the order of the shards: then all of them give the same bytes.
+
+    Args:
+        name: a name from `available()`.
+        head: the linear head, for scores that need it; the others ignore it.
+        options: of the score; see `available()[name].options`.
+
+    Raises:
+        InputError: an unknown score or option, an option out of range, or no head where one is needed.
+    """
+    chosen = entry(name)
+    given = checked_options(name, options)
+    if not chosen.info.fitted:
+        return ()
+    if "head" not in chosen.info.needs:
+        return tuple(chosen.function(**given))
+    if head is None:
+        raise InputError(f"score {name!r} needs the linear head; pass head=Head(weight, bias)")
+    return tuple(chosen.function(head, **given))
+
+
+def fit(name: str, features: Features | Iterable[Features], *, head: Head | None = None, **options: Any) -> Score:
+    """Fits a score on ID features, in this process.
+
+    Args:
+        name: a name from `available()`.
+        features: the fit split, whole or in shards (a list, a `FeatureStore`); they are read once per round, so a
+            score with more than one round refuses an iterator that can be read only once.
+        head: the linear head of the network, for scores that need it.
+        options: of the score; see `available()[name].options`.
+
+    Returns:
+        A ready score. It does not depend on anything fitted before.
+
+    Raises:
+        InputError: an unknown score or option, a missing column or head, no rows, or rows that determine no score.
+    """
+    passes = rounds(name, head, **options)
+    shards: Iterable[Features] = (features,) if isinstance(features, Features) else features
+    if not passes:
+        return _ready(name, checked_options(name, options), shards)
+    if len(passes) > 1 and isinstance(shards, Iterator):
+        raise InputError(
+            f"score {name!r} reads the fit data {len(passes)} times, and an iterator can be read once; "
+            "pass Features, a list of them, or a FeatureStore"
+        )
+    reached: Any = None
+    for step in passes:
+        before = reached
+        collected = (step.collect(_features(shard), before) for shard in shards)
+        try:
+            first = next(collected)
+        except StopIteration:
+            raise InputError(f"score {name!r} got no shards to fit on") from None
+        reached = step.finish(reduce(step.merge, collected, first), before)
+    score: Score = reached
+    return score
+
+
+def _ready(name: str, options: Mapping[str, Any], shards: Iterable[Features]) -> Score:
+    """A stateless score; trying it on no rows of each shard checks columns and options where the user gave them."""
+    score = Stateless(name, options)
+    for shard in shards:
+        score(_features(shard)[:0])
+    return score
+
+
+def _features(shard: Any) -> Features:
+    if not isinstance(shard, Features):
+        raise InputError(f"features hold a {type(shard).__name__}; mood.Features or an iterable of them was expected")
+    return shard
+
+
+def state(score: Score) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A score as plain data: its tensors by name, and the rest as JSON. `restore` is the inverse, to the bit."""
+    if isinstance(score, Stateless):
+        return {}, dict(score.options)
+    values = {field.name: getattr(score, field.name) for field in fields(score)}  # type: ignore[arg-type]
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    return tensors, {name: value for name, value in values.items() if name not in tensors}
+
+
+def restore(name: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Score:
+    """Rebuilds a score from what `state` gave. Only registered names are looked up; nothing is executed or imported.
+
+    Raises:
+        InputError: an unknown score or option.
+        ArtifactError: tensors or values that are not the ones this score consists of.
+    """
+    kind = entry(name).kind
+    expected = set() if kind is None else {field.name for field in fields(kind)}
+    found = set(tensors) if kind is None else {*tensors, *meta}
+    if found != expected:
+        raise ArtifactError(
+            f"score {name!r} consists of {', '.join(sorted(expected)) or 'no tensors'}; "
+            f"found {', '.join(sorted(found)) or 'nothing'}"
+        )
+    if kind is None:
+        return Stateless(name, checked_options(name, meta))
+    # Copies: the score must outlive a mapped file, and products are the same to the bit only on aligned memory.
+    copies = {field: tensor.clone(memory_format=torch.contiguous_format) for field, tensor in tensors.items()}
+    score: Score = kind(**copies, **meta)
+    return score

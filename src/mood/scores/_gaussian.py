@@ -1,0 +1,269 @@
+"""Gaussians that share one covariance: moments that merge, shrinkage, whitening and the nearest class.
+
+Everything is float64. A covariance is divided by N. Moments are kept about their own means and merged pairwise (Chan,
+Golub & LeVeque, 1979), so a mean that is large against the spread costs no digits.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from mood.core.errors import InputError
+from mood.core.features import Features
+from mood.scores._fitting import Round
+from mood.scores._rows import blocks, l2_normalised
+
+SHRINKAGES = ("none", "ledoit-wolf", "oas")
+
+Fitted = TypeVar("Fitted")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """Count and mean of each class, and the scatter of all rows about the mean of their class.
+
+    Attributes:
+        labels: (C,) int64, ascending: the classes that occur.
+        counts: (C,) float64, all ≥ 1.
+        means: (C, D) float64.
+        scatter: (D, D) float64, Σ_n (h_n − μ_{c(n)})(h_n − μ_{c(n)})ᵀ.
+    """
+
+    labels: Tensor
+    counts: Tensor
+    means: Tensor
+    scatter: Tensor
+
+    @property
+    def total(self) -> float:
+        """N."""
+        return float(self.counts.sum())
+
+    @property
+    def rank(self) -> int:
+        """The largest rank that the scatter can have: one degree of freedom goes to each mean."""
+        return min(self.means.shape[1], int(self.total) - len(self.labels))
+
+    def merge(self, later: "Moments") -> "Moments":
+        """The moments of both stretches of data together."""
+        if self.means.shape[1] != later.means.shape[1]:
+            raise InputError(
+                f"embedding has {later.means.shape[1]} values per row in one shard and {self.means.shape[1]} before it"
+            )
+        labels, place = torch.unique(torch.cat([self.labels, later.labels]), return_inverse=True)
+        ours, theirs = place[: len(self.labels)], place[len(self.labels) :]
+        first, second = (counts.new_zeros(len(labels)) for counts in (self.counts, later.counts))
+        first[ours], second[theirs] = self.counts, later.counts
+        means, offsets = (m.new_zeros(len(labels), m.shape[1]) for m in (self.means, later.means))
+        means[ours], offsets[theirs] = self.means, later.means
+        counts = first + second
+        # Where a class is new, its weight below is 0 and its mean is the later one as it is.
+        offsets[theirs] -= means[theirs]
+        spread = offsets * (first * second / counts).sqrt()[:, None]
+        return Moments(
+            labels,
+            counts,
+            means + offsets * (second / counts)[:, None],
+            self.scatter + later.scatter + spread.T @ spread,
+        )
+
+    def pooled(self) -> "Moments":
+        """The same rows as one class: the scatter within classes plus the scatter between them."""
+        mean = (self.counts / self.total) @ self.means
+        spread = (self.means - mean) * self.counts.sqrt()[:, None]
+        return Moments(
+            torch.zeros(1, dtype=torch.int64), self.counts.sum()[None], mean[None], self.scatter + spread.T @ spread
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gaussian:
+    """What a round of moments leaves: the moments, and Σ‖h − μ‖⁴ once a second round has collected it.
+
+    Attributes:
+        moments: about the class means.
+        fourth: (2,) float64, about the class means and about the mean of all rows; None before the second round.
+    """
+
+    moments: Moments
+    fourth: Tensor | None = None
+
+    def whitener(self, shrinkage: str | float, *, pooled: bool = False) -> Tensor:
+        """(D, R) with whitener · whitenerᵀ = Σ⁺, of the covariance within classes or of all rows.
+
+        Raises:
+            InputError: the covariance is zero.
+        """
+        moments = self.moments.pooled() if pooled else self.moments
+        covariance = moments.scatter / moments.total
+        amount = _amount(
+            shrinkage, covariance, moments.total, None if self.fourth is None else self.fourth[int(pooled)]
+        )
+        if amount == 0:
+            return whitener(covariance, moments.rank)
+        scale = covariance.trace() / len(covariance)
+        return whitener(
+            (1 - amount) * covariance + amount * scale * torch.eye(len(covariance), dtype=torch.float64),
+            len(covariance),
+        )
+
+
+def rounds(
+    build: Callable[[Gaussian], Fitted], *, classes: bool, normalise: bool, shrinkage: str | float
+) -> tuple[Round[Any, Any, Any], ...]:
+    """The passes that end in `build(gaussian)`: one, or two where Ledoit–Wolf asks for fourth moments.
+
+    Args:
+        build: makes the score.
+        classes: one mean per label, or one for all rows.
+        normalise: divide every embedding by its length first.
+        shrinkage: "none", "ledoit-wolf", "oas" or a number in [0, 1].
+
+    Raises:
+        InputError: another shrinkage.
+    """
+    number = isinstance(shrinkage, int | float) and not isinstance(shrinkage, bool) and 0 <= shrinkage <= 1
+    if not number and shrinkage not in SHRINKAGES:
+        raise InputError(f"shrinkage is {shrinkage!r}; {', '.join(SHRINKAGES)} or a number in [0, 1] was expected")
+    first = partial(_collect_moments, classes=classes, normalise=normalise)
+    if shrinkage != "ledoit-wolf":
+        return (Round(first, Moments.merge, lambda moments, _: build(_gaussian(moments))),)
+    second = partial(_collect_fourth, classes=classes, normalise=normalise)
+    return (
+        Round(first, Moments.merge, lambda moments, _: _gaussian(moments)),
+        Round(second, torch.add, lambda fourth, gaussian: build(Gaussian(gaussian.moments, fourth))),
+    )
+
+
+def _gaussian(moments: Moments) -> Gaussian:
+    if moments.total == 0:
+        raise InputError("there are no rows to fit on; at least two were expected")
+    return Gaussian(moments)
+
+
+def _class_labels(features: Features, classes: bool) -> Tensor:
+    """(N,) int64; zeros where classes do not count."""
+    if not classes:
+        return torch.zeros(len(features), dtype=torch.int64)
+    labels = features.need("labels")
+    if len(labels) and labels.min() < 0:
+        row = int((labels < 0).nonzero()[0])
+        raise InputError(f"label {int(labels[row])} in row {row} is negative; fit on ID images with labels ≥ 0")
+    return labels
+
+
+def _collect_moments(features: Features, _: None, *, classes: bool, normalise: bool) -> Moments:
+    embedding = features.embedding
+    labels, place, counts = torch.unique(_class_labels(features, classes), return_inverse=True, return_counts=True)
+    width = embedding.shape[1]
+    means = torch.zeros(len(labels), width, dtype=torch.float64)
+    scatter = torch.zeros(width, width, dtype=torch.float64)
+    start = 0
+    for (rows,) in blocks(embedding, width=width):
+        means.index_add_(0, place[start : start + len(rows)], embedded(rows, normalise))
+        start += len(rows)
+    means /= counts[:, None]
+    start = 0
+    for (rows,) in blocks(embedding, width=width):
+        centred = embedded(rows, normalise) - means[place[start : start + len(rows)]]
+        scatter.addmm_(centred.T, centred)
+        start += len(rows)
+    return Moments(labels, counts.to(torch.float64), means, scatter)
+
+
+def _collect_fourth(features: Features, gaussian: Gaussian, *, classes: bool, normalise: bool) -> Tensor:
+    """(2,) Σ‖h − μ‖⁴ about the class means and about the mean of all rows."""
+    moments = gaussian.moments
+    place = torch.searchsorted(moments.labels, _class_labels(features, classes))
+    mean = moments.pooled().means
+    fourth = torch.zeros(2, dtype=torch.float64)
+    start = 0
+    for (rows,) in blocks(features.embedding, width=features.embedding.shape[1]):
+        own = moments.means[place[start : start + len(rows)]]
+        for index, centre in enumerate((own, mean)):
+            fourth[index] += (embedded(rows, normalise) - centre).square_().sum(1).square_().sum()
+        start += len(rows)
+    return fourth
+
+
+def _amount(shrinkage: str | float, covariance: Tensor, total: float, fourth: Tensor | None) -> float:
+    """How much of the covariance gives way to the sphere of the same trace: (1 − a)·Σ + a·(tr Σ / D)·I."""
+    if shrinkage == "none":
+        return 0.0
+    if not isinstance(shrinkage, str):
+        return float(shrinkage)
+    width = len(covariance)
+    scale = covariance.trace() / width
+    square = covariance.square().sum()
+    # ‖Σ − scale·I‖²_F, without the cancellation of its expanded form.
+    distance = (covariance - scale * torch.eye(width, dtype=torch.float64)).square().sum()
+    if distance == 0:
+        return 1.0
+    if fourth is None:
+        # Chen, Wiesel, Eldar & Hero 2010, as in scikit-learn, whose numerator leaves out the factor 1 − 2/D.
+        return min(1.0, float((square / width**2 + scale**2) / ((total + 1) * distance / width**2)))
+    # Ledoit & Wolf 2004, lemma 3.4: the mean squared distance of hhᵀ from Σ, over N.
+    error = (fourth / total - square).clamp_min(0) / total
+    return min(1.0, float(error / distance))
+
+
+def whitener(covariance: Tensor, rank: int) -> Tensor:
+    """(D, R) with whitener · whitenerᵀ = Σ⁺, contiguous.
+
+    Eigenvalues up to D · eps · λ_max (eps = 2⁻⁵²) count as zero, and so do all beyond the `rank` largest. Where a bound
+    shows that none is that small, the inverse of the Cholesky factor gives the same Σ⁻¹ sooner.
+
+    Raises:
+        InputError: no eigenvalue is left.
+    """
+    width = len(covariance)
+    cut = width * torch.finfo(torch.float64).eps
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    if rank >= width and not failed:
+        inverse = torch.linalg.solve_triangular(factor, torch.eye(width, dtype=torch.float64), upper=False)
+        # 1 / tr Σ⁻¹ ≤ λ_min and λ_max ≤ ‖Σ‖_F.
+        if 1 / inverse.square().sum() > cut * torch.linalg.matrix_norm(covariance):
+            upper: Tensor = inverse.T.contiguous()
+            return upper
+    values, vectors = torch.linalg.eigh(covariance)
+    kept = values > cut * values[-1]
+    kept[: width - rank] = False
+    if values[-1] <= 0 or not kept.any():
+        raise InputError("all rows lie on the mean of their class, so no direction has a spread to measure with")
+    scaled: Tensor = vectors[:, kept] / values[kept].sqrt()
+    return scaled.contiguous()
+
+
+def nearest(rows: Tensor, means: Tensor) -> Tensor:
+    """(n,) int64, the row of `means` nearest to each row, exactly as float64 would choose it.
+
+    float32 halves the cost of the one product over all classes. Where its two best classes are closer to each other
+    than its rounding (D · eps · ‖row‖ · ‖mean‖, twice), the row is looked up again in float64.
+
+    Args:
+        rows: (n, R) float64.
+        means: (C, R) float64.
+    """
+    half = means.square().sum(1) / 2
+    if len(means) == 1:
+        return torch.zeros(len(rows), dtype=torch.int64)
+    rough = torch.addmm(half.float(), rows.float(), means.T.float(), alpha=-1)
+    best = rough.topk(2, dim=1, largest=False)
+    norms = torch.linalg.vector_norm(rows, dim=1)
+    rounding = (
+        2 * (means.shape[1] + 2) * torch.finfo(torch.float32).eps * (norms * (2 * half.max()).sqrt() + half.max())
+    )
+    index = best.indices[:, 0].clone()
+    # Not (gap > rounding) is also true where float32 overflowed to NaN.
+    doubtful = (~(best.values[:, 1].double() - best.values[:, 0].double() > rounding)).nonzero()[:, 0]
+    index[doubtful] = torch.addmm(half, rows[doubtful], means.T, alpha=-1).argmin(1)
+    return index
+
+
+def embedded(rows: Tensor, normalise: bool) -> Tensor:
+    """(n, D) rows, divided by their lengths where asked for."""
+    return l2_normalised(rows) if normalise else rows

@@ -1,0 +1,148 @@
+"""The names of the scores: who registers one, what it needs, and what a wrong name was meant to be."""
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from mood.core.errors import InputError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreInfo:
+    """What one may know about a score before using it.
+
+    Attributes:
+        summary: one line.
+        source: the paper, and the equation where it has a number.
+        needs: the columns of `Features` that a fit reads, and "head" where the linear head is wanted.
+            Scoring reads the same ones but never labels nor head.
+        options: name → default.
+        fitted: whether it learns from ID features; the others are ready as they are.
+    """
+
+    summary: str
+    source: str
+    needs: tuple[str, ...]
+    options: Mapping[str, Any]
+    fitted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A registered score.
+
+    Attributes:
+        info: what `available` shows.
+        function: of a fitted score, options (and head) → its rounds; of a stateless one, features and options → (N,).
+        kind: the dataclass that a fit ends in; None for a stateless score.
+    """
+
+    info: ScoreInfo
+    function: Callable[..., Any]
+    kind: type | None
+
+
+_entries: dict[str, Entry] = {}
+
+
+def stateless(name: str, *, needs: tuple[str, ...], source: str) -> Callable[[Function], Function]:
+    """Registers `function(features, *, options…) -> (N,) float64` as a score; its docstring opens with the summary."""
+    return _register(name, None, needs, source)
+
+
+def fitted(name: str, kind: type, *, needs: tuple[str, ...], source: str) -> Callable[[Function], Function]:
+    """Registers `function([head,] *, options…) -> tuple[Round, …]`, whose last round ends in a `kind`."""
+    return _register(name, kind, needs, source)
+
+
+def _register(name: str, kind: type | None, needs: tuple[str, ...], source: str) -> Callable[[Function], Function]:
+    def register(function: Function) -> Function:
+        if name in _entries:
+            raise InputError(f"score {name!r} is registered twice: {_entries[name].function} and {function}")
+        parameters = inspect.signature(function).parameters.values()
+        options = {option.name: option.default for option in parameters if option.kind is option.KEYWORD_ONLY}
+        summary = (inspect.getdoc(function) or "").partition("\n")[0]
+        info = ScoreInfo(summary, source, needs, MappingProxyType(options), fitted=kind is not None)
+        _entries[name] = Entry(info, function, kind)
+        return function
+
+    return register
+
+
+@cache
+def _load() -> dict[str, Entry]:
+    """Imports every file of this package that holds scores, once, at the first question about them."""
+    package = __name__.rpartition(".")[0]
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{package}.{module.name}")
+    return _entries
+
+
+def available() -> Mapping[str, ScoreInfo]:
+    """Every score by name: what it needs, where it comes from, its options and their defaults."""
+    return MappingProxyType({name: entry.info for name, entry in sorted(_load().items())})
+
+
+def entry(name: str) -> Entry:
+    """The score registered under a name.
+
+    Raises:
+        InputError: nothing has this name; the message names the nearest one.
+    """
+    entries = _load()
+    if name not in entries:
+        raise InputError(f"unknown score {name!r}; {nearest(name, entries)}")
+    return entries[name]
+
+
+def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of one score, with its defaults where none was given.
+
+    Raises:
+        InputError: an option that the score does not have; the message names the nearest one.
+    """
+    known = entry(name).info.options
+    for option in options:
+        if option not in known:
+            raise InputError(f"score {name!r} has no option {option!r}; {nearest(option, known)}")
+    return {**known, **options}
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Which of the known words an unknown one was meant to be, as a sentence."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
+
+
+def positive(option: str, value: Any) -> float:
+    """A number above 0.
+
+    Raises:
+        InputError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise InputError(f"{option} is {value!r}; a number above 0 was expected")
+    return float(value)
+
+
+def whole(option: str, value: Any, smallest: int, largest: int | None = None) -> int:
+    """An integer from `smallest` to `largest`, both included.
+
+    Raises:
+        InputError: it is not.
+    """
+    upper = float("inf") if largest is None else largest
+    if isinstance(value, bool) or not isinstance(value, int) or value < smallest or value > upper:
+        above = "" if largest is None else f" to {largest}"
+        raise InputError(f"{option} is {value!r}; a whole number from {smallest}{above} was expected")
+    return value

@@ -1,0 +1,25 @@
+"""Free energy of the logits: Liu, Wang, Owens, Li: Energy-based Out-of-distribution Detection, NeurIPS 2020."""
+
+from torch import Tensor
+
+from mood.core.features import Features
+from mood.scores._registry import positive, stateless
+from mood.scores._rows import row_by_row
+
+
+@stateless("energy", needs=("logits",), source="Liu et al., NeurIPS 2020, equation 4")
+def energy(features: Features, *, temperature: float = 1.0) -> Tensor:
+    """Free energy −T·logsumexp(z / T) of the logits.
+
+    Args:
+        features: with logits (N, K).
+        temperature: T > 0.
+
+    Returns:
+        (N,) float64, unbounded, higher = more OOD.
+
+    Raises:
+        InputError: no logits, or a temperature that is not positive.
+    """
+    t = positive("temperature", temperature)
+    return row_by_row(lambda logits: -t * (logits / t).logsumexp(1), features.need("logits"))

@@ -1,0 +1,35 @@
+"""GradNorm: Huang, Geng, Li: On the Importance of Gradients for Detecting Distributional Shifts in the Wild, 2021.
+
+The gradient of the cross-entropy between the uniform distribution and the softmax, taken at the weight of the head, is
+an outer product, (p − 1/K)/T · hᵀ, so its L1 norm needs no backward pass. The official code sums the cross-entropy over
+the K classes where the paper takes the mean, which is a factor K and no other order.
+"""
+
+from torch import Tensor
+
+from mood.core.features import Features
+from mood.scores._registry import positive, stateless
+from mood.scores._rows import row_by_row
+
+
+@stateless("gradnorm", needs=("embedding", "logits"), source="Huang et al., NeurIPS 2021, equations 3 and 8")
+def gradnorm(features: Features, *, temperature: float = 1.0) -> Tensor:
+    """Minus the L1 norm of the gradient of KL(uniform ‖ softmax) at the head, in closed form.
+
+    Args:
+        features: with embedding (N, D) and logits (N, K).
+        temperature: T > 0 of the softmax.
+
+    Returns:
+        (N,) float64, ≤ 0, higher = more OOD: −‖h‖₁ · ‖softmax(z / T) − 1/K‖₁ / T.
+
+    Raises:
+        InputError: no logits, or a temperature that is not positive.
+    """
+    t = positive("temperature", temperature)
+
+    def norm(embedding: Tensor, logits: Tensor) -> Tensor:
+        off_uniform = (logits / t).softmax(1) - 1 / logits.shape[1]  # (n, K)
+        return -embedding.abs().sum(1) * off_uniform.abs().sum(1) / t
+
+    return row_by_row(norm, features.embedding, features.need("logits"))
