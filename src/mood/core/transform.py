@@ -88,7 +88,24 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         except Exception as error:
             raise DataError(_why_not_opened(error)) from error
         with opened:
-            return _as_seen(opened, max_pixels)
+            return _upright_rgb(opened, max_pixels)
+
+
+def as_seen(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """What `decode` would give for the file of an image that is already open in Pillow.
+
+    Args:
+        image: of any mode, loaded or not.
+        max_pixels: as in `decode`.
+
+    Returns:
+        An upright image of mode RGB.
+
+    Raises:
+        DataError: as `decode`.
+    """
+    with _pillow_is_quiet():
+        return _upright_rgb(image, max_pixels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +218,9 @@ class Transform:
         if isinstance(image, bytes):
             seen = decode(image, max_pixels=self.max_pixels)
         elif isinstance(image, Image.Image):
-            with _pillow_is_quiet():
-                seen = _as_seen(image, self.max_pixels)
+            seen = as_seen(image, max_pixels=self.max_pixels)
         elif isinstance(image, np.ndarray):
-            with _pillow_is_quiet():
-                seen = _as_seen(_from_array(image), self.max_pixels)
+            seen = as_seen(_from_array(image), max_pixels=self.max_pixels)
         else:
             raise InputError(
                 f"An image came as {type(image).__name__}; it must be bytes, a Pillow image or a uint8 array."
@@ -292,7 +307,7 @@ class Transform:
         return image.crop((left, top, left + width, top + height))
 
 
-def _as_seen(image: Image.Image, max_pixels: int) -> Image.Image:
+def _upright_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
     """RGB, upright, on white."""
     width, height = image.size
     if width * height > max_pixels:

@@ -1,0 +1,11 @@
+"""Images from files, Parquet tables, named sets and memory, in one fixed order, with a manifest.
+
+torch, torchvision and pyarrow are imported when they are first needed, so that naming this room costs nothing.
+"""
+
+from mood.data.holdout import held_out
+from mood.data.manifest import Manifest
+from mood.data.opening import open_source
+from mood.data.source import Source
+
+__all__ = ["Manifest", "Source", "held_out", "open_source"]

@@ -1,0 +1,106 @@
+"""Images that are files: a folder of them, or a list of paths."""
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mood.core.errors import DataError
+from mood.data.source import Listing
+
+_MAX_BYTES = 2**30
+
+
+class FileStore:
+    """Files by their paths; with a root, none is read that lies outside of it."""
+
+    def __init__(self, paths: Sequence[str], root: str | None = None) -> None:
+        """Take the paths as they are, relative to the root where there is one. Nothing is opened."""
+        self._paths = tuple(paths)
+        self._root = root
+
+    def __len__(self) -> int:
+        """How many images lie here."""
+        return len(self._paths)
+
+    def id(self, row: int) -> str:
+        """The path with forward slashes; bytes that are no UTF-8 are spelled out."""
+        name = Path(self._paths[row]).as_posix()
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+    def read(self, row: int) -> bytes:
+        """All the bytes of the file."""
+        path = self._paths[row]
+        try:
+            if self._root is not None:
+                path = os.path.join(self._root, path)
+                if os.path.islink(path) and not _is_inside(os.path.realpath(path), self._root):
+                    raise DataError("It is a link to a file outside of the folder, which is not followed.")
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):
+                raise DataError("It is not a regular file.")
+            if status.st_size > _MAX_BYTES:
+                raise DataError(f"It has {status.st_size} bytes; more than {_MAX_BYTES} are not read as one image.")
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise DataError(f"It cannot be opened: {error.strerror or error}.") from error
+
+
+def list_folder(folder: Path) -> Listing:
+    """Every file below a folder, in the order of their paths, labelled by the first sub-folder.
+
+    Every file counts as an image, whatever its name, so that what cannot be read is rejected with a reason and not
+    overlooked. What is hidden (a name that begins with a dot) is left out, and so is what is no file (a socket, say).
+    A link to a file is read if its target lies inside the folder. A link to a folder inside is not followed, as its
+    images are read where they lie. Files in the folder itself belong to no class, so that there are no labels then.
+
+    Raises:
+        DataError: where there is no file, the folder cannot be listed, or a link to a folder leads out of it.
+    """
+    root = os.path.realpath(folder)
+    found: list[tuple[str, ...]] = []
+    for parent, folders, files in os.walk(root, onerror=_cannot_list):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in folders:
+            path = os.path.join(parent, name)
+            if os.path.islink(path) and not _is_inside(os.path.realpath(path), root):
+                raise DataError(
+                    f"{path} is a link to {os.path.realpath(path)}, outside of the folder {folder}. Links to folders "
+                    "are not followed: copy or mount its images there, or name the folders that they lie in."
+                )
+        above = Path(parent).relative_to(root).parts
+        for name in files:
+            path = os.path.join(parent, name)
+            if not name.startswith(".") and (os.path.islink(path) or os.path.isfile(path)):
+                found.append((*above, name))
+    if not found:
+        raise DataError(f"The folder {folder} holds no images: no file that is not hidden.")
+    found.sort()
+    labels, class_names = None, None
+    if all(len(parts) > 1 for parts in found):
+        class_names = tuple(sorted({parts[0] for parts in found}))
+        index = {name: label for label, name in enumerate(class_names)}
+        labels = np.array([index[parts[0]] for parts in found], np.int64)
+    return Listing(
+        name=os.path.basename(root) or root,
+        description=f"folder {folder}",
+        store=FileStore([os.path.join(*parts) for parts in found], root),
+        labels=labels,
+        class_names=class_names,
+    )
+
+
+def list_files(paths: Sequence[str], description: str) -> Listing:
+    """Files in the order in which they are named, without labels."""
+    name = Path(paths[0]).name if len(paths) == 1 else "files"
+    return Listing(name=name, description=description, store=FileStore(paths))
+
+
+def _is_inside(path: str, root: str) -> bool:
+    return os.path.commonpath([path, root]) == root
+
+
+def _cannot_list(error: OSError) -> None:
+    raise DataError(f"The folder {error.filename} cannot be listed: {error.strerror}.") from error
