@@ -1,0 +1,149 @@
+"""Configs: one frozen, validated dataclass beside each recipe, and the only source of its settings.
+
+The command line makes its flags from the fields, a TOML recipe fills them, and every output keeps them:
+
+```python
+@config
+class FitConfig:
+    \"""Fit a detector.\"""
+
+    data: Annotated[str, Argument("DATA")]
+    \"""images of the known world\"""
+    alpha: float = 0.05
+    \"""promised false-alarm rate\"""
+    workers: Annotated[int, NotInFingerprint] = 1
+    \"""processes that decode\"""
+```
+"""
+
+import difflib
+import functools
+import hashlib
+import json
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar, cast, dataclass_transform, get_args
+
+import pydantic.dataclasses
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from mood.core.errors import InputError
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """Marks a field that the command line takes by its position.
+
+    Attributes:
+        metavar: its name in the usage line; with three dots behind it there may be several.
+    """
+
+    metavar: str
+
+
+class NotInFingerprint:
+    """Marks a field that cannot change the result (where to write, how many workers)."""
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def config(cls: type[C]) -> type[C]:
+    """Make a class a config: frozen, keyword-only, its values checked, the docstring under each field its help.
+
+    Making an object of it raises `InputError` where a key is unknown (with the nearest known one), missing, or has a
+    value of another type. Lists become tuples and strings become paths where the field asks for one; nothing else is
+    converted, so that `epochs = "10"` or `epochs = true` is told and not guessed.
+    """
+    made = pydantic.dataclasses.dataclass(
+        frozen=True,
+        kw_only=True,
+        config=ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False),
+    )(cls)
+    check: Callable[..., None] = made.__init__
+
+    @functools.wraps(check)
+    def __init__(self: Any, **values: Any) -> None:
+        known = fields(made)
+        try:
+            check(self, **{name: _as_declared(known.get(name), value) for name, value in values.items()})
+        except ValidationError as error:
+            raise InputError("; ".join(_explained(made, error))) from None
+
+    made.__init__ = __init__  # type: ignore[method-assign]
+    return cast("type[C]", made)
+
+
+def fields(cls: type) -> dict[str, FieldInfo]:
+    """The fields of a config: type, default, help (`description`) and marks (`metadata`) of each."""
+    return dict(cast("Mapping[str, FieldInfo]", cls.__pydantic_fields__))  # type: ignore[attr-defined]
+
+
+def load_toml(path: str | PathLike[str], cls: type[C], overrides: Mapping[str, Any]) -> C:
+    """Read a recipe: defaults, then what the file says, then the overrides.
+
+    Args:
+        path: a TOML file with the config's fields as keys.
+        cls: the config.
+        overrides: what was said on the command line.
+
+    Raises:
+        InputError: the file cannot be read or is no TOML; a key or a value in it is wrong.
+    """
+    try:
+        recipe = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"recipe {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path} is not TOML: {error}") from error
+    try:
+        return cls(**{**recipe, **overrides})
+    except InputError as error:
+        raise InputError(f"with recipe {path}: {error}") from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """What decides the result, as JSON has it: every field but those marked `NotInFingerprint`."""
+    known = fields(type(config))
+    kept = {name for name, field in known.items() if NotInFingerprint not in field.metadata}
+    values = TypeAdapter(type(config)).dump_python(config, mode="json")
+    return {name: value for name, value in values.items() if name in kept}
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """Sha256 (hex) of settings as `to_dict` gives them; their order does not matter."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _as_declared(field: FieldInfo | None, value: Any) -> Any:
+    """What TOML and people write for tuples and paths, as tuples and paths."""
+    if isinstance(value, list):
+        return tuple(value)
+    if field is not None and isinstance(value, str) and Path in (field.annotation, *get_args(field.annotation)):
+        return Path(value)
+    return value
+
+
+def _explained(cls: type, error: ValidationError) -> list[str]:
+    """One sentence for each thing that is wrong."""
+    known = fields(cls)
+    messages = []
+    for item in error.errors(include_url=False, include_context=False):
+        name, *inside = item["loc"]
+        key = f"{name}{''.join(f'[{step}]' for step in inside if isinstance(step, int))}"
+        if name not in known:
+            messages.append(f"unknown option {key!r}{_nearest(key, list(known))}")
+        elif item["type"].startswith("missing"):
+            messages.append(f"{key!r} is missing: {known[str(name)].description}")
+        else:
+            messages.append(f"{key!r} is {item['input']!r}; it {item['msg'].removeprefix('Input ')}")
+    return messages
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
