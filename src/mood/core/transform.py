@@ -91,19 +91,27 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
             return _upright_rgb(opened, max_pixels)
 
 
-def as_seen(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """What `decode` would give for the file of an image that is already open in Pillow.
+def as_seen(image: bytes | Image.Image | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """What `decode` gives, of an image in any of the forms in which one may come.
 
     Args:
-        image: of any mode, loaded or not.
+        image: an encoded file, a Pillow image of any mode, loaded or not, or a uint8 array (H, W), (H, W, 1),
+            (H, W, 3) or (H, W, 4), the last being RGB and opacity.
         max_pixels: as in `decode`.
 
     Returns:
         An upright image of mode RGB.
 
     Raises:
-        DataError: as `decode`.
+        DataError: where the image cannot be read or is too large.
+        InputError: where it is no image at all: another type, another dtype, another shape.
     """
+    if isinstance(image, bytes):
+        return decode(image, max_pixels=max_pixels)
+    if isinstance(image, np.ndarray):
+        image = _from_array(image)
+    elif not isinstance(image, Image.Image):
+        raise InputError(f"An image came as {type(image).__name__}; it must be bytes, a Pillow image or a uint8 array.")
     with _pillow_is_quiet():
         return _upright_rgb(image, max_pixels)
 
@@ -205,8 +213,7 @@ class Transform:
         """Decode, resize and crop one image.
 
         Args:
-            image: an encoded file, a Pillow image, or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), the
-                last being RGB and opacity.
+            image: as in `as_seen`.
 
         Returns:
             (H, W, 3) uint8 of this transform's size.
@@ -215,16 +222,7 @@ class Transform:
             DataError: where the image cannot be read, is too large, or is too long and thin to be resized.
             InputError: where it is no image at all: another type, another dtype, another shape.
         """
-        if isinstance(image, bytes):
-            seen = decode(image, max_pixels=self.max_pixels)
-        elif isinstance(image, Image.Image):
-            seen = as_seen(image, max_pixels=self.max_pixels)
-        elif isinstance(image, np.ndarray):
-            seen = as_seen(_from_array(image), max_pixels=self.max_pixels)
-        else:
-            raise InputError(
-                f"An image came as {type(image).__name__}; it must be bytes, a Pillow image or a uint8 array."
-            )
+        seen = as_seen(image, max_pixels=self.max_pixels)
         return np.array(self._crop(self._resized(seen)))
 
     def normalise(self, pixels: np.ndarray) -> np.ndarray:

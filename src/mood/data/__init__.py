@@ -3,9 +3,20 @@
 torch, torchvision and pyarrow are imported when they are first needed, so that naming this room costs nothing.
 """
 
+from mood.data.augment import Augment, TrainingImages, training_batches
 from mood.data.holdout import held_out
+from mood.data.loader import batches
 from mood.data.manifest import Manifest
 from mood.data.opening import open_source
 from mood.data.source import Source
 
-__all__ = ["Manifest", "Source", "held_out", "open_source"]
+__all__ = [
+    "Augment",
+    "Manifest",
+    "Source",
+    "TrainingImages",
+    "batches",
+    "held_out",
+    "open_source",
+    "training_batches",
+]

@@ -1,0 +1,304 @@
+"""Training images: augmented by timm, with draws that belong to (seed, epoch, position) and to nothing else.
+
+A run that was killed, or that decodes with another number of workers, sees the same bytes as one that was not.
+"""
+
+import hashlib
+import logging
+import random
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from mood.core.errors import DataError, InputError
+from mood.core.transform import MAX_PIXELS, Transform, as_seen
+from mood.data.loader import check_loading, in_workers
+from mood.data.source import Images, Source
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Augment:
+    """How a training image is varied: the arguments of timm's training transform, under its rules.
+
+    Attributes:
+        scale: (smallest, largest) share of the area that is cropped, in (0, 1].
+        ratio: (smallest, largest) width : height of the crop.
+        flip: probability of a mirror image.
+        color_jitter: strength for brightness, contrast and saturation; 0 is none. Without effect beside RandAugment.
+        rand_augment: timm's string, such as "rand-m9-mstd0.5-inc1"; None is none.
+        erase: probability that a rectangle becomes noise, after normalisation.
+        interpolation: "bilinear", "bicubic" or "random", which takes one of the two for each image.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    color_jitter: float = 0.0
+    rand_augment: str | None = None
+    erase: float = 0.0
+    interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        for name, low, high in (("scale", *self.scale), ("ratio", *self.ratio)):
+            if not 0 < low <= high or (name == "scale" and high > 1):
+                raise InputError(f"{name} is {(low, high)}; it must be (smallest, largest), positive, scale at most 1.")
+        for name, probability in (("flip", self.flip), ("erase", self.erase)):
+            if not 0 <= probability <= 1:
+                raise InputError(f"{name} is {probability}; a probability lies between 0 and 1.")
+        if self.color_jitter < 0:
+            raise InputError(f"color_jitter is {self.color_jitter}; it must be 0 or more.")
+        if self.rand_augment is not None and not self.rand_augment.startswith("rand"):
+            raise InputError(f"rand_augment is {self.rand_augment!r}; expected a string like 'rand-m9-mstd0.5-inc1'.")
+        if self.interpolation not in ("bilinear", "bicubic", "random"):
+            raise InputError(f"interpolation is {self.interpolation!r}; it must be bilinear, bicubic or random.")
+
+    @classmethod
+    def mae(cls) -> Self:
+        """Crop and flip alone, as MAE pre-trains: the mask is its augmentation (He et al., 2021, table 1e)."""
+        return cls(scale=(0.2, 1.0))
+
+    @classmethod
+    def finetune(cls) -> Self:
+        """Crop, flip, RandAugment and erasing, as BEiT and MAE fine-tune."""
+        return cls(rand_augment="rand-m9-mstd0.5-inc1", erase=0.25)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingImages:
+    """A source to be trained on.
+
+    Attributes:
+        source: where the images lie; select the rows to train on first (see `held_out`).
+        augment: how each image is varied.
+        size: (H, W) of the pixels.
+        mean: of each channel, for pixels in 0-1.
+        std: of each channel, for pixels in 0-1.
+        seed: of all draws.
+        max_pixels: the largest image (width x height) that is decoded.
+    """
+
+    source: Source
+    augment: Augment
+    size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    seed: int = 0
+    max_pixels: int = MAX_PIXELS
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.source)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """(N,) int64: the positions in the order in which the epoch goes through them."""
+        # A bit generator's raw stream is the one that NumPy keeps for ever (NEP 19).
+        keys = np.random.Philox(key=_numbers(self.seed, epoch)[0]).random_raw(len(self))
+        return np.argsort(keys, kind="stable")
+
+    def draw(self, epoch: int, position: int) -> "Tensor":
+        """(3, H, W) float32: one image as the epoch shows it, normalised.
+
+        Raises:
+            DataError: where the image cannot be read.
+        """
+        with _generators_put_back():
+            return self._drawer().draw(epoch, position)
+
+    def _drawer(self) -> "_Drawer":
+        recipe = Transform(
+            self.size, self.size, crop="squash", mean=self.mean, std=self.std, max_pixels=self.max_pixels
+        )
+        # Built here once, so that a wrong string is known at once and forked workers have timm already.
+        _timm(self.augment, recipe)
+        return _Drawer(self.source.images, self.augment, recipe, self.seed)
+
+
+def training_batches(
+    images: TrainingImages,
+    *,
+    epoch: int,
+    batch_size: int,
+    workers: int = 0,
+    start_batch: int = 0,
+    drop_last: bool = True,
+) -> Iterator[tuple["Tensor", "Tensor | None", "Tensor"]]:
+    """One epoch of training, or the rest of one.
+
+    Which images are in batch k, and what they look like, depends on (seed, epoch, k) alone: not on the workers, and
+    not on where one starts. The global generators of Python, NumPy and torch are left as they were.
+
+    An image that cannot be read is left out, so that its batch is smaller, the same in every run; a warning in the log
+    names it with its reason each time it comes up. Leave it out for good with `source.select`.
+
+    Args:
+        images: what to train on, and how.
+        epoch: from 0.
+        batch_size: images per batch.
+        workers: processes that decode; 0 decodes in this one.
+        start_batch: batches to skip: those that a run has done before it was stopped.
+        drop_last: leave out the last batch where it is smaller.
+
+    Returns:
+        An iterator of (pixels (B, 3, H, W) float32, labels (B,) int64 or None, positions (B,) int64).
+
+    Raises:
+        InputError: for numbers that are out of range, or a batch size above the number of images with `drop_last`.
+        DataError: (later) where no image of a batch can be read, or a worker process has died.
+    """
+    check_loading(batch_size, workers)
+    if epoch < 0 or start_batch < 0:
+        raise InputError(f"epoch is {epoch} and start_batch {start_batch}; both count from 0.")
+    count = len(images) // batch_size if drop_last else -(-len(images) // batch_size)
+    if count == 0:
+        raise InputError(f"batch_size is {batch_size}, but there are {len(images)} images: no batch is left.")
+    drawer = images._drawer()
+    order = images.order(epoch)
+    chosen = [order[batch * batch_size : (batch + 1) * batch_size] for batch in range(start_batch, count)]
+    parts = _AugmentedBatches(drawer, epoch, chosen)
+    return (_checked(images.source, *part) for part in in_workers(parts, workers))
+
+
+def _checked(
+    source: Source, pixels: "Tensor", read: np.ndarray, reasons: list[tuple[int, str]]
+) -> tuple["Tensor", "Tensor | None", "Tensor"]:
+    import torch
+
+    for position, reason in reasons:
+        _log.warning("%s is left out of training: %s", source.manifest.ids[position], reason)
+    if not len(read):
+        position, reason = reasons[0]
+        raise DataError(
+            f"None of the {len(reasons)} images of a training batch can be read; the first is "
+            f"{source.manifest.ids[position]}: {reason}"
+        )
+    labels = source.manifest.labels
+    return pixels, None if labels is None else torch.from_numpy(labels[read]), torch.from_numpy(read)
+
+
+class _Drawer:
+    """Reads and augments single images; all that a worker process is given."""
+
+    def __init__(self, images: Images, augment: Augment, transform: Transform, seed: int) -> None:
+        self._images = images
+        self._augment = augment
+        self._transform = transform
+        self._seed = seed
+        self.shape = (3, *transform.size)
+
+    def draw(self, epoch: int, position: int) -> "Tensor":
+        """See `TrainingImages.draw`; leaves the global generators as the draws left them."""
+        import torch
+
+        seen = as_seen(self._images.read(position), max_pixels=self._transform.max_pixels)
+        vary, erase = _timm(self._augment, self._transform)
+        _, python, numpy, torch_ = _numbers(self._seed, epoch, position)
+        random.seed(python)
+        np.random.seed(numpy % 2**32)
+        torch.default_generator.manual_seed(torch_)
+        values = torch.from_numpy(self._transform.normalise(np.asarray(vary(seen))))
+        return values if erase is None else erase(values)
+
+
+class _AugmentedBatches:
+    """Part k: the pixels of the k-th batch, their positions, and the reasons of the others."""
+
+    def __init__(self, drawer: _Drawer, epoch: int, chosen: list[np.ndarray]) -> None:
+        self._drawer = drawer
+        self._epoch = epoch
+        self._chosen = chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, index: int) -> tuple["Tensor", np.ndarray, list[tuple[int, str]]]:
+        import torch
+
+        chosen = self._chosen[index]
+        pixels = torch.empty((len(chosen), *self._drawer.shape))
+        read: list[int] = []
+        reasons: list[tuple[int, str]] = []
+        with _generators_put_back():
+            for position in chosen.tolist():
+                try:
+                    pixels[len(read)] = self._drawer.draw(self._epoch, position)
+                    read.append(position)
+                except DataError as error:
+                    reasons.append((position, str(error)))
+        return pixels[: len(read)], np.array(read, np.int64), reasons
+
+
+@lru_cache(maxsize=8)
+def _timm(
+    augment: Augment, transform: Transform
+) -> tuple[Callable[[Image.Image], Image.Image], Callable[["Tensor"], "Tensor"] | None]:
+    """The training transform of timm in two parts: up to the pixels, and from the normalised values on.
+
+    Between them it converts and normalises, which `Transform.normalise` does to the same bits in a sixth of the time.
+    """
+    from timm.data.transforms_factory import create_transform
+    from torchvision.transforms import Compose
+
+    try:
+        crop, colour, end = create_transform(
+            (3, *transform.size),
+            is_training=True,
+            separate=True,
+            scale=augment.scale,
+            ratio=augment.ratio,
+            hflip=augment.flip,
+            color_jitter=augment.color_jitter or None,  # type: ignore[arg-type]
+            auto_augment=augment.rand_augment,
+            interpolation=augment.interpolation,
+            mean=transform.mean,
+            std=transform.std,
+            re_prob=augment.erase,
+            re_mode="pixel",
+        )
+    except (AssertionError, KeyError, ValueError) as error:
+        raise InputError(f"timm cannot read rand_augment={augment.rand_augment!r}: {error!r}.") from error
+    for step in colour.transforms:
+        for operation in getattr(step, "ops", ()):
+            if operation.name.startswith("Posterize"):
+                operation.aug_fn = _posterize
+    erase = end.transforms[2:]
+    return Compose([*crop.transforms, *colour.transforms]), Compose(erase) if erase else None
+
+
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """What timm does, and black for 0 bits: RandAugment asks for it at full strength, and Pillow 13 refuses."""
+    if bits >= 8:
+        return image
+    return ImageOps.posterize(image, bits) if bits > 0 else Image.new(image.mode, image.size)
+
+
+def _numbers(*parts: int) -> tuple[int, int, int, int]:
+    """Four numbers of 64 bits that are a function of the parts alone."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=32).digest()
+    first, second, third, fourth = struct.unpack("<4Q", digest)
+    return first, second, third, fourth
+
+
+@contextmanager
+def _generators_put_back() -> Iterator[None]:
+    """Leave the global generators, which timm and torchvision draw from, as they were."""
+    import torch
+
+    python, numpy, torch_ = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(torch_)
