@@ -87,9 +87,11 @@ def test_what_is_wrong_is_told_in_one_line(values: dict[str, Any], message: str)
     assert "\n" not in str(caught.value)
 
 
-def test_everything_that_is_wrong_is_told_at_once() -> None:
+def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('epochs = "5"')
     with pytest.raises(InputError, match="'data' is missing.*; 'epochs' is '5'"):
-        Settings(**{"epochs": "5"})
+        load_toml(recipe, Settings, {})
 
 
 def test_flags_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Path) -> None:
