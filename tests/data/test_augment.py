@@ -1,0 +1,168 @@
+"""Training batches that depend on (seed, epoch, position) and on nothing else."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data.transforms_factory import create_transform
+
+from mood.core.errors import DataError, InputError
+from mood.core.transform import decode
+from mood.data import Augment, TrainingImages, open_source, training_batches
+from mood.data.augment import _numbers, _posterize
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+EVERYTHING = Augment(color_jitter=0.4, erase=0.5, interpolation="random")
+
+
+@pytest.fixture
+def table(tmp_path, png, write_table):
+    labels = np.arange(23) % 3
+    return open_source(write_table(tmp_path / "x.parquet", [png(n, 16, 20) for n in range(23)], label=labels))
+
+
+def made(images, **options):
+    return list(training_batches(images, **{"epoch": 1, "batch_size": 4, **options}))
+
+
+def same(ones, others):
+    return len(ones) == len(others) and all(
+        torch.equal(a, b) for one, other in zip(ones, others, strict=True) for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("augment", [Augment.mae(), Augment.finetune(), EVERYTHING])
+def test_an_image_is_what_timm_makes_of_it(table, augment):
+    theirs = create_transform(
+        (3, 16, 16),
+        is_training=True,
+        scale=augment.scale,
+        ratio=augment.ratio,
+        hflip=augment.flip,
+        color_jitter=augment.color_jitter or None,
+        auto_augment=augment.rand_augment,
+        interpolation=augment.interpolation,
+        mean=MEAN,
+        std=STD,
+        re_prob=augment.erase,
+        re_mode="pixel",
+    )
+    images = TrainingImages(table, augment, (16, 16), MEAN, STD, seed=3)
+    for position in range(23):
+        drawn = images.draw(2, position)
+        _, python, numpy, torch_ = _numbers(3, 2, position)
+        random.seed(python)
+        np.random.seed(numpy % 2**32)
+        torch.manual_seed(torch_)
+        assert torch.equal(drawn, theirs(decode(table.read(position))))
+
+
+@pytest.mark.parametrize("augment", [Augment.mae(), Augment.finetune(), EVERYTHING])
+def test_workers_and_resumes_change_no_bit(table, augment):
+    images = TrainingImages(table, augment, (16, 16), MEAN, STD)
+    whole = made(images)
+    assert len(whole) == 5
+    assert same(made(images, workers=2), whole)
+    for start in (2, 5):
+        assert same(made(images, start_batch=start), whole[start:])
+    assert same(made(images, start_batch=3, workers=2), whole[3:])
+
+
+def test_a_batch_is_its_images(table):
+    images = TrainingImages(table, Augment.finetune(), (16, 12), MEAN, STD, seed=5)
+    pixels, labels, positions = made(images)[1]
+    assert pixels.shape == (4, 3, 16, 12) and pixels.dtype == torch.float32
+    assert positions.dtype == labels.dtype == torch.int64
+    assert labels.tolist() == [position % 3 for position in positions.tolist()]
+    assert torch.equal(pixels, torch.stack([images.draw(1, position) for position in positions.tolist()]))
+
+
+def test_an_epoch_is_a_permutation_of_its_own(table):
+    images = TrainingImages(table, Augment.mae(), (16, 16), MEAN, STD)
+    orders = [images.order(epoch).tolist() for epoch in range(3)]
+    assert all(sorted(order) == list(range(23)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+    other = TrainingImages(table, Augment.mae(), (16, 16), MEAN, STD, seed=1)
+    assert other.order(0).tolist() != orders[0]
+    assert not torch.equal(other.draw(0, 0), images.draw(0, 0))
+    assert not torch.equal(images.draw(1, 0), images.draw(0, 0))
+    left = made(images, drop_last=False)
+    assert [len(positions) for _, _, positions in left] == [4, 4, 4, 4, 4, 3]
+    assert torch.cat([positions for _, _, positions in left]).tolist() == orders[1]
+
+
+def test_the_order_stays_for_ever(table):
+    # These numbers are a promise: a checkpoint of today resumes with the same images tomorrow.
+    images = TrainingImages(table, Augment.mae(), (16, 16), MEAN, STD, seed=7)
+    assert images.order(2)[:8].tolist() == [14, 13, 6, 8, 16, 22, 10, 18]
+    assert _numbers(7, 2, 0)[0] == 17_583_725_665_236_790_829
+
+
+def test_the_global_generators_are_left_alone(table):
+    images = TrainingImages(table, Augment.finetune(), (16, 16), MEAN, STD)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    made(images)
+    made(images, workers=1)
+    images.draw(0, 0)
+    assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+
+
+def test_arrays_and_images_without_labels():
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    still = Augment(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
+    images = TrainingImages(open_source(pixels), still, (8, 8), MEAN, STD)
+    ((values, labels, positions),) = made(images)
+    assert labels is None
+    expected = (pixels[positions.numpy()].transpose(0, 3, 1, 2) / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(
+        STD, (3, 1, 1)
+    )
+    assert np.allclose(values.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_cannot_be_read_is_left_out_and_named(pets, caplog, workers):
+    (pets / "dog" / "b.png").write_bytes(b"")
+    images = TrainingImages(open_source(pets), Augment.mae(), (8, 8), MEAN, STD)
+    ((pixels, _, positions),) = made(images, batch_size=6, workers=workers)
+    assert len(pixels) == 5 and sorted(positions.tolist()) == [0, 1, 2, 4, 5]
+    assert caplog.messages == ["dog/b.png is left out of training: It is empty (0 bytes)."]
+
+
+def test_a_batch_without_a_readable_image(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"")
+    images = TrainingImages(open_source(tmp_path), Augment.mae(), (8, 8), MEAN, STD)
+    with pytest.raises(DataError, match=r"None of the 1 images .* x\.png: It is empty"):
+        made(images, batch_size=1)
+    with pytest.raises(DataError, match="It is empty"):
+        images.draw(0, 0)
+
+
+def test_wrong_numbers(table):
+    images = TrainingImages(table, Augment.mae(), (8, 8), MEAN, STD)
+    for options in ({"batch_size": 0}, {"batch_size": 24}, {"epoch": -1}, {"start_batch": -1}, {"workers": -1}):
+        with pytest.raises(InputError, match=next(iter(options))):
+            made(images, **options)
+    assert len(made(images, batch_size=24, drop_last=False)) == 1
+    for wrong, message in (
+        ({"scale": (0.5, 0.2)}, "scale is"),
+        ({"scale": (0.5, 1.2)}, "scale is"),
+        ({"ratio": (0, 1)}, "ratio is"),
+        ({"flip": 2}, "flip is 2"),
+        ({"erase": -1}, "erase is -1"),
+        ({"color_jitter": -1}, "color_jitter is -1"),
+        ({"rand_augment": "m9"}, "rand_augment is 'm9'"),
+        ({"interpolation": "nearest"}, "interpolation is 'nearest'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Augment(**wrong)
+    with pytest.raises(InputError, match="timm cannot read rand_augment='rand-zz9'"):
+        made(TrainingImages(table, Augment(rand_augment="rand-zz9"), (8, 8), MEAN, STD))
+
+
+def test_full_strength_of_posterize_is_black():
+    image = Image.new("RGB", (2, 2), (200, 100, 50))
+    assert _posterize(image, 0).getpixel((0, 0)) == (0, 0, 0)
+    assert _posterize(image, 1).getpixel((0, 0)) == (128, 0, 0)
+    assert _posterize(image, 8) is image
