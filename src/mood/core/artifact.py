@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mood import __version__
+from mood.core.version import __version__
 from mood.core.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
