@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -50,7 +52,7 @@ class Features:
         self,
         embedding: Any,
         *,
-        ids: Sequence[Any] | np.ndarray | None = None,
+        ids: Any = None,
         logits: Any = None,
         labels: Any = None,
         layers: Sequence[Any] = (),
@@ -296,7 +298,7 @@ class FeatureWriter:
         self.meta: dict[str, Any] = json.loads(json.dumps(dict(meta)))
         self.path.mkdir(parents=True, exist_ok=True)
         if not (self.path / "features.json").exists():
-            if any(self.path.iterdir()):
+            if any(not entry.name.startswith(".") for entry in self.path.iterdir()):
                 raise OutputError(f"{self.path}: the folder is not empty and holds no features; choose another")
             self._write_index(rows=None)
             return
@@ -319,7 +321,7 @@ class FeatureWriter:
         features.save(_shard_path(self.path, shard_index))
 
     def finish(self) -> FeatureStore:
-        """Closes the store and opens it for reading.
+        """Closes the store, clears what killed runs left half written, and opens it for reading.
 
         Raises:
             InputError: no shard was written, one is missing in between, or their columns differ.
@@ -332,6 +334,8 @@ class FeatureWriter:
         for path, layout in zip(paths, layouts, strict=True):
             _same_layout(path.name, layout, paths[0].name, layouts[0])
         self._write_index([header["embedding"][0][0] for header in headers])
+        for leftover in self.path.glob(".*"):
+            leftover.unlink()
         return FeatureStore(self.path)
 
     def _write_index(self, rows: list[int] | None) -> None:
@@ -410,9 +414,6 @@ def _read_npz(path: Path) -> tuple[dict[str, Any], Any]:
 
 
 def _read_parquet(path: Path) -> tuple[dict[str, Any], Any]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         names = [name for name in pq.read_schema(path).names if name == "ids" or _is_column(name)]
         table = pq.read_table(path, columns=names)
@@ -424,8 +425,6 @@ def _read_parquet(path: Path) -> tuple[dict[str, Any], Any]:
 
 def _from_arrow(path: Path, name: str, column: Any) -> np.ndarray:
     """(N,) or (N, width) values of one Parquet column."""
-    import pyarrow as pa
-
     values = (
         column.flatten() if isinstance(column.type, pa.ListType | pa.LargeListType | pa.FixedSizeListType) else None
     )
@@ -508,7 +507,7 @@ def _check_rows(name: str, column: Tensor, rows: int | None) -> None:
         raise InputError(f"{name} has {len(column)} rows; {rows} were expected, one for each row before it")
 
 
-def _ids(ids: Sequence[Any] | np.ndarray | None, rows: int) -> tuple[str, ...]:
+def _ids(ids: Any, rows: int) -> tuple[str, ...]:
     if ids is None:
         return tuple(map(str, range(rows)))
     values = ids.tolist() if isinstance(ids, np.ndarray | Tensor) else ids

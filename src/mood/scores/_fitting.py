@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import reduce
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ Statistics = TypeVar("Statistics")
 After = TypeVar("After")
 
 
+@runtime_checkable
 class Score(Protocol):
     """A ready score: `score(features)` gives (N,) float64, higher = more OOD, and leaves the features as they were."""
 
@@ -81,7 +82,7 @@ def rounds(name: str, head: Head | None = None, **options: Any) -> tuple[Round[A
     return tuple(chosen.function(head, **given))
 
 
-def fit(name: str, features: Features | Iterable[Features], *, head: Head | None = None, **options: Any) -> Score:
+def fit(name: str, features: Features | Iterable[Any], *, head: Head | None = None, **options: Any) -> Score:
     """Fits a score on ID features, in this process.
 
     Args:
@@ -98,7 +99,7 @@ def fit(name: str, features: Features | Iterable[Features], *, head: Head | None
         InputError: an unknown score or option, a missing column or head, no rows, or rows that determine no score.
     """
     passes = rounds(name, head, **options)
-    shards: Iterable[Features] = (features,) if isinstance(features, Features) else features
+    shards: Iterable[Any] = (features,) if isinstance(features, Features) else features
     if not passes:
         return _ready(name, checked_options(name, options), shards)
     if len(passes) > 1 and isinstance(shards, Iterator):
@@ -119,7 +120,7 @@ def fit(name: str, features: Features | Iterable[Features], *, head: Head | None
     return score
 
 
-def _ready(name: str, options: Mapping[str, Any], shards: Iterable[Features]) -> Score:
+def _ready(name: str, options: Mapping[str, Any], shards: Iterable[Any]) -> Score:
     """A stateless score; trying it on no rows of each shard checks columns and options where the user gave them."""
     score = Stateless(name, options)
     for shard in shards:

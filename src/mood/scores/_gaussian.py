@@ -96,10 +96,14 @@ class Gaussian:
         """(D, R) with whitener · whitenerᵀ = Σ⁺, of the covariance within classes or of all rows.
 
         Raises:
-            InputError: the covariance is zero.
+            InputError: the covariance is zero, or too small to be told from rounding.
         """
         moments = self.moments.pooled() if pooled else self.moments
         covariance = moments.scatter / moments.total
+        # A mean of N equal rows is off by up to N · eps of their length, which leaves a scatter where there is none.
+        length = moments.counts @ moments.means.square().sum(1) / moments.total
+        if covariance.trace() <= (moments.total * torch.finfo(torch.float64).eps) ** 2 * length:
+            raise InputError("all rows lie on the mean of their class, so no direction has a spread to measure with")
         amount = _amount(
             shrinkage, covariance, moments.total, None if self.fourth is None else self.fourth[int(pooled)]
         )
@@ -126,8 +130,7 @@ def rounds(
     Raises:
         InputError: another shrinkage.
     """
-    number = isinstance(shrinkage, int | float) and not isinstance(shrinkage, bool) and 0 <= shrinkage <= 1
-    if not number and shrinkage not in SHRINKAGES:
+    if shrinkage not in SHRINKAGES if isinstance(shrinkage, str) else not 0 <= shrinkage <= 1:
         raise InputError(f"shrinkage is {shrinkage!r}; {', '.join(SHRINKAGES)} or a number in [0, 1] was expected")
     first = partial(_collect_moments, classes=classes, normalise=normalise)
     if shrinkage != "ledoit-wolf":
@@ -217,8 +220,9 @@ def whitener(covariance: Tensor, rank: int) -> Tensor:
     Eigenvalues up to D · eps · λ_max (eps = 2⁻⁵²) count as zero, and so do all beyond the `rank` largest. Where a bound
     shows that none is that small, the inverse of the Cholesky factor gives the same Σ⁻¹ sooner.
 
-    Raises:
-        InputError: no eigenvalue is left.
+    Args:
+        covariance: (D, D) float64, not zero.
+        rank: that the covariance can have at most, ≥ 1.
     """
     width = len(covariance)
     cut = width * torch.finfo(torch.float64).eps
@@ -232,8 +236,6 @@ def whitener(covariance: Tensor, rank: int) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     kept = values > cut * values[-1]
     kept[: width - rank] = False
-    if values[-1] <= 0 or not kept.any():
-        raise InputError("all rows lie on the mean of their class, so no direction has a spread to measure with")
     scaled: Tensor = vectors[:, kept] / values[kept].sqrt()
     return scaled.contiguous()
 

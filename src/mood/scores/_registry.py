@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from mood.core.errors import InputError
 
@@ -42,11 +42,13 @@ class Entry:
     Attributes:
         info: what `available` shows.
         function: of a fitted score, options (and head) → its rounds; of a stateless one, features and options → (N,).
+        types: option → the types that its values may have.
         kind: the dataclass that a fit ends in; None for a stateless score.
     """
 
     info: ScoreInfo
     function: Callable[..., Any]
+    types: Mapping[str, tuple[type, ...]]
     kind: type | None
 
 
@@ -68,10 +70,12 @@ def _register(name: str, kind: type | None, needs: tuple[str, ...], source: str)
         if name in _entries:
             raise InputError(f"score {name!r} is registered twice: {_entries[name].function} and {function}")
         parameters = inspect.signature(function).parameters.values()
-        options = {option.name: option.default for option in parameters if option.kind is option.KEYWORD_ONLY}
+        keywords = [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+        options = {option.name: option.default for option in keywords}
+        types = {option.name: get_args(option.annotation) or (option.annotation,) for option in keywords}
         summary = (inspect.getdoc(function) or "").partition("\n")[0]
         info = ScoreInfo(summary, source, needs, MappingProxyType(options), fitted=kind is not None)
-        _entries[name] = Entry(info, function, kind)
+        _entries[name] = Entry(info, function, types, kind)
         return function
 
     return register
@@ -108,13 +112,21 @@ def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of one score, with its defaults where none was given.
 
     Raises:
-        InputError: an option that the score does not have; the message names the nearest one.
+        InputError: an option that the score does not have (the message names the nearest one), or a value of another
+            type than the option's.
     """
-    known = entry(name).info.options
-    for option in options:
+    known, types = entry(name).info.options, entry(name).types
+    checked = dict(known)
+    for option, value in options.items():
         if option not in known:
             raise InputError(f"score {name!r} has no option {option!r}; {nearest(option, known)}")
-    return {**known, **options}
+        # A whole number is a number, and a truth value is none.
+        number = float(value) if type(value) is int and float in types[option] else value
+        if not isinstance(number, types[option]) or (isinstance(number, bool) and bool not in types[option]):
+            expected = " or ".join(kind.__name__ for kind in types[option])
+            raise InputError(f"{option} is {value!r}; {expected} was expected")
+        checked[option] = number
+    return checked
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -124,25 +136,23 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
 
 
-def positive(option: str, value: Any) -> float:
-    """A number above 0.
+def positive(option: str, value: float) -> float:
+    """The value itself.
 
     Raises:
-        InputError: it is not.
+        InputError: it is not a finite number above 0.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+    if not 0 < value < float("inf"):
         raise InputError(f"{option} is {value!r}; a number above 0 was expected")
-    return float(value)
+    return value
 
 
-def whole(option: str, value: Any, smallest: int, largest: int | None = None) -> int:
-    """An integer from `smallest` to `largest`, both included.
+def between(option: str, value: int, smallest: int, largest: int) -> int:
+    """The value itself.
 
     Raises:
-        InputError: it is not.
+        InputError: it is smaller than `smallest` or larger than `largest`.
     """
-    upper = float("inf") if largest is None else largest
-    if isinstance(value, bool) or not isinstance(value, int) or value < smallest or value > upper:
-        above = "" if largest is None else f" to {largest}"
-        raise InputError(f"{option} is {value!r}; a whole number from {smallest}{above} was expected")
+    if not smallest <= value <= largest:
+        raise InputError(f"{option} is {value!r}; a whole number from {smallest} to {largest} was expected")
     return value

@@ -5,6 +5,7 @@ an outer product, (p − 1/K)/T · hᵀ, so its L1 norm needs no backward pass. 
 the K classes where the paper takes the mean, which is a factor K and no other order.
 """
 
+import torch
 from torch import Tensor
 
 from mood.core.features import Features
@@ -29,7 +30,8 @@ def gradnorm(features: Features, *, temperature: float = 1.0) -> Tensor:
     t = positive("temperature", temperature)
 
     def norm(embedding: Tensor, logits: Tensor) -> Tensor:
-        off_uniform = (logits / t).softmax(1) - 1 / logits.shape[1]  # (n, K)
-        return -embedding.abs().sum(1) * off_uniform.abs().sum(1) / t
+        off_uniform = (logits / t).softmax(1).sub_(1 / logits.shape[1])  # (n, K)
+        size: Tensor = torch.linalg.vector_norm(embedding, 1, dim=1) * torch.linalg.vector_norm(off_uniform, 1, dim=1)
+        return -size / t
 
     return row_by_row(norm, features.embedding, features.need("logits"))

@@ -15,7 +15,7 @@ from torch import Tensor
 from mood.core.errors import InputError
 from mood.core.features import Features
 from mood.scores._fitting import Round
-from mood.scores._registry import fitted, whole
+from mood.scores._registry import between, fitted
 from mood.scores._rows import blocks, l2_normalised, of_width, row_by_row
 
 
@@ -107,7 +107,7 @@ def knn(*, k: int = 50, bank: int = 50_000, seed: int = 0) -> tuple[Round[Any, A
     Raises:
         InputError: an option out of range, or fewer fit rows than k.
     """
-    size = whole("bank", bank, 1)
-    nearest = whole("k", k, 1, size)
-    collect = partial(_collect, size=size, seed=whole("seed", seed, 0, 2**63 - 1))
+    size = between("bank", bank, 1, 2**31)
+    nearest = between("k", k, 1, size)
+    collect = partial(_collect, size=size, seed=between("seed", seed, 0, 2**63 - 1))
     return (Round(collect, partial(_merge, size=size), partial(_finish, k=nearest)),)

@@ -13,7 +13,7 @@ from torch import Tensor
 from mood.core.errors import InputError
 from mood.core.features import Features, Head
 from mood.scores._fitting import Round
-from mood.scores._registry import fitted, whole
+from mood.scores._registry import between, fitted
 from mood.scores._rows import blocks, of_width, row_by_row
 
 
@@ -95,7 +95,7 @@ def principal_space(head: Head, dim: int | None) -> Round[Any, Any, Any]:
     """
     width = head.weight.shape[1]
     default = 1000 if width >= 2048 else 512 if width >= 768 else width // 2
-    chosen = default if dim is None else whole("dim", dim, 0, width - 1)
+    chosen = default if dim is None else between("dim", dim, 0, width - 1)
     weight, bias = head.weight.to(torch.float64), head.bias.to(torch.float64)
     origin = -(torch.linalg.pinv(weight) @ bias)
     return Round(partial(_collect, origin=origin), SecondMoment.merge, partial(_finish, origin=origin, dim=chosen))
