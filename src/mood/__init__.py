@@ -1,1 +1,140 @@
-__version__ = "0.1.0.dev0"
+"""mood: out-of-distribution detection for images.
+
+```python
+import mood
+
+detector = mood.fit("photos/", alpha=0.05)     # images of the known world
+table = detector("new-photos/")                # id, score, p_value, is_ood, error
+detector.save("detector/")
+mood.load("detector/")
+```
+
+Nothing heavy is imported before it is used: `import mood` does not load torch.
+"""
+
+import importlib
+import json
+from collections.abc import Mapping
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
+
+from mood.core.errors import (
+    ArtifactError,
+    DataError,
+    InputError,
+    MissingExtraError,
+    ModelError,
+    MoodError,
+    OutputError,
+    PromiseError,
+)
+from mood.core.version import __version__
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from mood import data, decisions, evaluation, models, recipes, report, scores, training
+    from mood.core.features import Features, Head
+    from mood.core.transform import Transform
+    from mood.detector import Detector, load
+    from mood.models import Model
+
+__all__ = [
+    "ArtifactError",
+    "DataError",
+    "Detector",
+    "Features",
+    "Head",
+    "InputError",
+    "MissingExtraError",
+    "ModelError",
+    "MoodError",
+    "OutputError",
+    "PromiseError",
+    "Transform",
+    "__version__",
+    "data",
+    "decisions",
+    "evaluation",
+    "fit",
+    "load",
+    "models",
+    "recipes",
+    "report",
+    "scores",
+    "training",
+]
+
+_ROOMS = ("data", "decisions", "evaluation", "models", "recipes", "report", "scores", "training")
+_NAMES = {
+    "Detector": "mood.detector",
+    "Features": "mood.core.features",
+    "Head": "mood.core.features",
+    "Transform": "mood.core.transform",
+    "load": "mood.detector",
+}
+
+
+def fit(
+    data: Any,
+    *,
+    model: "str | PathLike[str] | Model | nn.Module" = "embedded",
+    transform: "Transform | None" = None,
+    head: str | None = None,
+    calibration: Any = None,
+    options: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> "Detector":
+    """Fit a detector on images of the known world.
+
+    Args:
+        data: a folder, a Parquet file or glob, a named set, or images in memory.
+        model: a timm name, a folder that mood wrote, `embedded`, an opened `mood.models.Model`, or your own module.
+        transform: how a file becomes the input of your own module; needed with one.
+        head: dotted name of the last linear layer of your own module; without it the module gives the embedding.
+        calibration: images that nothing has seen, in any form that `data` has; without it, a part of `data` is held
+            out.
+        options: options of the score, such as `{"k": 50}`.
+        **settings: the other fields of `mood.recipes.fit.FitConfig`: `score`, `alpha`, `seed`, `device`, `precision`,
+            `output`, …
+
+    Raises:
+        InputError: a setting that does not exist, or has a wrong value.
+        PromiseError: too few calibration images for `alpha`, or images that the network was trained on.
+        MoodError: images or a network that cannot be had, an output that is taken.
+    """
+    from mood.recipes.fit import FitConfig
+    from mood.recipes.fit import fit as run
+
+    memory: dict[str, Any] = {}
+    for name, images in (("data", data), ("calibration", calibration)):
+        if images is None or isinstance(images, str | PathLike):
+            settings[name] = None if images is None else fspath(images)
+        else:
+            settings[name] = "images in memory"
+            memory[name] = images
+    if isinstance(model, str | PathLike):
+        settings["model"] = fspath(model)
+    else:
+        from mood.models import Model, own_model
+
+        if not isinstance(model, Model):
+            if transform is None:
+                raise InputError("your own module needs transform=mood.Transform(...), which makes its input")
+            model = own_model(model, transform, head=head)
+        memory["model"] = model
+        settings["model"] = model.name
+    pairs = tuple(f"{key}={json.dumps(value)}" for key, value in (options or {}).items())
+    return run(FitConfig(**settings, options=pairs), **memory).detector
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"mood.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    raise AttributeError(f"module 'mood' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

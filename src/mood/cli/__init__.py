@@ -1,0 +1,101 @@
+"""The command line: it parses, calls one recipe, and prints what the recipe says about its result."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mood.cli.flags import command
+from mood.cli.running import run, told
+from mood.core.version import __version__
+
+# The recipes by what a person is about to do: `mood NAME` is `mood.recipes.NAME.NAME(NameConfig)`.
+RECIPES = {
+    "Use a detector": ("fit", "score"),
+    "Train a network": ("pretrain", "finetune"),
+    "Work with features": ("extract",),
+}
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """The `mood` command."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        # While modules are loaded there is no run to speak of.
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def mood(
+    version: Annotated[bool, typer.Option("--version", help="show the version")] = False,
+) -> None:
+    """Tell images that do not belong from those that do, with a promised rate of false alarms.
+
+    Start with three lines:
+
+    ```
+    mood fit IMAGES -o detector
+    mood score detector OTHER_IMAGES -o scores.csv
+    mood evaluate detector --id TEST_IMAGES --ood strange=STRANGE_IMAGES
+    ```
+
+    IMAGES is a folder, a Parquet file or a named set such as cifar10. Every command that writes takes `-o`; when it
+    was interrupted, the same command goes on.
+    """
+    if version:
+        typer.echo(f"mood {__version__}")
+        raise typer.Exit
+
+
+def add(name: str, panel: str) -> None:
+    """Make a recipe a command."""
+    module = importlib.import_module(f"mood.recipes.{name}")
+    recipe = getattr(module, name)
+    config = getattr(module, f"{name.capitalize()}Config")
+    app.command(name, rich_help_panel=panel)(command(config, lambda make, debug: run(make, recipe, debug=debug)))
+
+
+for panel, names in RECIPES.items():
+    for name in names:
+        add(name, panel)
+
+
+@app.command(rich_help_panel="Look around")
+def scores() -> None:
+    """List the scores: what each one needs, and its options."""
+    with told(debug=False):
+        from rich.console import Console
+        from rich.table import Table
+
+        from mood import scores as room
+
+        table = Table("score", "what it is", "needs", "options", box=None, pad_edge=False)
+        for name, info in room.available().items():
+            options = " ".join(f"{key}={json.dumps(value)}" for key, value in info.options.items())
+            table.add_row(name, info.summary, ", ".join(info.needs), options)
+        Console().print(table)
+
+
+@app.command(rich_help_panel="Look around")
+def info(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a folder that mood saved", show_default=False)],
+) -> None:
+    """Print what a saved detector or network says about itself, as JSON."""
+    with told(debug=False):
+        from mood.core import artifact
+
+        described: dict[str, Any] = artifact.describe(folder)
+        del described["files"]
+        typer.echo(json.dumps(described, indent=2, ensure_ascii=False))

@@ -1,0 +1,91 @@
+"""What `import mood` gives, and what it does not cost."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import mood
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_every_public_name_is_there() -> None:
+    assert dir(mood) == sorted(mood.__all__)
+    for name in mood.__all__:
+        assert getattr(mood, name) is not None
+    with pytest.raises(AttributeError, match="module 'mood' has no attribute 'fitt'"):
+        mood.fitt  # noqa: B018
+
+
+@pytest.mark.parametrize("room", ["scores", "evaluation", "data"])
+def test_a_room_is_there_without_being_imported(room: str) -> None:
+    assert python(f"import mood; print(mood.{room}.__name__)") == f"mood.{room}\n"
+    assert getattr(mood, room) is importlib.import_module(f"mood.{room}")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import mood",
+        "import mood; mood.Transform",
+        "import mood.core.errors, mood.core.config, mood.core.output, mood.core.artifact, mood.core.progress",
+        "import sys, mood.cli; sys.argv = ['mood', '--help']\ntry: mood.cli.main()\nexcept SystemExit: pass",
+        "import sys, mood.cli; sys.argv = ['mood', 'fit', '--help']\ntry: mood.cli.main()\nexcept SystemExit: pass",
+    ],
+)
+def test_torch_is_not_imported_before_it_is_used(code: str) -> None:
+    loaded = python(
+        f"{code}\nimport sys\nprint(sorted({{'torch', 'timm', 'pyarrow', 'matplotlib'}} & {{*sys.modules}}))"
+    )
+    assert loaded.endswith("[]\n")
+
+
+def test_every_error_has_an_exit_code_of_its_own() -> None:
+    errors = [getattr(mood, name) for name in mood.__all__ if name.endswith("Error")]
+    assert len({error.exit_code for error in errors}) == len(errors) == 8
+    assert all(issubclass(error, mood.MoodError) for error in errors)
+
+
+def test_fit_passes_everything_on_to_the_recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from mood.recipes import fit as recipe
+
+    seen: dict[str, Any] = {}
+
+    class Made:
+        detector = "the detector"
+
+    def run(config: recipe.FitConfig, **memory: Any) -> Made:
+        seen.update(config=config, memory=memory)
+        return Made()
+
+    monkeypatch.setattr(recipe, "fit", run)
+    assert mood.fit(tmp_path, alpha=0.1, score="knn", options={"k": 5}, calibration="apart") == "the detector"
+    assert seen["config"] == recipe.FitConfig(
+        data=str(tmp_path), alpha=0.1, score="knn", options=("k=5",), calibration="apart"
+    )
+    assert seen["memory"] == {}
+
+    images = [torch.zeros(3, 8, 8, dtype=torch.uint8)]
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
+    transform = mood.Transform(
+        size=(8, 8), resize=8, interpolation="bicubic", crop="center", mean=(0.5,) * 3, std=(0.5,) * 3
+    )
+    mood.fit(images, model=module, transform=transform, head="1", calibration=images)
+    assert seen["config"].data == "images in memory"
+    assert seen["memory"]["data"] is images
+    assert seen["memory"]["calibration"] is images
+    assert seen["memory"]["model"].module is module
+
+
+def test_fit_tells_what_is_wrong() -> None:
+    with pytest.raises(mood.InputError, match="unknown option 'alhpa'; did you mean 'alpha'?"):
+        mood.fit("images", alhpa=0.1)
+    with pytest.raises(mood.InputError, match="your own module needs transform="):
+        mood.fit("images", model=torch.nn.Identity())
