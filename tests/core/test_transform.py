@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -211,10 +212,8 @@ def test_every_cut_and_every_flipped_byte_is_read_or_refused():
         for _ in range(15):
             broken = bytearray(whole[: random.integers(1, len(whole))])
             broken[random.integers(len(broken))] ^= int(random.integers(1, 256))
-            try:
+            with suppress(DataError):
                 assert decode(bytes(broken)).mode == "RGB"
-            except DataError as error:
-                assert str(error)
 
 
 def bomb(width, height):
@@ -322,9 +321,11 @@ def test_every_bit_is_timms(size, crop_mode, interpolation):
             config = {"crop_mode": crop_mode, "interpolation": interpolation}
             ours = Transform.from_pretrained_cfg(config, size=size, crop_pct=crop_pct)
             pixels = ours.pixels(image)
-            assert pixels.dtype == np.uint8 and pixels.shape == (*sides, 3)
+            assert pixels.dtype == np.uint8
+            assert pixels.shape == (*sides, 3)
             values = ours.normalise(pixels)
-            assert values.dtype == np.float32 and values.flags.c_contiguous
+            assert values.dtype == np.float32
+            assert values.flags.c_contiguous
             assert np.array_equal(values, theirs(image).numpy())
 
 
@@ -365,9 +366,10 @@ def test_dictionary_and_pickle_bring_it_back():
     ):
         assert Transform.from_dict(transform.to_dict()) == transform
         assert pickle.loads(pickle.dumps(transform)) == transform
+    values = Transform((8, 6), 9).to_dict()
+    values["cropp"] = values.pop("crop")
     with pytest.raises(InputError, match=r"missing \['crop'\], unknown \['cropp'\]"):
-        values = Transform((8, 6), 9).to_dict()
-        Transform.from_dict({**{key: value for key, value in values.items() if key != "crop"}, "cropp": "center"})
+        Transform.from_dict(values)
 
 
 @pytest.mark.parametrize(

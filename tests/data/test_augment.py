@@ -73,7 +73,8 @@ def test_workers_and_resumes_change_no_bit(table, augment):
 def test_a_batch_is_its_images(table):
     images = TrainingImages(table, Augment.finetune(), (16, 12), MEAN, STD, seed=5)
     pixels, labels, positions = made(images)[1]
-    assert pixels.shape == (4, 3, 16, 12) and pixels.dtype == torch.float32
+    assert pixels.shape == (4, 3, 16, 12)
+    assert pixels.dtype == torch.float32
     assert positions.dtype == labels.dtype == torch.int64
     assert labels.tolist() == [position % 3 for position in positions.tolist()]
     assert torch.equal(pixels, torch.stack([images.draw(1, position) for position in positions.tolist()]))
@@ -126,7 +127,8 @@ def test_an_image_that_cannot_be_read_is_left_out_and_named(pets, caplog, worker
     (pets / "dog" / "b.png").write_bytes(b"")
     images = TrainingImages(open_source(pets), Augment.mae(), (8, 8), MEAN, STD)
     ((pixels, _, positions),) = made(images, batch_size=6, workers=workers)
-    assert len(pixels) == 5 and sorted(positions.tolist()) == [0, 1, 2, 4, 5]
+    assert len(pixels) == 5
+    assert sorted(positions.tolist()) == [0, 1, 2, 4, 5]
     assert caplog.messages == ["dog/b.png is left out of training: It is empty (0 bytes)."]
 
 

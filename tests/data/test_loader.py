@@ -40,7 +40,8 @@ def test_every_image_comes_out_once_and_in_order(mixed, png):
     assert [[rejection.position for rejection in batch.rejections] for batch in made] == [[1], [4], []]
     assert made[0].ids == ("cat/a.png", "cat/b.png")
     assert made[0].labels.tolist() == [0, 0]
-    assert made[0].pixels.shape == (2, 6, 6, 3) and made[0].pixels.dtype == np.uint8
+    assert made[0].pixels.shape == (2, 6, 6, 3)
+    assert made[0].pixels.dtype == np.uint8
     assert np.array_equal(made[0].pixels[1], TRANSFORM.pixels(png(1)))
     assert made[0].rejections[0].id == "cat/aa.txt"
     assert "not an image" in made[0].rejections[0].reason
@@ -60,7 +61,8 @@ def test_workers_change_nothing(mixed, workers):
 def test_a_part_of_the_positions(mixed):
     made = list(batches(mixed, TRANSFORM, batch_size=2, start=2, stop=5))
     assert [batch.positions.tolist() for batch in made] == [[2, 3], []]
-    assert made[1].pixels.shape == (0, 6, 6, 3) and made[1].labels.shape == (0,)
+    assert made[1].pixels.shape == (0, 6, 6, 3)
+    assert made[1].labels.shape == (0,)
 
 
 def test_images_in_memory_have_no_labels(mixed):
@@ -137,7 +139,8 @@ def test_five_hundred_odd_files(tmp_path, png):
     for batch in batches(source, TRANSFORM, batch_size=64):
         read.update(zip(batch.ids, batch.pixels, strict=True))
         rejected.update({rejection.id: rejection.reason for rejection in batch.rejections})
-    assert {*read, *rejected} == set(source.manifest.ids) and not {*read} & {*rejected}
+    assert {*read, *rejected} == set(source.manifest.ids)
+    assert not {*read} & {*rejected}
     assert set(read) == set(good)
     assert all(np.array_equal(read[name], TRANSFORM.pixels(data)) for name, data in good.items())
     assert all(reason.startswith(("It ", "Its ")) and reason.endswith(".") for reason in rejected.values())

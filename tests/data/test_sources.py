@@ -88,8 +88,7 @@ def test_a_link_may_name_the_folder(pets, tmp_path):
 
 
 def test_names_that_are_no_text(tmp_path, png):
-    with open(os.fsencode(tmp_path) + b"/caf\xe9.png", "wb") as file:
-        file.write(png())
+    (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(png())
     source = open_source(tmp_path)
     assert source.manifest.ids == ("caf\\xe9.png",)
     assert source.read(0) == png()
@@ -108,7 +107,7 @@ def test_a_file_that_vanishes(pets):
 
 
 def test_a_file_too_large_for_an_image(tmp_path):
-    with open(tmp_path / "film.mkv", "wb") as file:
+    with (tmp_path / "film.mkv").open("wb") as file:
         file.truncate(2**30 + 1)
     with pytest.raises(DataError, match="1073741825 bytes"):
         open_source(tmp_path).read(0)
@@ -273,7 +272,7 @@ def test_every_kind_of_image_in_memory_is_the_same(data):
     assert source.manifest.fingerprint == open_source(PIXELS).manifest.fingerprint
 
 
-@pytest.mark.parametrize("low, high", [(0, 1), (-1, 1), (0, 255)])
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-1, 1), (0, 255)])
 @pytest.mark.parametrize("kind", ["array", "tensor", "half"])
 def test_floats_need_their_range(low, high, kind):
     floats = (PIXELS / 255 * (high - low) + low).astype(np.float32)

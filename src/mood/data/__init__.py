@@ -5,6 +5,7 @@ torch, torchvision and pyarrow are imported when they are first needed, so that 
 
 from mood.data.augment import Augment, TrainingImages, training_batches
 from mood.data.holdout import held_out
+from mood.data.joining import join
 from mood.data.loader import batches
 from mood.data.manifest import Manifest
 from mood.data.opening import open_source
@@ -17,6 +18,7 @@ __all__ = [
     "TrainingImages",
     "batches",
     "held_out",
+    "join",
     "open_source",
     "training_batches",
 ]

@@ -16,7 +16,7 @@ _MAX_BYTES = 2**30
 class FileStore:
     """Files by their paths; with a root, none is read that lies outside of it."""
 
-    def __init__(self, paths: Sequence[str], root: str | None = None) -> None:
+    def __init__(self, paths: Sequence[str], root: Path | None = None) -> None:
         """Take the paths as they are, relative to the root where there is one. Nothing is opened."""
         self._paths = tuple(paths)
         self._root = root
@@ -32,18 +32,18 @@ class FileStore:
 
     def read(self, row: int) -> bytes:
         """All the bytes of the file."""
-        path = self._paths[row]
+        path = Path(self._paths[row])
         try:
             if self._root is not None:
-                path = os.path.join(self._root, path)
-                if os.path.islink(path) and not _is_inside(os.path.realpath(path), self._root):
+                path = self._root / path
+                if path.is_symlink() and not path.resolve().is_relative_to(self._root):
                     raise DataError("It is a link to a file outside of the folder, which is not followed.")
-            status = os.stat(path)
+            status = path.stat()
             if not stat.S_ISREG(status.st_mode):
                 raise DataError("It is not a regular file.")
             if status.st_size > _MAX_BYTES:
                 raise DataError(f"It has {status.st_size} bytes; more than {_MAX_BYTES} are not read as one image.")
-            return Path(path).read_bytes()
+            return path.read_bytes()
         except OSError as error:
             raise DataError(f"It cannot be opened: {error.strerror or error}.") from error
 
@@ -59,21 +59,21 @@ def list_folder(folder: Path) -> Listing:
     Raises:
         DataError: where there is no file, the folder cannot be listed, or a link to a folder leads out of it.
     """
-    root = os.path.realpath(folder)
+    root = folder.resolve()
     found: list[tuple[str, ...]] = []
     for parent, folders, files in os.walk(root, onerror=_cannot_list):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in folders:
-            path = os.path.join(parent, name)
-            if os.path.islink(path) and not _is_inside(os.path.realpath(path), root):
+            path = Path(parent, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
                 raise DataError(
-                    f"{path} is a link to {os.path.realpath(path)}, outside of the folder {folder}. Links to folders "
+                    f"{path} is a link to {path.resolve()}, outside of the folder {folder}. Links to folders "
                     "are not followed: copy or mount its images there, or name the folders that they lie in."
                 )
         above = Path(parent).relative_to(root).parts
         for name in files:
-            path = os.path.join(parent, name)
-            if not name.startswith(".") and (os.path.islink(path) or os.path.isfile(path)):
+            path = Path(parent, name)
+            if not name.startswith(".") and (path.is_symlink() or path.is_file()):
                 found.append((*above, name))
     if not found:
         raise DataError(f"The folder {folder} holds no images: no file that is not hidden.")
@@ -84,9 +84,9 @@ def list_folder(folder: Path) -> Listing:
         index = {name: label for label, name in enumerate(class_names)}
         labels = np.array([index[parts[0]] for parts in found], np.int64)
     return Listing(
-        name=os.path.basename(root) or root,
+        name=root.name or str(root),
         description=f"folder {folder}",
-        store=FileStore([os.path.join(*parts) for parts in found], root),
+        store=FileStore([str(Path(*parts)) for parts in found], root),
         labels=labels,
         class_names=class_names,
     )
@@ -96,10 +96,6 @@ def list_files(paths: Sequence[str], description: str) -> Listing:
     """Files in the order in which they are named, without labels."""
     name = Path(paths[0]).name if len(paths) == 1 else "files"
     return Listing(name=name, description=description, store=FileStore(paths))
-
-
-def _is_inside(path: str, root: str) -> bool:
-    return os.path.commonpath([path, root]) == root
 
 
 def _cannot_list(error: OSError) -> None:

@@ -87,13 +87,16 @@ def open_source(
 
 def _list(data: Any, roots: Sequence[str | os.PathLike[str]], value_range: tuple[float, float] | None) -> Listing:
     if isinstance(data, str | os.PathLike):
-        text = os.path.expanduser(os.fspath(data))
-        if os.path.isdir(text):
-            return list_folder(Path(text))
-        if os.path.exists(text):
+        path = Path(data).expanduser()
+        text = str(path)
+        if path.is_dir():
+            return list_folder(path)
+        if path.exists():
             return _list_paths([text], text)
         if has_magic(text):
-            matches = sorted(path for path in glob(text, recursive=True) if not os.path.isdir(path))
+            # Path.glob takes no pattern that begins at the root.
+            found = glob(text, recursive=True)  # noqa: PTH207
+            matches = sorted(match for match in found if not Path(match).is_dir())
             if not matches:
                 raise DataError(f"No file matches {text}.")
             return _list_paths(matches, text)
@@ -103,7 +106,7 @@ def _list(data: Any, roots: Sequence[str | os.PathLike[str]], value_range: tuple
     if isinstance(data, Iterable) and not hasattr(data, "ndim"):
         data = list(data)
         if data and all(isinstance(item, str | os.PathLike) for item in data):
-            return _list_paths([os.path.expanduser(os.fspath(item)) for item in data], f"{len(data)} files")
+            return _list_paths([str(Path(item).expanduser()) for item in data], f"{len(data)} files")
         return list_memory(data, value_range)
     if hasattr(data, "ndim") or hasattr(data, "getbands"):
         return list_memory(data, value_range)
