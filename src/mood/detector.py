@@ -1,0 +1,259 @@
+"""The detector: transform, network, score and calibration as one immutable thing that is saved, loaded and called."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from mood import decisions, scores
+from mood.core import artifact
+from mood.core.batch import Rejection
+from mood.core.errors import ArtifactError, InputError
+from mood.core.features import Features
+from mood.core.progress import progress
+from mood.data import Source, batches, open_source
+from mood.models import Embedder, Model, load_model, own_model, save_model
+
+KIND = "detector"
+
+COLUMNS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("score", pa.float64()),
+        ("p_value", pa.float64()),
+        ("is_ood", pa.bool_()),
+        ("error", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """Whether the false-alarm rate is promised.
+
+    Attributes:
+        verified: the calibration images are known to be unseen by every stage of training.
+        reason: one sentence that says why, or why not.
+    """
+
+    verified: bool
+    reason: str
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Detector:
+    """Says of each picture how unusual it is, how unusual an unusual ID picture is, and whether that is too much.
+
+    Attributes:
+        embedder: the network with pooling, device and precision as they were resolved at fit; None where the detector
+            was fitted on features that the user brought.
+        score_name: registry name of the score.
+        score: the fitted score, features → (N,) float64, higher = more OOD.
+        calibration: the scores of ID images that nothing was fitted on.
+        alpha: share of ID images that may be flagged.
+        promise: whether `alpha` is promised.
+        card: what it was fitted on, in words and numbers (data, counts, seeds, settings, versions).
+    """
+
+    embedder: Embedder | None
+    score_name: str
+    score: scores.Score
+    calibration: decisions.Conformal
+    alpha: float
+    promise: Promise
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def threshold(self) -> float:
+        """An image is flagged exactly when its score is above this."""
+        return self.calibration.threshold(self.alpha)
+
+    def __call__(
+        self,
+        images: Any,
+        *,
+        batch_size: int = 64,
+        workers: int = 0,
+        value_range: tuple[float, float] | None = None,
+    ) -> pa.Table:
+        """Score images.
+
+        Args:
+            images: DATA (folder, Parquet, named set), paths, PIL images, uint8 HWC arrays, uint8 CHW tensors, or
+                `Features`; float images need `value_range`.
+            batch_size: images a pass.
+            workers: processes that decode.
+            value_range: what black and white are in float images.
+
+        Returns:
+            A table with a row per image in their order: `id`, `score` (higher = more OOD), `p_value` (small = OOD),
+            `is_ood`, and `error` with the reason where the image could not be read (the others are null then).
+
+        Raises:
+            DataError: the images cannot be found.
+            InputError: features for a detector that has another width, or images for one that has no network.
+        """
+        if isinstance(images, Features):
+            return self.judge(images)
+        source = images if isinstance(images, Source) else open_source(images, value_range=value_range)
+        tables = list(self.stream(source, batch_size=batch_size, workers=workers))
+        return pa.concat_tables(tables) if tables else COLUMNS.empty_table()
+
+    def stream(
+        self, source: Source, *, batch_size: int = 64, workers: int = 0, start: int = 0, stop: int | None = None
+    ) -> Iterator[pa.Table]:
+        """Score a source piece by piece, in its order; the only way from images to verdicts.
+
+        Args:
+            source: the images.
+            batch_size: images a pass.
+            workers: processes that decode.
+            start: first position.
+            stop: position after the last one.
+
+        Yields:
+            Tables as `__call__` gives them.
+
+        Raises:
+            InputError: this detector was fitted on features and has no network.
+        """
+        if self.embedder is None:
+            raise InputError("this detector was fitted on features: give it features (.npz, Parquet), not images")
+        total = (len(source) if stop is None else stop) - start
+        with progress(total, "score") as bar:
+            for batch in batches(
+                source, self.embedder.model.transform, batch_size=batch_size, workers=workers, start=start, stop=stop
+            ):
+                rows = self.judge(embed(self.embedder, batch.ids, batch.pixels)) if len(batch) else None
+                yield _in_order(rows, batch.positions, batch.rejections)
+                bar.advance(len(batch) + len(batch.rejections))
+
+    def judge(self, features: Features) -> pa.Table:
+        """Scores, p-values and verdicts of features; see `__call__`."""
+        values = self.score(features).numpy()
+        p_values = self.calibration.p_values(values)
+        columns = [
+            pa.array(features.ids, pa.string()),
+            pa.array(values),
+            pa.array(p_values),
+            pa.array(p_values <= self.alpha),
+            pa.nulls(len(features), pa.string()),
+        ]
+        return pa.table(columns, schema=COLUMNS)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the detector as a folder of safetensors and json.
+
+        The user's own module is saved without its code: `load` asks for it again and checks its weights.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors, score_meta = scores.state(self.score)
+        meta: dict[str, Any] = {
+            "score": {"name": self.score_name, **score_meta},
+            "alpha": self.alpha,
+            "promise": {"verified": self.promise.verified, "reason": self.promise.reason},
+            "card": dict(self.card),
+            "model": None,
+        }
+        if self.embedder is not None:
+            model = self.embedder.model
+            meta["model"] = {
+                "fingerprint": model.fingerprint(),
+                "pool": self.embedder.pool,
+                "layer": self.embedder.layer,
+                "precision": self.embedder.precision,
+                "own": None
+                if model.architecture
+                else {"head": model.head_name, "name": model.name, "transform": model.transform.to_dict()},
+            }
+            if model.architecture is not None:
+                save_model(folder / "model", model)
+        calibration = {"scores": torch.from_numpy(np.ascontiguousarray(self.calibration.scores))}
+        artifact.write(folder, kind=KIND, tensors={"score": tensors, "calibration": calibration}, meta=meta)
+
+    def on(self, device: str) -> "Detector":
+        """The same detector on another device, in the precision it was fitted with."""
+        if self.embedder is None:
+            return self
+        old = self.embedder
+        return replace(
+            self,
+            embedder=Embedder(old.model, pool=old.pool, layer=old.layer, device=device, precision=old.precision),
+        )
+
+
+def load(folder: str | Path, *, model: nn.Module | None = None, device: str = "auto") -> Detector:
+    """Read a detector that `save` wrote.
+
+    Args:
+        folder: where it is.
+        model: the user's own module, where the detector was fitted on one.
+        device: where to run.
+
+    Raises:
+        ArtifactError: the folder is damaged, of another kind, or needs a module that was not given.
+    """
+    folder = Path(folder)
+    tensors, meta = artifact.read(folder, kind=KIND)
+    about = meta["model"]
+    embedder = None
+    if about is not None:
+        own = about["own"]
+        if own is None:
+            network: Model = load_model(folder / "model")
+        elif model is None:
+            raise ArtifactError(
+                f"{folder} was fitted on your own module {own['name']!r}: pass it, mood.load(folder, model=module)"
+            )
+        else:
+            from mood.core.transform import Transform
+
+            network = own_model(model, Transform.from_dict(own["transform"]), head=own["head"], name=own["name"])
+        if network.fingerprint() != about["fingerprint"]:
+            raise ArtifactError(f"the weights differ from those that {folder} was fitted with: its promise would be void")
+        embedder = Embedder(
+            network, pool=about["pool"], layer=about["layer"], device=device, precision=about["precision"]
+        )
+    score_meta = dict(meta["score"])
+    name = score_meta.pop("name")
+    return Detector(
+        embedder=embedder,
+        score_name=name,
+        score=scores.restore(name, tensors["score"], score_meta),
+        calibration=decisions.Conformal(tensors["calibration"]["scores"].numpy()),
+        alpha=meta["alpha"],
+        promise=Promise(**meta["promise"]),
+        card=meta["card"],
+    )
+
+
+def embed(embedder: Embedder, ids: tuple[str, ...], pixels: np.ndarray, labels: np.ndarray | None = None) -> Features:
+    """Pixels through the network, as features."""
+    embedding, logits = embedder(pixels)
+    return Features(embedding, ids=ids, logits=logits, labels=None if labels is None else Tensor(labels).long())
+
+
+def _in_order(rows: pa.Table | None, positions: np.ndarray, rejections: tuple[Rejection, ...]) -> pa.Table:
+    """Scored and rejected images of one stretch, in the order in which they came."""
+    if not rejections:
+        return rows if rows is not None else COLUMNS.empty_table()
+    lost = pa.table(
+        [
+            pa.array([item.id for item in rejections], pa.string()),
+            pa.nulls(len(rejections), pa.float64()),
+            pa.nulls(len(rejections), pa.float64()),
+            pa.nulls(len(rejections), pa.bool_()),
+            pa.array([item.reason for item in rejections], pa.string()),
+        ],
+        schema=COLUMNS,
+    )
+    if rows is None:
+        return lost
+    order = np.argsort(np.concatenate((positions, [item.position for item in rejections])), kind="stable")
+    return pa.concat_tables((rows, lost)).take(pa.array(order))

@@ -1,0 +1,32 @@
+"""Networks: timm's by name, a checkpoint's, the embedded one, or the user's own; and what one pass gives."""
+
+from mood.models.attention import without_fused_attention
+from mood.models.controls import ChannelStatistics, six_numbers
+from mood.models.embedding import Embedder, resolve_device, resolve_precision
+from mood.models.mae import MaskedAutoencoder
+from mood.models.model import Architecture, Model, Stage, image_keys
+from mood.models.opening import EMBEDDED, load_model, open_model, own_model, randomised, save_model
+from mood.models.weights import ImportReport, load_weights, read_state
+
+__all__ = [
+    "EMBEDDED",
+    "Architecture",
+    "ChannelStatistics",
+    "Embedder",
+    "ImportReport",
+    "MaskedAutoencoder",
+    "Model",
+    "Stage",
+    "image_keys",
+    "load_model",
+    "load_weights",
+    "open_model",
+    "own_model",
+    "randomised",
+    "read_state",
+    "resolve_device",
+    "resolve_precision",
+    "save_model",
+    "six_numbers",
+    "without_fused_attention",
+]

@@ -1,0 +1,78 @@
+"""Small vision transformers for 32-pixel images, added to timm's registry so that `timm.create_model` knows them.
+
+The hub's transformers start at 5 M parameters and 224 pixels. What a laptop's two cores can pre-train in an hour is a
+tenth of that, and at this size a few convolutions before the transformer ("early convolutions", Xiao et al., 2021)
+buy more accuracy per hour than more blocks do; `docs/results` has the comparison.
+"""
+
+from functools import partial
+from typing import Any
+
+from timm.layers import HybridEmbed, LayerNorm2d
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer_hybrid import ConvStem
+from torch import nn
+
+# Channel statistics of CIFAR-10 and CIFAR-100 taken together, rounded; the weights that come with mood expect them.
+_CIFAR = {
+    "input_size": (3, 32, 32),
+    "interpolation": "bicubic",
+    "crop_pct": 1.0,
+    "mean": (0.5, 0.484, 0.444),
+    "std": (0.257, 0.25, 0.269),
+    "first_conv": "patch_embed.proj",
+    "classifier": "head",
+}
+
+default_cfgs = generate_default_cfgs(
+    {
+        "mood_vit_patch4_32.untrained": _CIFAR,
+        "mood_vit_conv4_32.untrained": {**_CIFAR, "first_conv": "patch_embed.backbone.0.conv"},
+    }
+)
+
+_DEFAULTS = {
+    "img_size": 32,
+    "embed_dim": 192,
+    "depth": 6,
+    "num_heads": 3,
+    "class_token": False,
+    "global_pool": "avg",
+    # The norm stands before pooling, so that pre-training and fine-tuning share every weight but the head.
+    "fc_norm": False,
+}
+
+
+@register_model
+def mood_vit_patch4_32(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """A plain ViT on 4-pixel patches: 192 wide, 6 deep, 3 heads, mean-pooled, no class token."""
+    arguments = {"patch_size": 4, **_DEFAULTS, **kwargs}
+    return build_model_with_cfg(VisionTransformer, "mood_vit_patch4_32", pretrained, **arguments)
+
+
+@register_model
+def mood_vit_conv4_32(
+    pretrained: bool = False, stem_channels: tuple[int, ...] = (48, 96), **kwargs: Any
+) -> VisionTransformer:
+    """The same behind overlapping 3x3 convolutions that bring 32 pixels to an 8x8 grid.
+
+    Args:
+        pretrained: timm's flag; there are no hub weights of this name.
+        stem_channels: widths of the convolutions before the last one, whose width is `embed_dim`; the first keeps the
+            resolution, the last two halve it.
+        kwargs: anything that timm's `VisionTransformer` takes.
+    """
+    arguments = {**_DEFAULTS, **kwargs}
+    stem = ConvStem(
+        channels=(*stem_channels, arguments["embed_dim"]),
+        depth=len(stem_channels) + 1,
+        stride=(*(1,) * (len(stem_channels) - 1), 2, 2),
+        kernel_size=3,
+        padding=1,
+        norm_layer=LayerNorm2d,
+        act_layer=nn.GELU,
+    )
+    # On the stem's 8x8 map each position is one patch.
+    arguments |= {"patch_size": 1, "embed_layer": partial(HybridEmbed, backbone=stem, proj=False)}
+    return build_model_with_cfg(VisionTransformer, "mood_vit_conv4_32", pretrained, **arguments)

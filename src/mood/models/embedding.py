@@ -1,0 +1,195 @@
+"""One pass through a network: the embedding that its head sees, other poolings and earlier layers, and the logits."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mood.core.errors import InputError, ModelError
+from mood.core.features import Head
+from mood.models.model import Model
+
+POOLS = ("model", "cls", "avg", "mean+std")
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` is the accelerator where there is one, else the CPU.
+
+    Raises:
+        InputError: torch does not know the name, or cannot use that device here.
+    """
+    if device == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return chosen
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """`auto` is bf16 where the hardware multiplies it natively, else fp32.
+
+    Raises:
+        InputError: another name than auto, fp32 or bf16.
+    """
+    if precision in ("fp32", "bf16"):
+        return precision
+    if precision != "auto":
+        raise InputError(f"precision must be auto, fp32 or bf16, got {precision!r}")
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    # A CPU without these instructions emulates bf16 and is slower with it than without.
+    native = device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return "bf16" if native else "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One part of an embedding: block number (None = the last, after the final norm) and how its tokens are pooled."""
+
+    index: int | None
+    pool: str
+
+
+def parse_layers(layer: str, pool: str) -> tuple[Layer, ...]:
+    """`"last"`, a block number, or several joined by `+`; the parts stand side by side in the embedding.
+
+    Raises:
+        InputError: an unknown pooling, or one that an earlier layer does not have.
+    """
+    if pool not in POOLS:
+        raise InputError(f"pool must be one of {', '.join(POOLS)}, got {pool!r}")
+    layers = []
+    for part in layer.split("+"):
+        if part == "last":
+            layers.append(Layer(None, pool))
+        elif part.isdigit():
+            # The network's own pooling exists for its last layer only.
+            layers.append(Layer(int(part), "mean+std" if pool == "model" else pool))
+        else:
+            raise InputError(f"layer must be 'last', a block number from 0 on, or several joined by '+', got {layer!r}")
+    return tuple(layers)
+
+
+class Embedder:
+    """Turns pixels into embeddings and logits, in one pass.
+
+    The body runs in the asked precision, pooling and head always in float32: bf16 logits would keep 8 bits.
+
+    Args:
+        model: the network.
+        pool: `model` = what the network's own head sees; `cls` = the class token; `avg` = mean of the patch tokens;
+            `mean+std` = their mean and standard deviation side by side.
+        layer: `last`, a block number, or several joined by `+` (an earlier block is pooled by `mean+std` where `pool`
+            is `model`).
+        device: "auto", "cpu", "cuda", …
+        precision: "auto", "fp32" or "bf16".
+
+    Raises:
+        InputError: a pooling or layer that this network does not have.
+    """
+
+    def __init__(
+        self, model: Model, *, pool: str = "model", layer: str = "last", device: str = "auto", precision: str = "auto"
+    ) -> None:
+        self.model = model
+        self.pool = pool
+        self.layer = layer
+        self.layers = parse_layers(layer, pool)
+        self.device = resolve_device(device)
+        self.precision = resolve_precision(precision, self.device)
+        self.module = model.module.to(self.device).eval()
+        self._own = model.architecture is None
+        if self._own and self.layers != (Layer(None, "model"),):
+            raise InputError("your own module gives the input of its head: pool and layer must be 'model' and 'last'")
+        blocks = len(getattr(self.module, "blocks", ()))
+        for part in self.layers:
+            if part.index is not None and part.index >= blocks:
+                raise InputError(f"layer {part.index} does not exist: {model.name} has blocks 0 to {blocks - 1}")
+            if part.pool == "cls" and not getattr(self.module, "num_prefix_tokens", 0):
+                raise InputError(f"{model.name} has no class token: choose pool 'model', 'avg' or 'mean+std'")
+
+    @property
+    def head(self) -> Head | None:
+        """The classifier where it is one linear layer on exactly this embedding, else None."""
+        return self.model.head() if self.layers == (Layer(None, "model"),) else None
+
+    @torch.inference_mode()
+    def __call__(self, pixels: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """(N, H, W, 3) uint8 → embedding (N, D) float32 and logits (N, K) float32 (None for an encoder), on the CPU."""
+        images = torch.from_numpy(self.model.transform.normalise(pixels)).to(self.device)
+        embedding, logits = self._through_own(images) if self._own else self._through_timm(images)
+        return embedding.float().cpu(), None if logits is None else logits.float().cpu()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _through_timm(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        module = cast(Any, self.module)
+        indices = sorted({part.index for part in self.layers if part.index is not None})
+        earlier: dict[int, tuple[Tensor, Tensor | None]] = {}
+        with self._autocast():
+            if indices:
+                prefix = bool(getattr(module, "num_prefix_tokens", 0))
+                tokens, maps = module.forward_intermediates(
+                    images, indices=indices, output_fmt="NLC", return_prefix_tokens=prefix
+                )
+                pairs = [item if isinstance(item, tuple) else (item, None) for item in maps]
+                earlier = {index: pair for index, pair in zip(indices, pairs, strict=True)}
+            else:
+                tokens = module.forward_features(images)
+        tokens = tokens.float()
+        pooled = module.forward_head(tokens, pre_logits=True)
+        classifier = self.model.classifier()
+        logits = None if classifier is None else module.forward_head(tokens)
+        parts = []
+        for part in self.layers:
+            if part.index is not None:
+                patches, prefix_tokens = earlier[part.index]
+                parts.append(_pool(patches.float(), prefix_tokens, part.pool))
+            elif part.pool == "model":
+                parts.append(pooled)
+            else:
+                parts.append(_pool(*_split(tokens, module), part.pool))
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], logits
+
+    def _through_own(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        head = self.model.classifier()
+        if head is None:
+            with self._autocast():
+                embedding = self.module(images)
+            if not isinstance(embedding, Tensor) or embedding.ndim != 2:
+                raise ModelError("a module without a named head must give one (N, D) tensor: pass head='layer name'")
+            return embedding, None
+        seen: list[Tensor] = []
+        hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            with self._autocast():
+                self.module(images)
+        finally:
+            hook.remove()
+        if not seen or seen[-1].ndim != 2:
+            raise ModelError(f"the layer {self.model.head_name!r} must see one (N, D) tensor a pass")
+        embedding = seen[-1].float()
+        return embedding, cast(nn.Module, head)(embedding)
+
+
+def _split(tokens: Tensor, module: Any) -> tuple[Tensor, Tensor | None]:
+    """Final tokens as ((N, P, D) patches, (N, prefix, D) prefix tokens), whatever the network's layout."""
+    if tokens.ndim == 4:
+        channels_last = getattr(module, "output_fmt", "NCHW") == "NHWC"
+        return (tokens.flatten(1, 2) if channels_last else tokens.flatten(2).transpose(1, 2)), None
+    prefix = getattr(module, "num_prefix_tokens", 0)
+    return tokens[:, prefix:], tokens[:, :prefix] if prefix else None
+
+
+def _pool(patches: Tensor, prefix: Tensor | None, pool: str) -> Tensor:
+    if pool == "cls":
+        return cast(Tensor, prefix)[:, 0]
+    if pool == "avg":
+        return patches.mean(dim=1)
+    return torch.cat((patches.mean(dim=1), patches.std(dim=1, correction=0)), dim=1)

@@ -1,0 +1,138 @@
+"""A network with what belongs to it: how it is built, what it is fed, where its head is, what its weights have seen."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from torch import Tensor, nn
+
+import mood.models.architectures  # noqa: F401  registers mood's own names with timm
+from mood.core.errors import InputError, ModelError
+from mood.core.features import Head
+from mood.core.transform import Transform
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A timm model name and the keyword arguments that differ from its defaults, all of which json can carry."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, *, pretrained: bool = False, **overrides: Any) -> nn.Module:
+        """The module, with timm's own initialisation or its hub weights.
+
+        Raises:
+            ModelError: timm does not know the name, or the architecture does not take an option.
+        """
+        try:
+            return timm.create_model(self.name, pretrained=pretrained, **{**self.options, **overrides})
+        except TypeError as error:
+            raise ModelError(f"model {self.name!r} does not take these options: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One stage of training that the weights went through.
+
+    Attributes:
+        stage: "pretrain" or "finetune".
+        data: name of the images.
+        images: how many of them were seen.
+        classes: number of labels that were used, 0 where none were.
+        manifest: fingerprint of the set they were taken from.
+        seed: of the hash cut that kept the other images out.
+        held_out: fraction that the cut kept out.
+        settings: the recipe's settings in words and numbers.
+    """
+
+    stage: str
+    data: str
+    images: int
+    classes: int
+    manifest: str
+    seed: int
+    held_out: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Model:
+    """A network ready to embed images.
+
+    Attributes:
+        name: what the user called it.
+        module: in evaluation mode.
+        transform: what turns a file into its input; always the model's own, also for foreign images.
+        architecture: how to build it again; None for the user's own module.
+        head_name: dotted name of the last linear layer inside the user's own module; None for timm models, which know.
+        class_names: names of the K logits where known.
+        history: what the weights were trained on, in order; empty for random weights; None where nobody knows.
+        seen: (n,) int64 keys of the training images (`image_keys`), sorted; None where nobody knows.
+        source: where the weights came from, in words.
+    """
+
+    name: str
+    module: nn.Module
+    transform: Transform
+    architecture: Architecture | None = None
+    head_name: str | None = None
+    class_names: tuple[str, ...] = ()
+    history: tuple[Stage, ...] | None = None
+    seen: Tensor | None = None
+    source: str = ""
+
+    def classifier(self) -> nn.Module | None:
+        """The layer that turns the embedding into logits; None for an encoder.
+
+        Raises:
+            ModelError: the user's module has no layer of that name.
+        """
+        if self.head_name is not None:
+            try:
+                return self.module.get_submodule(self.head_name)
+            except AttributeError:
+                names = [name for name, child in self.module.named_modules() if isinstance(child, nn.Linear)]
+                raise ModelError(
+                    f"the module has no layer {self.head_name!r}; its linear layers are {', '.join(names) or 'none'}"
+                ) from None
+        layer = self.module.get_classifier() if hasattr(self.module, "get_classifier") else None
+        return None if layer is None or isinstance(layer, nn.Identity) else layer
+
+    def head(self) -> Head | None:
+        """The classifier as a weight and a bias; None for an encoder or where it is not one linear layer."""
+        layer = self.classifier()
+        if not isinstance(layer, nn.Linear):
+            return None
+        bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias.detach().cpu()
+        return Head(layer.weight.detach().cpu(), bias)
+
+    def fingerprint(self) -> str:
+        """Hex digest of architecture, weights and input transform: two models with the same one are the same."""
+        digest = hashlib.sha256()
+        digest.update(repr(self.architecture or type(self.module).__qualname__).encode())
+        digest.update(self.transform.fingerprint.encode())
+        for name, tensor in sorted(self.module.state_dict().items()):
+            value = tensor.detach().cpu().contiguous()
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def seen_among(self, hashes: Sequence[str]) -> np.ndarray:
+        """(N,) bool: which of these images the weights were trained on.
+
+        Raises:
+            InputError: nobody knows what these weights have seen.
+        """
+        if self.seen is None:
+            raise InputError(f"what the weights of {self.name!r} were trained on is not known")
+        return np.isin(image_keys(hashes).numpy(), self.seen.numpy())
+
+
+def image_keys(hashes: Sequence[str]) -> Tensor:
+    """(N,) int64: the first 8 bytes of each image's hash, enough to recognise it among billions."""
+    return torch.tensor([int(value[:16], 16) - 2**63 for value in hashes], dtype=torch.int64)

@@ -1,0 +1,226 @@
+"""From what the user says to a `Model`: a timm name, a checkpoint, the embedded model, or a module of their own."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from mood.core import artifact
+from mood.core.errors import InputError, ModelError
+from mood.core.transform import Transform
+from mood.models.model import Architecture, Model, Stage
+from mood.models.weights import load_weights, read_state
+
+EMBEDDED = "embedded"
+KIND = "model"
+
+
+def open_model(
+    name: str,
+    *,
+    checkpoint: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    random_weights: bool = False,
+    seed: int = 0,
+) -> Model:
+    """Open a network by name.
+
+    Args:
+        name: `embedded`, a folder written by `mood pretrain` or `mood finetune`, or any timm model name (hub weights
+            unless `checkpoint` is given).
+        checkpoint: a local file with weights for that timm name, in timm's, BEiT's or MAE's format.
+        options: keyword arguments of the timm architecture (`img_size`, `depth`, …).
+        random_weights: keep the architecture's random initialisation instead of any weights (a control).
+        seed: of that initialisation.
+
+    Raises:
+        ModelError: unknown name, weights that cannot be had, or that do not fit.
+        InputError: arguments that do not go together.
+    """
+    if checkpoint is not None and random_weights:
+        raise InputError("a checkpoint and random weights exclude each other")
+    is_folder = name == EMBEDDED or Path(name).is_dir()
+    if is_folder and (checkpoint is not None or options):
+        raise InputError(f"model {name!r} brings its own architecture and weights: leave out checkpoint and options")
+    if is_folder:
+        model = _embedded() if name == EMBEDDED else load_model(Path(name))
+        return randomised(model, seed) if random_weights else model
+    architecture = Architecture(name, dict(options or {}))
+    if name.split(".")[0] not in timm.list_models(include_tags=False):
+        near = difflib.get_close_matches(name, [*timm.list_models(include_tags=False), EMBEDDED], n=4)
+        raise ModelError(
+            f"model {name!r} is neither 'embedded', a folder, nor a timm model"
+            + (f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() has their names")
+        )
+    if random_weights or checkpoint is not None:
+        module = _seeded(architecture, seed)
+        source, seen = "random weights", torch.empty(0, dtype=torch.int64)
+        history: tuple[Stage, ...] | None = ()
+        if checkpoint is not None:
+            report = load_weights(module, read_state(checkpoint))
+            source, history, seen = f"{Path(checkpoint).name}: {report}", None, None
+        return Model(
+            name=name,
+            module=module.eval(),
+            transform=Transform.from_pretrained_cfg(_config(module)),
+            architecture=architecture,
+            history=history,
+            seen=seen,
+            source=source,
+        )
+    return _from_hub(architecture)
+
+
+def own_model(module: nn.Module, transform: Transform, *, head: str | None, name: str = "your module") -> Model:
+    """The user's own network: what its head sees is the embedding.
+
+    Args:
+        module: takes (N, 3, H, W) and gives logits, or the embedding where `head` is None.
+        transform: what turns a file into its input.
+        head: dotted name of its last linear layer.
+        name: for reports.
+
+    Raises:
+        ModelError: the module has no layer of that name.
+    """
+    model = Model(name=name, module=module.eval(), transform=transform, head_name=head, source="given as a module")
+    model.classifier()
+    return model
+
+
+def save_model(
+    folder: Path,
+    model: Model,
+    *,
+    pretext: Mapping[str, Tensor] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a network of timm's making as an artifact of kind "model".
+
+    Args:
+        folder: where to; made if absent.
+        model: with an architecture.
+        pretext: further tensors of the pretext task (a decoder), kept beside the network.
+        dtype: stores floating-point weights in this type; loading gives float32 again.
+
+    Raises:
+        ModelError: the user's own module, which only their code can build.
+    """
+    if model.architecture is None:
+        raise ModelError("your own module cannot be saved as a model: only your code can build it again")
+    state = {name: value.detach().cpu() for name, value in model.module.state_dict().items()}
+    if dtype is not None:
+        state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
+    tensors: dict[str, Mapping[str, Tensor]] = {"model": state}
+    if pretext:
+        tensors["pretext"] = {name: value.detach().cpu() for name, value in pretext.items()}
+    if model.seen is not None:
+        tensors["seen"] = {"keys": model.seen}
+    meta = {
+        "name": model.name,
+        "architecture": {"name": model.architecture.name, "options": dict(model.architecture.options)},
+        "transform": model.transform.to_dict(),
+        "class_names": list(model.class_names),
+        "history": None if model.history is None else [asdict(stage) for stage in model.history],
+        "source": model.source,
+    }
+    artifact.write(folder, kind=KIND, tensors=tensors, meta=meta)
+
+
+def load_model(folder: Path) -> Model:
+    """Read what `save_model` wrote.
+
+    Raises:
+        ArtifactError: the folder is damaged or holds another kind.
+        ModelError: this timm does not know the architecture, or the weights do not fit it.
+    """
+    tensors, meta = artifact.read(folder, kind=KIND)
+    architecture = Architecture(meta["architecture"]["name"], meta["architecture"]["options"])
+    module = architecture.build()
+    state = {name: value.float() if value.is_floating_point() else value for name, value in tensors["model"].items()}
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(f"the weights in {folder} do not fit {architecture.name}: {error}") from error
+    history = meta["history"]
+    return Model(
+        name=meta["name"],
+        module=module.eval(),
+        transform=Transform.from_dict(meta["transform"]),
+        architecture=architecture,
+        class_names=tuple(meta["class_names"]),
+        history=None if history is None else tuple(Stage(**stage) for stage in history),
+        seen=tensors["seen"]["keys"] if "seen" in tensors else None,
+        source=meta["source"],
+    )
+
+
+def _embedded() -> Model:
+    with as_file(files("mood.models") / "embedded") as folder:
+        return replace(load_model(folder), name=EMBEDDED)
+
+
+def randomised(model: Model, seed: int) -> Model:
+    """The same network with the weights it had before any training.
+
+    Raises:
+        ModelError: the user's own module, which only their code can build.
+    """
+    if model.architecture is None:
+        raise ModelError("your own module has no random twin: only your code can build it")
+    return replace(
+        model,
+        name=f"{model.name} (random weights)",
+        module=_seeded(model.architecture, seed).eval(),
+        history=(),
+        seen=torch.empty(0, dtype=torch.int64),
+        source="random weights",
+    )
+
+
+def _seeded(architecture: Architecture, seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return architecture.build()
+
+
+def _config(module: nn.Module) -> dict[str, Any]:
+    """The module's own data settings, at the image size it was really built for."""
+    config = dict(timm.data.resolve_model_data_config(module))
+    patch_embed = getattr(module, "patch_embed", None)
+    size = getattr(patch_embed, "img_size", None)
+    if size is not None:
+        config["input_size"] = (3, *size)
+    return config
+
+
+def _from_hub(architecture: Architecture) -> Model:
+    try:
+        module = architecture.build(pretrained=True)
+    except ModelError:
+        raise
+    except RuntimeError as error:
+        raise ModelError(
+            f"timm has no weights for {architecture.name!r} ({error}): choose a tag from timm.list_pretrained(), give "
+            "--checkpoint FILE, or take --model embedded"
+        ) from error
+    except Exception as error:  # every hub client has its own kind of network error
+        raise ModelError(
+            f"the weights of {architecture.name!r} could not be fetched from the hub ({type(error).__name__}). Give a "
+            "local file with --checkpoint FILE, or take --model embedded, which needs no network. For real work at 224 "
+            "pixels choose beit_large_patch16_224.in22k_ft_in22k (the paper's) or "
+            "beitv2_base_patch16_224.in1k_ft_in22k, and copy its file from a machine that reaches the hub."
+        ) from error
+    return Model(
+        name=architecture.name,
+        module=module.eval(),
+        transform=Transform.from_pretrained_cfg(_config(module)),
+        architecture=architecture,
+        source=f"hub weights {architecture.name}",
+    )

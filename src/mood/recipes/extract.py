@@ -1,0 +1,239 @@
+"""`mood extract`, and the cache that every recipe shares: images → features on disk, one pass for every score."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+
+from mood.core.config import Argument, NotInFingerprint, config
+from mood.core.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
+
+    from mood.core.batch import Rejection
+    from mood.core.features import Features, FeatureStore
+    from mood.core.progress import Bar
+    from mood.data import Source
+    from mood.models import Embedder
+
+FORMAT = 1
+# Images of a shard: enough for quick disks, few enough that a kill costs seconds.
+SHARD = 2048
+
+
+@config
+class ExtractConfig:
+    """Turn images into features, for scores of your own or for `mood fit` on features."""
+
+    data: Annotated[str, Argument("DATA")]
+    """images: a folder, a Parquet file or glob, or a named set"""
+    output: Annotated[Path, NotInFingerprint]
+    """a Parquet file with ids, embedding, logits and labels"""
+    model: str = "embedded"
+    """timm name, a folder that mood wrote, or 'embedded'"""
+    checkpoint: Path | None = None
+    """local weights for a timm name"""
+    model_options: tuple[str, ...] = ()
+    """KEY=VALUE arguments of a timm architecture"""
+    pool: str = "model"
+    """model = what the head sees, cls, avg, or mean+std of the patch tokens"""
+    layer: str = "last"
+    """last, a block number, or several joined by +"""
+    batch_size: int = 64
+    """images a pass"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    precision: str = "auto"
+    """auto, fp32 or bf16; auto = bf16 where the hardware is fast at it"""
+    workers: Annotated[int, NotInFingerprint] = 1
+    """processes that decode images"""
+    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
+    """folders in which named sets are looked for"""
+    overwrite: Annotated[bool, NotInFingerprint] = False
+    """replace an output of another configuration"""
+
+
+@dataclass(frozen=True)
+class ExtractResult:
+    """What `mood extract` leaves."""
+
+    output: Path
+    images: int
+    rejected: int
+
+    def summary(self) -> str:
+        """One line for a person."""
+        return f"features of {self.images} images are in {self.output}; {self.rejected} could not be read"
+
+
+def extract(config: ExtractConfig) -> ExtractResult:
+    """Extract features and write them as Parquet.
+
+    Raises:
+        MoodError: bad data, a network that cannot be had, an output that is taken.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from mood.core.config import to_dict
+    from mood.core.output import open_output
+    from mood.data import open_source
+    from mood.models import Embedder, open_model
+    from mood.recipes.inputs import model_options
+
+    source = open_source(config.data, roots=config.data_root)
+    settings = to_dict(config) | {"images": source.manifest.fingerprint}
+    with open_output(config.output, settings, kind="file", overwrite=config.overwrite) as output:
+        if output.finished:
+            rows = pq.read_metadata(config.output).num_rows
+            return ExtractResult(config.output, rows, len(source) - rows)
+        model = open_model(
+            config.model, checkpoint=config.checkpoint, options=model_options(config.model_options)
+        )
+        embedder = Embedder(
+            model, pool=config.pool, layer=config.layer, device=config.device, precision=config.precision
+        )
+        extracted = extract_features(source, embedder, batch_size=config.batch_size, workers=config.workers)
+        writer = None
+        for features in extracted.store:
+            table = _table(features, source.name)
+            writer = writer or pq.ParquetWriter(output.work, table.schema)
+            writer.write_table(table)
+        if writer is not None:
+            writer.close()
+        output.commit()
+    return ExtractResult(config.output, len(extracted.store), len(extracted.rejections))
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """Features of one source, and what could not be read.
+
+    Attributes:
+        store: a row per readable image, in the source's order.
+        positions: (n,) int64, the row of each of them in the source's manifest.
+        rejections: the other images.
+    """
+
+    store: "FeatureStore"
+    positions: np.ndarray
+    rejections: "tuple[Rejection, ...]"
+
+    def rows(self, mask: np.ndarray) -> "FeatureStore":
+        """The features of the readable ones among the images that a mask over the manifest chooses."""
+        return self.store.select(mask[self.positions])
+
+
+def cache_folder() -> Path:
+    """Where features are kept: `MOOD_CACHE`, else `XDG_CACHE_HOME`/mood, else ~/.cache/mood."""
+    chosen = os.environ.get("MOOD_CACHE")
+    base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mood"
+    return base / "features"
+
+
+def extract_features(
+    source: "Source", embedder: "Embedder", *, batch_size: int = 64, workers: int = 0
+) -> Extracted:
+    """One pass over a source, or none where the cache has it.
+
+    The key is made from weights, transform, images, pooling, layer, precision, device, batch size and format version:
+    nothing stale can be found under it. A killed pass goes on at the first missing shard.
+
+    Raises:
+        DataError: not one image could be read.
+    """
+    from mood.core.features import FeatureStore
+    from mood.core.progress import progress
+
+    key = {
+        "format": FORMAT,
+        "model": embedder.model.fingerprint(),
+        "images": source.manifest.fingerprint,
+        "pool": embedder.pool,
+        "layer": embedder.layer,
+        "precision": embedder.precision,
+        "device": embedder.device.type,
+        # The last bits of a matrix product may depend on the number of rows.
+        "batch_size": batch_size,
+    }
+    folder = cache_folder() / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    if not _is_finished(folder):
+        writer = FeatureStore.create(folder, key)
+        with progress(len(source), f"embed {source.name}", start=min(writer.next_shard * SHARD, len(source))) as bar:
+            for index in range(writer.next_shard, -(-len(source) // SHARD)):
+                start, stop = index * SHARD, min((index + 1) * SHARD, len(source))
+                features, rejections = _embed(source, embedder, start, stop, batch_size, workers, bar)
+                # The note first: where a shard stands, its note stands as well.
+                _note(folder, index).write_text(json.dumps([(r.position, r.id, r.reason) for r in rejections]))
+                writer.append(index, features)
+        writer.finish()
+    return _open(folder, source)
+
+
+def _embed(
+    source: "Source", embedder: "Embedder", start: int, stop: int, batch_size: int, workers: int, bar: "Bar"
+) -> "tuple[Features, list[Rejection]]":
+    from mood.core.features import Features
+    from mood.data import batches
+    from mood.detector import embed
+
+    transform = embedder.model.transform
+    # An empty piece of the right width, should no image of the shard be readable.
+    parts = [embed(embedder, ("",), np.zeros((1, *transform.size, 3), np.uint8))[:0]]
+    if source.manifest.labels is not None:
+        parts = [Features(parts[0].embedding, logits=parts[0].logits, labels=np.empty(0, np.int64))]
+    rejections: list[Rejection] = []
+    for batch in batches(source, transform, batch_size=batch_size, workers=workers, start=start, stop=stop):
+        if len(batch):
+            parts.append(embed(embedder, batch.ids, batch.pixels, batch.labels))
+        rejections += batch.rejections
+        bar.advance(len(batch) + len(batch.rejections))
+    return Features.concat(parts), rejections
+
+
+def _note(folder: Path, index: int) -> Path:
+    return folder / f"rejected-{index:05d}.json"
+
+
+def _is_finished(folder: Path) -> bool:
+    index = folder / "features.json"
+    return index.exists() and json.loads(index.read_text())["rows"] is not None
+
+
+def _open(folder: Path, source: "Source") -> Extracted:
+    from mood.core.batch import Rejection
+    from mood.core.features import FeatureStore
+
+    store = FeatureStore(folder)
+    rejections = tuple(
+        Rejection(*item) for path in sorted(folder.glob("rejected-*.json")) for item in json.loads(path.read_text())
+    )
+    readable = np.ones(len(source), bool)
+    readable[[item.position for item in rejections]] = False
+    if not readable.any():
+        first = rejections[0] if rejections else None
+        raise DataError(
+            f"not one image of {source.name} could be read" + (f"; {first.id}: {first.reason}" if first else "")
+        )
+    return Extracted(store, np.flatnonzero(readable), rejections)
+
+
+def _table(features: "Features", name: str) -> "pa.Table":
+    import pyarrow as pa
+
+    def matrix(values: "Tensor") -> "pa.Array":
+        flat = values.numpy()
+        return pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
+
+    columns = {"ids": pa.array(features.ids), "embedding": matrix(features.embedding)}
+    if features.logits is not None:
+        columns["logits"] = matrix(features.logits)
+    if features.labels is not None:
+        columns["labels"] = pa.array(features.labels.numpy())
+    return pa.table(columns)

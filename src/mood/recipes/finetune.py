@@ -1,0 +1,293 @@
+"""`mood finetune`: a pre-trained network learns the classes of its own world."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from mood.core.config import Argument, NotInFingerprint, config, to_dict
+from mood.core.output import open_output
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mood.core.transform import Transform
+    from mood.data import Source, TrainingImages
+
+
+@config
+class FinetuneConfig:
+    """Fine-tune a network on labelled images."""
+
+    data: Annotated[str, Argument("DATA")]
+    """labelled images: a folder with a sub-folder per class, a Parquet file or a named set"""
+    output: Annotated[Path, NotInFingerprint]
+    """folder for the network"""
+    model: str = "embedded"
+    """the network to start from: a folder that mood wrote, 'embedded', or a timm name"""
+    checkpoint: Path | None = None
+    """local weights for a timm name"""
+    model_options: tuple[str, ...] = ()
+    """KEY=VALUE arguments of a timm architecture"""
+    random_weights: bool = False
+    """start from random weights instead"""
+    classes: tuple[str, ...] = ()
+    """only these classes"""
+    eval: str | None = None
+    """labelled images on which the accuracy is measured after every epoch"""
+    epochs: int = 30
+    """passes over the images"""
+    batch_size: int = 128
+    """images a step"""
+    lr: float = 1e-3
+    """learning rate of the head and the last block"""
+    min_lr: float = 1e-6
+    """learning rate at the end"""
+    warmup_epochs: float = 2.0
+    """epochs of linear warm-up"""
+    weight_decay: float = 0.05
+    """AdamW's weight decay"""
+    layer_decay: float = 0.75
+    """learning-rate factor from each block to the one below"""
+    drop_path: float = 0.1
+    """stochastic depth of the last block"""
+    label_smoothing: float = 0.1
+    """share of the target spread over all classes (equation 1 of the paper)"""
+    mixup: float = 0.0
+    """alpha of mixup; 0 is off"""
+    cutmix: float = 0.0
+    """alpha of cutmix; 0 is off"""
+    rand_augment: str = ""
+    """timm's RandAugment string such as rand-m9-mstd0.5-inc1; empty is off"""
+    erasing: float = 0.0
+    """probability of random erasing"""
+    crop_scale: float = 0.6
+    """smallest share of an image that a random crop keeps"""
+    ema: float = 0.999
+    """decay of the averaged weights that are kept; 0 keeps the last ones"""
+    init_scale: float = 0.001
+    """factor on the new head's initial weights"""
+    clip: float = 1.0
+    """largest gradient norm; 0 does not clip"""
+    held_out: float = 0.1
+    """share of the images, cut by their hash, that no stage sees: they calibrate the detector later"""
+    limit: int | None = None
+    """take only the first so many images"""
+    seed: int = 0
+    """of every draw, and of the cut"""
+    compile: bool = False
+    """compile the network: a minute at the start, faster steps after"""
+    device: Annotated[str, NotInFingerprint] = "auto"
+    """auto, cpu or cuda"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto = bf16 where the hardware is fast at it"""
+    workers: Annotated[int, NotInFingerprint] = 1
+    """processes that read and augment images"""
+    save_seconds: Annotated[float, NotInFingerprint] = 120.0
+    """seconds between checkpoints; a killed run starts again from the last one"""
+    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
+    """folders in which named sets are looked for"""
+    overwrite: Annotated[bool, NotInFingerprint] = False
+    """replace an output of another configuration"""
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What `mood finetune` leaves: the folder and its last metrics."""
+
+    output: Path
+    images: int
+    classes: int
+    metrics: Mapping[str, float]
+    reused: bool
+
+    def summary(self) -> str:
+        """One line for a person."""
+        if self.reused:
+            return f"{self.output} was already finished with this configuration; nothing to do"
+        accuracy = self.metrics.get("accuracy")
+        shown = "" if accuracy is None else f", accuracy {accuracy:.1%}"
+        return (
+            f"fine-tuned on {self.images} images of {self.classes} classes, loss {self.metrics['loss']:.4f}{shown}; "
+            f"the network is in {self.output}"
+        )
+
+
+@dataclass
+class _ClassifierTask:
+    module: Any
+    images: "TrainingImages"
+    settings: FinetuneConfig
+    classes: int
+    transform: "Transform"
+    test: "Source | None"
+    precision: str
+    steps_per_epoch: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        from timm.data import Mixup
+
+        # A set smaller than a batch is one batch.
+        self.batch_size = min(self.settings.batch_size, len(self.images))
+        self.steps_per_epoch = len(self.images) // self.batch_size
+        self.mixup = (
+            Mixup(
+                self.settings.mixup,
+                self.settings.cutmix,
+                label_smoothing=self.settings.label_smoothing,
+                num_classes=self.classes,
+            )
+            if self.settings.mixup or self.settings.cutmix
+            else None
+        )
+
+    def batches(self, epoch: int, start: int) -> Iterable[Any]:
+        from mood.data import training_batches
+
+        return training_batches(
+            self.images,
+            epoch=epoch,
+            batch_size=self.batch_size,
+            workers=self.settings.workers,
+            start_batch=start,
+        )
+
+    def loss(self, module: Any, batch: Any, epoch: int) -> "tuple[Tensor, Mapping[str, Tensor]]":
+        from torch.nn.functional import cross_entropy
+
+        pixels, labels, _ = batch
+        smoothing = self.settings.label_smoothing
+        if self.mixup is not None and len(pixels) % 2 == 0:
+            # timm's mixing pairs a batch with its mirror image and smooths the labels itself.
+            pixels, labels = self.mixup(pixels, labels)
+            smoothing = 0.0
+        logits = module(pixels).float()
+        loss = cross_entropy(logits, labels, label_smoothing=smoothing)
+        hard = labels.argmax(1) if labels.ndim == 2 else labels
+        return loss, {"train_accuracy": (logits.detach().argmax(1) == hard).float().mean()}
+
+    def evaluate(self, module: Any) -> Mapping[str, float]:
+        from mood.recipes.accuracy import accuracy
+
+        if self.test is None:
+            return {}
+        return {"accuracy": accuracy(module, self.transform, self.test, self.precision, self.settings.workers)}
+
+
+def finetune(config: FinetuneConfig) -> FinetuneResult:
+    """Fine-tune a network and write it as a model folder; start again to resume.
+
+    Raises:
+        MoodError: bad data, a network or weights that do not fit, an output that is taken.
+    """
+    from dataclasses import replace
+
+    import torch
+
+    from mood.core.errors import InputError, ModelError
+    from mood.data import Augment, TrainingImages, open_source
+    from mood.models import (
+        Architecture,
+        Model,
+        open_model,
+        resolve_device,
+        resolve_precision,
+        save_model,
+        without_fused_attention,
+    )
+    from mood.recipes.inputs import last_metrics, model_options, training_set, union
+    from mood.training import Optimisation, seed_everything, train
+
+    with open_output(config.output, to_dict(config), overwrite=config.overwrite) as output:
+        if output.finished:
+            return FinetuneResult(config.output, 0, 0, {}, reused=True)
+        chosen = training_set(
+            (config.data,),
+            stage="finetune",
+            labelled=True,
+            roots=config.data_root,
+            limit=config.limit,
+            classes=config.classes or None,
+            seed=config.seed,
+            fraction=config.held_out,
+            settings={"epochs": config.epochs, "lr": config.lr, "layer_decay": config.layer_decay},
+        )
+        start: Model = open_model(
+            config.model,
+            checkpoint=config.checkpoint,
+            options=model_options(config.model_options),
+            random_weights=config.random_weights,
+            seed=config.seed,
+        )
+        if start.architecture is None:
+            raise ModelError("fine-tuning needs a network of timm's making")
+        names = chosen.source.manifest.class_names or ()
+        classes = len(names)
+        if classes < 1:
+            raise InputError(f"{config.data} names no classes")
+        options = {**start.architecture.options, "num_classes": classes}
+        architecture = Architecture(start.architecture.name, options)
+        seed_everything(config.seed)
+        module: Any = architecture.build(drop_path_rate=config.drop_path) if config.drop_path else architecture.build()
+        head = module.get_classifier()
+        own = {name for name, child in module.named_modules() if child is head}
+        body = {
+            name: value
+            for name, value in start.module.state_dict().items()
+            if name.rpartition(".")[0] not in own and name in module.state_dict()
+        }
+        module.load_state_dict(body, strict=False)
+        with torch.no_grad():
+            for parameter in head.parameters():
+                parameter.mul_(config.init_scale)
+        images = TrainingImages(
+            chosen.source,
+            Augment(
+                scale=(config.crop_scale, 1.0),
+                rand_augment=config.rand_augment or None,
+                erase=config.erasing,
+            ),
+            size=start.transform.size,
+            mean=start.transform.mean,
+            std=start.transform.std,
+            seed=config.seed,
+        )
+        device = resolve_device(config.device)
+        if device.type == "cpu":
+            without_fused_attention(module)
+        precision = resolve_precision(config.precision, device)
+        test = None if config.eval is None else open_source(config.eval, roots=config.data_root)
+        trained = train(
+            _ClassifierTask(module, images, config, classes, start.transform, test, precision),
+            Optimisation(
+                epochs=config.epochs,
+                lr=config.lr,
+                min_lr=config.min_lr,
+                warmup_epochs=config.warmup_epochs,
+                weight_decay=config.weight_decay,
+                layer_decay=config.layer_decay,
+                clip=config.clip,
+                ema=config.ema,
+                seed=config.seed,
+                device=device.type,
+                precision=precision,
+                compile=config.compile,
+                save_seconds=config.save_seconds,
+            ),
+            output.work,
+            description="finetune",
+        )
+        finished = replace(
+            start,
+            name=config.output.name,
+            module=trained,
+            architecture=architecture,
+            class_names=names,
+            history=None if start.history is None else (*start.history, *chosen.stages),
+            seen=None if start.seen is None else union(start.seen, chosen.keys),
+            source=f"mood finetune, {config.epochs} epochs, from {start.source or start.name}",
+        )
+        save_model(output.work, finished)
+        metrics = last_metrics(output.work)
+        output.commit()
+    return FinetuneResult(config.output, len(images), classes, metrics, reused=False)

@@ -1,0 +1,332 @@
+"""`mood fit`: images of the known world → a detector with a promised false-alarm rate."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+
+from mood.core.config import Argument, NotInFingerprint, config, to_dict
+from mood.core.errors import InputError, PromiseError
+
+if TYPE_CHECKING:
+    from mood.core.features import Features, FeatureStore, Head
+    from mood.data import Source
+    from mood.detector import Detector, Promise
+    from mood.models import Embedder, Model
+
+
+@config
+class FitConfig:
+    """Fit a detector on images of the known world."""
+
+    data: Annotated[str, Argument("DATA")]
+    """images of the known world: a folder (a sub-folder per class where the score wants labels), a Parquet file or glob, a named set, or features (.npz, Parquet with an embedding column)"""
+    output: Annotated[Path | None, NotInFingerprint] = None
+    """folder for the detector"""
+    model: str = "embedded"
+    """timm name, a folder that mood wrote, or 'embedded'"""
+    checkpoint: Path | None = None
+    """local weights for a timm name"""
+    model_options: tuple[str, ...] = ()
+    """KEY=VALUE arguments of a timm architecture"""
+    random_weights: bool = False
+    """keep random weights (a control)"""
+    pool: str = "model"
+    """model = what the head sees, cls, avg, or mean+std of the patch tokens"""
+    layer: str = "last"
+    """last, a block number, or several joined by +"""
+    score: str = "mood"
+    """one of `mood scores`"""
+    options: tuple[str, ...] = ()
+    """KEY=VALUE options of the score, such as shrinkage=oas or k=50"""
+    alpha: float = 0.05
+    """share of known images that may be flagged: the promised false-alarm rate"""
+    calibration: str | None = None
+    """images of the known world that neither the network nor anything else has seen; without it the hash cut takes a part of DATA"""
+    held_out: float = 0.1
+    """share of DATA that the hash cut keeps for calibration; the cut of `mood finetune` must be the same"""
+    classes: tuple[str, ...] = ()
+    """only these classes of DATA are known"""
+    seed: int = 0
+    """of the cut and of every draw"""
+    limit: int | None = None
+    """take only the first so many images"""
+    batch_size: int = 64
+    """images a pass"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    precision: str = "auto"
+    """auto, fp32 or bf16; auto = bf16 where the hardware is fast at it; kept for scoring"""
+    workers: Annotated[int, NotInFingerprint] = 1
+    """processes that decode images"""
+    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
+    """folders in which named sets are looked for"""
+    overwrite: Annotated[bool, NotInFingerprint] = False
+    """replace an output of another configuration"""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The detector, and where it was written."""
+
+    detector: "Detector"
+    output: Path | None
+    reused: bool = False
+
+    def summary(self) -> str:
+        """What a person wants to know after a fit."""
+        d = self.detector
+        low, high = d.calibration.realised_range(d.alpha, confidence=0.9)
+        lines = [
+            f"detector: {d.score_name} on {d.card['model']}, fitted on {d.card['fit_images']} images, "
+            f"calibrated on {len(d.calibration)}",
+            f"promise: at most {d.alpha:.1%} of known images are flagged on average over calibration sets; "
+            f"with this one, {low:.1%} to {high:.1%} (90 % confidence)",
+            f"promise {'verified' if d.promise.verified else 'UNVERIFIED'}: {d.promise.reason}",
+            f"threshold {d.threshold:.6g}: a higher score is flagged",
+        ]
+        if self.output is not None:
+            lines.append(f"{'already there' if self.reused else 'written'}: {self.output}")
+        return "\n".join(lines)
+
+
+def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: "Model | None" = None) -> FitResult:
+    """Fit a detector.
+
+    Args:
+        config: see `FitConfig`.
+        data: in-memory images, or an opened source, in place of `config.data`.
+        calibration: the same for `config.calibration`.
+        model: an opened network in place of `config.model` (the user's own module).
+
+    Raises:
+        PromiseError: too few calibration images for `alpha`, or calibration images that the network has seen.
+        MoodError: bad data, a network that cannot be had, an unknown score, an output that is taken.
+    """
+    from mood.core.output import open_output
+    from mood.data import open_source
+    from mood.detector import load
+    from mood.models import Embedder, open_model
+    from mood.recipes.inputs import model_options
+
+    if data is None and is_features(config.data):
+        return _fit_features(config)
+    source = open_source(
+        config.data if data is None else data,
+        roots=config.data_root,
+        classes=config.classes or None,
+        limit=config.limit,
+    )
+    apart = config.calibration if calibration is None else calibration
+    other = None if apart is None else open_source(apart, roots=config.data_root, classes=config.classes or None)
+    network = model or open_model(
+        config.model,
+        checkpoint=config.checkpoint,
+        options=model_options(config.model_options),
+        random_weights=config.random_weights,
+        seed=config.seed,
+    )
+    embedder = Embedder(
+        network, pool=config.pool, layer=config.layer, device=config.device, precision=config.precision
+    )
+    if config.output is None:
+        return FitResult(_fit_images(config, source, other, embedder), None)
+    settings = to_dict(config) | {
+        "images": source.manifest.fingerprint,
+        "calibration_images": None if other is None else other.manifest.fingerprint,
+        "weights": network.fingerprint(),
+    }
+    with open_output(config.output, settings, overwrite=config.overwrite) as output:
+        if output.finished:
+            own = network.module if network.architecture is None else None
+            return FitResult(load(config.output, model=own, device=config.device), config.output, reused=True)
+        detector = _fit_images(config, source, other, embedder)
+        detector.save(output.work)
+        output.commit()
+    return FitResult(detector, config.output)
+
+
+def is_features(data: str) -> bool:
+    """Whether DATA names features that the user already has."""
+    import pyarrow.parquet as pq
+
+    path = Path(data)
+    if path.suffix == ".npz":
+        return True
+    return path.suffix == ".parquet" and path.is_file() and "embedding" in pq.read_schema(path).names
+
+
+def score_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """`("k=50", "shrinkage=oas")` → options of a score."""
+    from mood.recipes.inputs import model_options
+
+    return model_options(pairs)
+
+
+def _fit_images(config: FitConfig, source: "Source", other: "Source | None", embedder: "Embedder") -> "Detector":
+    from mood.data import held_out
+    from mood.recipes.extract import extract_features
+
+    model = embedder.model
+    hashes = source.manifest.hashes
+    if other is None:
+        cut = held_out(hashes, seed=config.seed, fraction=config.held_out)
+        promise = _promise_of_cut(config, model, [h for h, out in zip(hashes, cut, strict=True) if out])
+        count = int(cut.sum())
+    else:
+        cut = np.zeros(len(source), bool)
+        promise = _promise_of_set(source, other, model)
+        count = len(other)
+    _check(config.alpha, count)
+    extracted = extract_features(source, embedder, batch_size=config.batch_size, workers=config.workers)
+    if other is None:
+        calibration = extracted.rows(cut)
+    else:
+        calibration = extract_features(other, embedder, batch_size=config.batch_size, workers=config.workers).store
+    card = {
+        "data": source.name,
+        "manifest": source.manifest.fingerprint,
+        "class_names": list(source.manifest.class_names or ()),
+        "rejected": len(extracted.rejections),
+        "model": model.name,
+        "weights": model.source,
+        "history": None
+        if model.history is None
+        else [{"stage": s.stage, "data": s.data, "images": s.images} for s in model.history],
+        "pool": embedder.pool,
+        "layer": embedder.layer,
+        "precision": embedder.precision,
+    }
+    return _build(config, extracted.rows(~cut), calibration, embedder.head, embedder, promise, card)
+
+
+def _fit_features(config: FitConfig) -> FitResult:
+    from mood.core.features import Features
+    from mood.core.output import open_output
+    from mood.data import held_out
+    from mood.detector import Promise, load
+
+    features = Features.load(config.data)
+    hashes = feature_hashes(features)
+    settings = to_dict(config) | {"features": hashlib.sha256("".join(hashes).encode()).hexdigest()}
+
+    def make() -> "Detector":
+        if config.calibration is None:
+            cut = held_out(hashes, seed=config.seed, fraction=config.held_out)
+            calibration = features[cut]
+        else:
+            cut = np.zeros(len(features), bool)
+            calibration = Features.load(config.calibration)
+        promise = Promise(False, "features say nothing about the images that their network was trained on")
+        _check(config.alpha, len(calibration))
+        return _build(config, features[~cut], calibration, None, None, promise, {"data": config.data, "model": "features"})
+
+    if config.output is None:
+        return FitResult(make(), None)
+    with open_output(config.output, settings, overwrite=config.overwrite) as output:
+        if output.finished:
+            return FitResult(load(config.output), config.output, reused=True)
+        detector = make()
+        detector.save(output.work)
+        output.commit()
+    return FitResult(detector, config.output)
+
+
+def feature_hashes(features: "Features") -> list[str]:
+    """A digest of each embedding: what stands for the image's bytes in the cut where there are no images."""
+    rows = np.ascontiguousarray(features.embedding.numpy())
+    return [hashlib.sha256(row.tobytes()).hexdigest() for row in rows]
+
+
+def _build(
+    config: FitConfig,
+    rows: "Features | FeatureStore",
+    calibration: "Features | FeatureStore",
+    head: "Head | None",
+    embedder: "Embedder | None",
+    promise: "Promise",
+    card: Mapping[str, Any],
+) -> "Detector":
+    import timm
+    import torch
+
+    import mood
+    from mood import scores
+    from mood.core.features import Features
+    from mood.decisions import Conformal
+    from mood.detector import Detector
+
+    score = scores.fit(config.score, rows, head=head, **score_options(config.options))
+    shards = [calibration] if isinstance(calibration, Features) else calibration
+    held = Conformal(np.concatenate([score(shard).numpy() for shard in shards]))
+    held.check(config.alpha)
+    return Detector(
+        embedder=embedder,
+        score_name=config.score,
+        score=score,
+        calibration=held,
+        alpha=config.alpha,
+        promise=promise,
+        card={
+            **card,
+            "fit_images": len(rows),
+            "calibration_images": len(held),
+            "seed": config.seed,
+            "held_out": config.held_out,
+            "config": to_dict(config),
+            "versions": {"mood": mood.__version__, "torch": torch.__version__, "timm": timm.__version__},
+        },
+    )
+
+
+def _check(alpha: float, count: int) -> None:
+    """Refuse an alpha that so many images cannot keep before hours are spent on features."""
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha is a share of the known images and must lie between 0 and 1, got {alpha}")
+    if count < 1 or alpha < 1 / (count + 1):
+        raise PromiseError(
+            f"alpha {alpha:g} cannot be kept with {count} calibration images: the smallest p-value they can give is "
+            f"{1 / (count + 1):.4g}. It needs at least {int(np.ceil(1 / alpha - 1e-9)) - 1} of them: bring more images, "
+            "raise --held-out, or raise --alpha"
+        )
+
+
+def _promise_of_cut(config: FitConfig, model: "Model", calibration: Sequence[str]) -> "Promise":
+    from mood.detector import Promise
+
+    if model.seen is None:
+        return Promise(
+            False,
+            f"what {model.name} was trained on is not known; if these images were among it, more than alpha of new "
+            "images will be flagged. Give images that it has not seen with --calibration",
+        )
+    seen = int(model.seen_among(calibration).sum())
+    if seen:
+        stage = next((s for s in reversed(model.history or ()) if s.images), None)
+        cut = f" (it was trained with seed {stage.seed} and held_out {stage.held_out:g})" if stage else ""
+        raise PromiseError(
+            f"{seen} of the {len(calibration)} calibration images were seen in the training of {model.name}{cut}: "
+            f"their scores are too low, and new images would be flagged too often. Use the cut of its training, or "
+            "give other images with --calibration"
+        )
+    return Promise(True, f"none of the calibration images was seen by any stage of {model.name}")
+
+
+def _promise_of_set(source: "Source", other: "Source", model: "Model") -> "Promise":
+    from mood.detector import Promise
+
+    shared = len(set(source.manifest.hashes) & set(other.manifest.hashes))
+    if shared:
+        raise PromiseError(
+            f"{shared} calibration images are among the {len(source)} images of {source.name} that the score is fitted "
+            "on: calibrate on images that nothing else uses"
+        )
+    if model.seen is None:
+        return Promise(True, f"the calibration images {other.name} were given as unseen by {model.name}")
+    seen = int(model.seen_among(other.manifest.hashes).sum())
+    if seen:
+        raise PromiseError(f"{seen} calibration images of {other.name} were seen in the training of {model.name}")
+    return Promise(True, f"none of the calibration images {other.name} was seen by any stage of {model.name}")

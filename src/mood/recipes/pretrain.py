@@ -1,0 +1,219 @@
+"""`mood pretrain`: a network learns images by filling in what was masked."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from mood.core.config import Argument, NotInFingerprint, config, to_dict
+from mood.core.output import open_output
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mood.data import TrainingImages
+    from mood.models import MaskedAutoencoder
+
+
+@config
+class PretrainConfig:
+    """Pre-train a vision transformer by masked image modelling."""
+
+    data: Annotated[tuple[str, ...], Argument("DATA...")]
+    """images to learn from: folders, Parquet files or named sets; labels are not used"""
+    output: Annotated[Path, NotInFingerprint]
+    """folder for the network"""
+    model: str = "mood_vit_conv4_32"
+    """timm name of a vision transformer"""
+    model_options: tuple[str, ...] = ()
+    """KEY=VALUE arguments of the architecture, such as depth=8 or img_size=64"""
+    pretext: Literal["mae"] = "mae"
+    """what is to be filled in: mae = the pixels of three quarters of the patches"""
+    mask_ratio: float = 0.75
+    """share of the patches that is masked"""
+    decoder_width: int = 128
+    """width of the decoder; 512 in the paper's ViT-L, small data wants a small one"""
+    decoder_depth: int = 1
+    """blocks of the decoder; 8 in the paper's, 1 or 2 on small images"""
+    decoder_heads: int = 4
+    """attention heads of the decoder"""
+    normalise_target: bool = True
+    """normalise the pixels of each patch before they are predicted"""
+    epochs: int = 100
+    """passes over the images"""
+    batch_size: int = 256
+    """images a step"""
+    base_lr: float = 1.5e-4
+    """learning rate for 256 images a step; the rate used is base_lr * batch_size / 256"""
+    warmup_epochs: float = 5.0
+    """epochs of linear warm-up"""
+    weight_decay: float = 0.05
+    """AdamW's weight decay"""
+    beta2: float = 0.95
+    """AdamW's second beta"""
+    clip: float = 0.0
+    """largest gradient norm; 0 does not clip"""
+    crop_scale: float = 0.2
+    """smallest share of an image that a random crop keeps"""
+    held_out: float = 0.1
+    """share of the images, cut by their hash, that no stage sees: they calibrate the detector later"""
+    limit: int | None = None
+    """take only the first so many images of each set"""
+    seed: int = 0
+    """of every draw, and of the cut"""
+    compile: bool = False
+    """compile the network: a minute at the start, faster steps after"""
+    device: Annotated[str, NotInFingerprint] = "auto"
+    """auto, cpu or cuda"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto = bf16 where the hardware is fast at it"""
+    workers: Annotated[int, NotInFingerprint] = 1
+    """processes that read and augment images"""
+    save_seconds: Annotated[float, NotInFingerprint] = 120.0
+    """seconds between checkpoints; a killed run starts again from the last one"""
+    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
+    """folders in which named sets are looked for"""
+    overwrite: Annotated[bool, NotInFingerprint] = False
+    """replace an output of another configuration"""
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """What `mood pretrain` leaves: the folder, and the last lines of its metrics."""
+
+    output: Path
+    images: int
+    loss: float
+    reused: bool
+
+    def summary(self) -> str:
+        """One line for a person."""
+        if self.reused:
+            return f"{self.output} was already finished with this configuration; nothing to do"
+        return f"pre-trained on {self.images} images, loss {self.loss:.4f}; the network is in {self.output}"
+
+
+@dataclass
+class _MaeTask:
+    module: "MaskedAutoencoder"
+    images: "TrainingImages"
+    settings: PretrainConfig
+    steps_per_epoch: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.steps_per_epoch = len(self.images) // self.settings.batch_size
+
+    def batches(self, epoch: int, start: int) -> Iterable[Any]:
+        from mood.data import training_batches
+        from mood.training import uniform
+
+        batches = training_batches(
+            self.images,
+            epoch=epoch,
+            batch_size=self.settings.batch_size,
+            workers=self.settings.workers,
+            start_batch=start,
+        )
+        for pixels, _, positions in batches:
+            yield pixels, uniform(self.settings.seed, epoch, positions, self.module.patches)
+
+    def loss(self, module: Any, batch: Any, epoch: int) -> "tuple[Tensor, Mapping[str, Tensor]]":
+        return module(*batch).loss, {}
+
+    def evaluate(self, module: Any) -> Mapping[str, float]:
+        return {}
+
+
+def pretrain(config: PretrainConfig) -> PretrainResult:
+    """Pre-train a network and write it as a model folder; start again to resume.
+
+    Raises:
+        MoodError: bad data, an architecture that MAE cannot use, an output that is taken.
+    """
+    import torch
+
+    from mood.data import Augment, TrainingImages
+    from mood.models import (
+        Architecture,
+        MaskedAutoencoder,
+        Model,
+        resolve_device,
+        resolve_precision,
+        save_model,
+        without_fused_attention,
+    )
+    from mood.recipes.inputs import last_metrics, model_options, training_set, transform_of
+    from mood.training import Optimisation, seed_everything, train
+
+    with open_output(config.output, to_dict(config), overwrite=config.overwrite) as output:
+        if output.finished:
+            return PretrainResult(config.output, 0, 0.0, reused=True)
+        chosen = training_set(
+            config.data,
+            stage="pretrain",
+            labelled=False,
+            roots=config.data_root,
+            limit=config.limit,
+            classes=None,
+            seed=config.seed,
+            fraction=config.held_out,
+            settings={"pretext": config.pretext, "epochs": config.epochs, "base_lr": config.base_lr},
+        )
+        architecture = Architecture(config.model, {**model_options(config.model_options), "num_classes": 0})
+        seed_everything(config.seed)
+        encoder = architecture.build()
+        transform = transform_of(encoder)
+        autoencoder = MaskedAutoencoder(
+            encoder,
+            decoder_width=config.decoder_width,
+            decoder_depth=config.decoder_depth,
+            decoder_heads=config.decoder_heads,
+            mask_ratio=config.mask_ratio,
+            normalise_target=config.normalise_target,
+        )
+        images = TrainingImages(
+            chosen.source,
+            Augment(scale=(config.crop_scale, 1.0)),
+            size=transform.size,
+            mean=transform.mean,
+            std=transform.std,
+            seed=config.seed,
+        )
+        device = resolve_device(config.device)
+        if device.type == "cpu":
+            without_fused_attention(autoencoder)
+        trained = train(
+            _MaeTask(autoencoder, images, config),
+            Optimisation(
+                epochs=config.epochs,
+                lr=config.base_lr * config.batch_size / 256,
+                warmup_epochs=config.warmup_epochs,
+                weight_decay=config.weight_decay,
+                betas=(0.9, config.beta2),
+                clip=config.clip,
+                seed=config.seed,
+                device=device.type,
+                precision=resolve_precision(config.precision, device),
+                compile=config.compile,
+                save_seconds=config.save_seconds,
+            ),
+            output.work,
+            description="pretrain",
+        )
+        assert isinstance(trained, MaskedAutoencoder)
+        state = trained.state_dict()
+        pretext = {name: value for name, value in state.items() if not name.startswith("encoder.")}
+        encoder.patch_drop = torch.nn.Identity()
+        model = Model(
+            name=config.output.name,
+            module=encoder,
+            transform=transform,
+            architecture=architecture,
+            history=chosen.stages,
+            seen=chosen.keys,
+            source=f"mood pretrain, {config.epochs} epochs",
+        )
+        save_model(output.work, model, pretext=pretext)
+        loss = last_metrics(output.work)["loss"]
+        output.commit()
+    return PretrainResult(config.output, len(images), loss, reused=False)

@@ -1,0 +1,199 @@
+"""The loop: steps, learning rate, averaged weights, metrics, and a resume that gives the bytes of an unbroken run."""
+
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from lightning_fabric import Fabric
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from mood.core.errors import InputError, MoodError
+from mood.core.progress import progress
+from mood.training import checkpoint
+from mood.training.draws import seed_everything
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimisation:
+    """How a task is optimised.
+
+    Attributes:
+        epochs: passes over the data.
+        lr: learning rate at the end of the warm-up.
+        min_lr: learning rate at the end.
+        warmup_epochs: epochs of linear warm-up from 0; may be a fraction.
+        weight_decay: AdamW's, on weights of two and more dimensions only.
+        betas: AdamW's.
+        layer_decay: learning-rate factor from each layer to the one below it; 1 is none.
+        clip: largest gradient norm; 0 is no clipping.
+        ema: decay of the averaged weights; 0 keeps none.
+        seed: of every draw.
+        device: "cpu", "cuda" or "auto".
+        precision: "fp32" or "bf16".
+        compile: compile the module (about a minute at the start; worth it from some minutes of training on).
+        save_seconds: how often a checkpoint is written.
+    """
+
+    epochs: int
+    lr: float
+    min_lr: float = 0.0
+    warmup_epochs: float = 0.0
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    layer_decay: float = 1.0
+    clip: float = 0.0
+    ema: float = 0.0
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "fp32"
+    compile: bool = False
+    save_seconds: float = 120.0
+
+
+class Task(Protocol):
+    """What is optimised: a module, its batches, and a loss."""
+
+    module: nn.Module
+    steps_per_epoch: int
+
+    def batches(self, epoch: int, start: int) -> Iterable[Any]:
+        """The batches of an epoch from number `start` on, always the same ones."""
+
+    def loss(self, module: nn.Module, batch: Any, epoch: int) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The scalar to minimise, and what to log beside it."""
+
+    def evaluate(self, module: nn.Module) -> Mapping[str, float]:
+        """Called after each epoch with the weights that would be kept; empty where there is nothing to measure."""
+
+
+def train(task: Task, settings: Optimisation, folder: Path, *, description: str = "training") -> nn.Module:
+    """Optimise a task, from the checkpoint in the folder if there is one.
+
+    Writes `metrics.jsonl` (one line per logged step and per epoch) and a checkpoint beside it. Every draw is a function
+    of (seed, epoch, image) or (seed, step), so a run that was killed and started again ends with the same weights.
+
+    Returns:
+        The module with its final weights: the averaged ones where `ema` is set.
+
+    Raises:
+        InputError: nothing to train (no batches, no trainable parameter).
+        MoodError: the loss is not finite.
+    """
+    if task.steps_per_epoch < 1:
+        raise InputError("the training set has fewer images than one batch: lower the batch size or bring more images")
+    fabric = Fabric(
+        accelerator="auto" if settings.device == "auto" else settings.device,
+        devices=1,
+        precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
+    )
+    optimizer = create_optimizer_v2(
+        task.module,
+        opt="adamw",
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        betas=settings.betas,
+        layer_decay=settings.layer_decay if settings.layer_decay < 1 else None,
+    )
+    total = settings.epochs * task.steps_per_epoch
+    schedule = CosineLRScheduler(
+        optimizer,
+        t_initial=total,
+        lr_min=settings.min_lr,
+        warmup_t=round(settings.warmup_epochs * task.steps_per_epoch),
+        t_in_epochs=False,
+    )
+    fabric.to_device(task.module)
+    ema = ModelEmaV3(task.module, decay=settings.ema, use_warmup=True) if settings.ema else None
+    step = checkpoint.load(folder, task.module, optimizer, ema)
+    module, optimizer = fabric.setup(
+        torch.compile(task.module) if settings.compile else task.module, optimizer, _reapply_compile=False
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    log = _Log(folder / "metrics.jsonl", step)
+    saved = time.monotonic()
+    with progress(total, description, start=step) as bar:
+        while step < total:
+            epoch, start = divmod(step, task.steps_per_epoch)
+            task.module.train()
+            for batch in task.batches(epoch, start):
+                schedule.step_update(step)
+                seed_everything(settings.seed, step)
+                loss, extra = task.loss(module, fabric.to_device(batch), epoch)
+                fabric.backward(loss)
+                if settings.clip:
+                    fabric.clip_gradients(module, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                step += 1
+                if ema is not None:
+                    ema.update(task.module, step=step)
+                log.step(step, epoch, loss, extra, optimizer)
+                bar.advance(1, loss=log.loss)
+                if time.monotonic() - saved > settings.save_seconds and step < total:
+                    _finite(loss, step)
+                    checkpoint.save(folder, step, task.module, optimizer, ema)
+                    saved = time.monotonic()
+            log.epoch(step, epoch, task.evaluate(ema.module if ema is not None else task.module))
+    checkpoint.save(folder, step, task.module, optimizer, ema)
+    return ema.module if ema is not None else task.module
+
+
+class _Log:
+    """Metrics as JSON lines; a resumed run first drops the lines that the killed one wrote after its checkpoint."""
+
+    every = 50
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        self.loss = math.nan
+        kept = []
+        if path.exists():
+            for line in path.read_text().splitlines():
+                try:
+                    kept += [line] if json.loads(line)["step"] <= step else []
+                except json.JSONDecodeError:  # the line that the kill cut short
+                    break
+        path.write_text("".join(f"{line}\n" for line in kept))
+
+    def step(
+        self,
+        step: int,
+        epoch: int,
+        loss: Tensor,
+        extra: Mapping[str, Tensor],
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        if step % self.every and step > 1:
+            return
+        self.loss = _finite(loss, step)
+        lr = max(group["lr"] for group in optimizer.param_groups)
+        self._write(
+            {"step": step, "epoch": epoch, "loss": self.loss, "lr": lr, **{k: float(v) for k, v in extra.items()}}
+        )
+
+    def epoch(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        if values:
+            self._write({"step": step, "epoch": epoch, **values})
+
+    def _write(self, row: Mapping[str, float]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def _finite(loss: Tensor, step: int) -> float:
+    """The loss as a number; looked at only where something is written, since a look makes a GPU wait."""
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise MoodError(
+            f"the loss became {value} at step {step}: lower the learning rate, lengthen the warm-up, or clip the "
+            "gradient; the last checkpoint is kept"
+        )
+    return value

@@ -1,0 +1,143 @@
+"""What one pass gives: the vector the head sees, other poolings, earlier blocks, and the same numbers every time."""
+
+import numpy as np
+import pytest
+import torch
+
+from mood.core.errors import InputError
+from mood.models import Embedder, open_model, resolve_device, resolve_precision, six_numbers
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3, "num_classes": 7}
+
+
+def opened(name="vit_base_patch16_224", **options):
+    settings = {} if name.startswith("resnet") else VIT
+    return open_model(name, options={**settings, **options}, random_weights=True)
+
+
+def embed(model, **options):
+    return Embedder(model, device="cpu", precision="fp32", **options)(PIXELS)
+
+
+def images_of(model):
+    return torch.from_numpy(model.transform.normalise(PIXELS))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vit_base_patch16_224", {}),
+        ("beit_base_patch16_224", {"init_values": 0.1}),
+        ("mood_vit_conv4_32", {"patch_size": 1}),
+        ("resnet18", {"num_classes": 7}),
+        ("eva02_tiny_patch14_224", {"patch_size": 8}),
+    ],
+)
+@torch.no_grad()
+def test_the_embedding_is_what_the_head_sees(name, options):
+    if name == "mood_vit_conv4_32":
+        model = open_model(name, options={"embed_dim": 48, "depth": 2, "num_classes": 7}, random_weights=True)
+    elif name == "resnet18":
+        model = open_model(name, options={"num_classes": 7}, random_weights=True)
+    else:
+        model = opened(name, **options)
+    pixels = PIXELS if model.transform.size == (32, 32) else np.zeros((2, *model.transform.size, 3), np.uint8)
+    images = torch.from_numpy(model.transform.normalise(pixels))
+    embedder = Embedder(model, device="cpu", precision="fp32")
+    embedding, logits = embedder(pixels)
+    tokens = model.module.forward_features(images)
+    torch.testing.assert_close(embedding, model.module.forward_head(tokens, pre_logits=True))
+    torch.testing.assert_close(logits, model.module(images))
+    head = embedder.head
+    torch.testing.assert_close(embedding @ head.weight.T + head.bias, logits, atol=1e-5, rtol=1e-5)
+
+
+def test_an_encoder_has_no_logits_and_no_head():
+    model = opened(num_classes=0)
+    assert embed(model)[1] is None
+    assert Embedder(model, device="cpu").head is None
+
+
+@torch.no_grad()
+def test_poolings_of_the_last_layer():
+    model = opened()
+    tokens = model.module.forward_features(images_of(model))
+    patches = tokens[:, 1:]
+    torch.testing.assert_close(embed(model, pool="cls")[0], tokens[:, 0])
+    torch.testing.assert_close(embed(model, pool="avg")[0], patches.mean(1))
+    both = torch.cat((patches.mean(1), patches.std(1, correction=0)), 1)
+    torch.testing.assert_close(embed(model, pool="mean+std")[0], both)
+
+
+@torch.no_grad()
+def test_earlier_blocks_and_several_at_once():
+    model = opened()
+    module = model.module
+    tokens = module.norm_pre(module.patch_drop(module._pos_embed(module.patch_embed(images_of(model)))))
+    tokens = module.blocks[1](module.blocks[0](tokens))
+    expected = torch.cat((tokens[:, 1:].mean(1), tokens[:, 1:].std(1, correction=0)), 1)
+    torch.testing.assert_close(embed(model, layer="1")[0], expected)
+    torch.testing.assert_close(embed(model, layer="1", pool="cls")[0], tokens[:, 0])
+    joined = embed(model, layer="1+last")[0]
+    torch.testing.assert_close(joined, torch.cat((expected, embed(model)[0]), 1))
+    torch.testing.assert_close(embed(model, layer="1+last")[1], embed(model)[1])
+
+
+def test_another_pooling_than_the_heads_has_no_head():
+    assert Embedder(opened(), pool="avg", device="cpu").head is None
+    assert Embedder(opened(), layer="0+last", device="cpu").head is None
+
+
+def test_bf16_stays_near_fp32_and_keeps_the_head_exact():
+    model = opened()
+    embedder = Embedder(model, device="cpu", precision="bf16")
+    embedding, logits = embedder(PIXELS)
+    assert embedding.dtype == logits.dtype == torch.float32
+    torch.testing.assert_close(embedding, embed(model)[0], atol=0.05, rtol=0.05)
+    head = embedder.head
+    torch.testing.assert_close(embedding @ head.weight.T + head.bias, logits, atol=1e-5, rtol=1e-5)
+
+
+def test_twice_gives_the_same_bytes():
+    model = opened()
+    embedder = Embedder(model, device="cpu", precision="bf16")
+    assert torch.equal(embedder(PIXELS)[0], embedder(PIXELS)[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pool": "max"}, "pool must be one of"),
+        ({"layer": "first"}, "layer must be"),
+        ({"layer": "3"}, "blocks 0 to 2"),
+    ],
+)
+def test_poolings_and_layers_that_do_not_exist(options, message):
+    with pytest.raises(InputError, match=message):
+        Embedder(opened(), device="cpu", **options)
+
+
+def test_a_network_without_a_class_token():
+    with pytest.raises(InputError, match="no class token"):
+        Embedder(opened(class_token=False, global_pool="avg"), pool="cls", device="cpu")
+
+
+def test_six_numbers_are_the_channel_statistics():
+    model = six_numbers(opened().transform)
+    images = images_of(model).double()
+    expected = torch.cat((images.mean((2, 3)), images.std((2, 3), correction=0)), 1)
+    torch.testing.assert_close(embed(model)[0].double(), expected, atol=1e-6, rtol=1e-5)
+    with pytest.raises(InputError, match="your own module"):
+        Embedder(model, pool="avg", device="cpu")
+
+
+def test_devices_and_precisions():
+    assert resolve_device("cpu").type == "cpu"
+    with pytest.raises(InputError, match="cannot be used here"):
+        resolve_device("nonsense")
+    cpu = torch.device("cpu")
+    assert resolve_precision("auto", cpu) in ("fp32", "bf16")
+    assert resolve_precision("bf16", cpu) == "bf16"
+    with pytest.raises(InputError, match="fp16"):
+        resolve_precision("fp16", cpu)

@@ -1,0 +1,173 @@
+"""From what the user says to a network: names, folders, files, modules, and every way it can go wrong."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+from mood.core.errors import ArtifactError, InputError, ModelError
+from mood.core.transform import Transform
+from mood.models import (
+    Architecture,
+    Embedder,
+    Model,
+    Stage,
+    image_keys,
+    load_model,
+    open_model,
+    own_model,
+    randomised,
+    save_model,
+)
+
+SMALL = {"embed_dim": 48, "depth": 2, "num_classes": 5}
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+
+
+def small(**options):
+    return open_model("mood_vit_patch4_32", options={**SMALL, **options}, random_weights=True)
+
+
+def test_the_transform_is_the_models_own_at_the_size_it_was_built_for():
+    model = small(img_size=48)
+    assert model.transform.size == (48, 48)
+    assert model.transform.mean == pytest.approx((0.5, 0.484, 0.444))
+    beit = open_model("beit_base_patch16_224", options={"depth": 1}, random_weights=True)
+    assert beit.transform.mean == (0.5, 0.5, 0.5)
+    assert beit.transform.size == (224, 224)
+
+
+def test_random_weights_depend_on_the_seed_alone():
+    first, second = small().module.state_dict(), small().module.state_dict()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    other = open_model("mood_vit_patch4_32", options=SMALL, random_weights=True, seed=1)
+    assert small().fingerprint() != other.fingerprint()
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    small()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_saved_and_loaded_it_is_the_same_network(tmp_path):
+    stage = Stage(stage="pretrain", data="x", images=3, classes=0, manifest="m", seed=0, held_out=0.1, settings={"e": 1})
+    keys = image_keys(["ab" * 32, "00" * 32])
+    model = Model(
+        name="mine",
+        module=small().module,
+        transform=small().transform,
+        architecture=Architecture("mood_vit_patch4_32", SMALL),
+        class_names=("a", "b", "c", "d", "e"),
+        history=(stage,),
+        seen=keys,
+        source="test",
+    )
+    save_model(tmp_path / "m", model, pretext={"mask_token": torch.ones(1, 1, 4)})
+    again = open_model(str(tmp_path / "m"))
+    assert again.fingerprint() == model.fingerprint()
+    assert (again.history, again.class_names, again.source) == (model.history, model.class_names, "test")
+    assert again.seen_among(["ab" * 32, "cd" * 32, "00" * 32]).tolist() == [True, False, True]
+    assert torch.equal(Embedder(model, device="cpu")(PIXELS)[0], Embedder(again, device="cpu")(PIXELS)[0])
+
+
+def test_half_precision_storage_is_read_as_float32(tmp_path):
+    save_model(tmp_path, small(), dtype=torch.float16)
+    weight = load_model(tmp_path).module.state_dict()["head.weight"]
+    assert weight.dtype == torch.float32
+    assert torch.equal(weight, small().module.state_dict()["head.weight"].half().float())
+
+
+def test_a_checkpoint_for_a_timm_name_has_unknown_history(tmp_path):
+    torch.save({"model": small().module.state_dict()}, tmp_path / "w.pth")
+    model = open_model("mood_vit_patch4_32", checkpoint=tmp_path / "w.pth", options=SMALL)
+    assert model.history is None
+    assert "tensors loaded" in model.source
+    with pytest.raises(InputError, match="not known"):
+        model.seen_among(["ab" * 32])
+
+
+def test_unknown_names_are_met_with_the_nearest_known_ones():
+    with pytest.raises(ModelError, match="did you mean vit_base_patch16_224"):
+        open_model("vit_base_patch16_244")
+
+
+def test_options_that_the_architecture_does_not_take():
+    with pytest.raises(ModelError, match="does not take"):
+        open_model("mood_vit_patch4_32", options={"dpeth": 3}, random_weights=True)
+
+
+def test_arguments_that_exclude_each_other(tmp_path):
+    with pytest.raises(InputError, match="exclude"):
+        open_model("mood_vit_patch4_32", checkpoint=tmp_path, random_weights=True)
+    save_model(tmp_path, small())
+    with pytest.raises(InputError, match="own architecture"):
+        open_model(str(tmp_path), options={"depth": 1})
+
+
+def test_weights_that_do_not_fit_their_architecture(tmp_path):
+    save_model(tmp_path, small())
+    index = json.loads((tmp_path / "artifact.json").read_text())
+    index["meta"]["architecture"]["options"]["embed_dim"] = 96
+    (tmp_path / "artifact.json").write_text(json.dumps(index))
+    with pytest.raises((ModelError, ArtifactError)):
+        load_model(tmp_path)
+
+
+def test_an_unreachable_hub_says_what_to_do(monkeypatch):
+    def unreachable(*args, pretrained=False, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    with pytest.raises(ModelError, match=r"--checkpoint FILE.*--model embedded.*beit_large_patch16_224"):
+        open_model("vit_base_patch16_224")
+
+
+def test_a_name_without_hub_weights():
+    with pytest.raises(ModelError, match="no weights|could not be fetched"):
+        open_model("mood_vit_patch4_32")
+
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 6, 4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, images):
+        return self.fc(self.body(images))
+
+
+TRANSFORM = Transform.from_pretrained_cfg({"input_size": (3, 32, 32)})
+
+
+def test_the_users_own_module_gives_what_its_head_sees():
+    torch.manual_seed(0)
+    module = Own()
+    model = own_model(module, TRANSFORM, head="fc")
+    embedder = Embedder(model, device="cpu", precision="fp32")
+    embedding, logits = embedder(PIXELS)
+    images = torch.from_numpy(TRANSFORM.normalise(PIXELS))
+    torch.testing.assert_close(embedding, module.body(images))
+    torch.testing.assert_close(logits, module(images))
+    head = embedder.head
+    torch.testing.assert_close(embedding @ head.weight.T + head.bias, logits)
+    with pytest.raises(ModelError, match="has no random twin"):
+        randomised(model, 0)
+    with pytest.raises(ModelError, match="cannot be saved"):
+        save_model(TRANSFORM, model)
+
+
+def test_a_head_name_that_is_not_there_lists_the_linear_layers():
+    with pytest.raises(ModelError, match="no layer 'head'; its linear layers are fc"):
+        own_model(Own(), TRANSFORM, head="head")
+
+
+def test_a_module_without_a_head_must_give_one_matrix():
+    encoder = own_model(Own().body, TRANSFORM, head=None)
+    embedding, logits = Embedder(encoder, device="cpu")(PIXELS)
+    assert embedding.shape == (3, 6)
+    assert logits is None
+    with pytest.raises(ModelError, match="pass head="):
+        Embedder(own_model(nn.Conv2d(3, 2, 3), TRANSFORM, head=None), device="cpu")(PIXELS)
