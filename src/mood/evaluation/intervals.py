@@ -1,0 +1,180 @@
+"""Metrics with bootstrap intervals, from one sort.
+
+Efron: Bootstrap Methods, Annals of Statistics 7, 1979: percentile intervals over images drawn with replacement, ID
+and OOD each from their own set and in their own number. A metric needs only how often each distinct score occurs, so
+a replicate is a new set of counts over the order that was sorted once, and no replicate is ever sorted.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from mood.core.errors import InputError
+from mood.core.score_vector import score_vector
+from mood.evaluation.metrics import auroc_of, average_precision_of, fpr_of, positives_first, tally
+
+CHUNK = 2**17
+"""Counts that are held at once on each side: about what a processor keeps near itself, 1 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number and the interval around it.
+
+    Attributes:
+        value: the metric on the images as they are, a share in [0, 1].
+        low: lower end of the interval.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """How well the scores tell one OOD set from ID; scores are higher = more OOD, metrics are shares in [0, 1].
+
+    Attributes:
+        auroc: higher is better, 0.5 is guessing.
+        fpr95_id_positive: share of OOD accepted while 95 % of ID is; lower is better; the headline.
+        fpr95_ood_positive: share of ID flagged while 95 % of OOD is; lower is better.
+        aupr_id_positive: average precision of finding ID from the lowest score up; higher is better.
+        aupr_ood_positive: average precision of finding OOD from the highest score down; higher is better.
+        n_id: number of ID images.
+        n_ood: number of OOD images.
+        replicates: how often the images were drawn again.
+        confidence: of the intervals.
+        seed: of the draws.
+    """
+
+    auroc: Estimate
+    fpr95_id_positive: Estimate
+    fpr95_ood_positive: Estimate
+    aupr_id_positive: Estimate
+    aupr_ood_positive: Estimate
+    n_id: int
+    n_ood: int
+    replicates: int
+    confidence: float
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers as JSON has them; an estimate is {"value", "low", "high"}."""
+        return asdict(self)
+
+
+def evaluate(
+    id_scores: Any, ood_scores: Any, *, replicates: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> Metrics:
+    """Every metric with its bootstrap interval.
+
+    The intervals speak of the draw of the test images only, not of training; the metrics of one replicate belong to
+    the same draw. Where a set is told apart without error, no draw of it can err either and the interval is a point.
+    The result does not depend on the order of the images, and the same seed gives the same draws.
+
+    Args:
+        id_scores: (n_id,) list, array or tensor, higher = more OOD.
+        ood_scores: (n_ood,), likewise.
+        replicates: how often to draw, ≥ 1.
+        confidence: of the central percentile interval, inside (0, 1).
+        seed: of the draws, ≥ 0.
+
+    Raises:
+        InputError: a set is empty, a score is NaN, or an argument is out of its range.
+    """
+    if replicates < 1:
+        raise InputError(f"replicates is {replicates}; at least 1 is needed for an interval")
+    if seed < 0:
+        raise InputError(f"seed is {seed}; it must not be negative")
+    tail = (1 - _inside(confidence)) / 2
+    id_counts, ood_counts = tally(id_scores, ood_scores)
+    values = _metrics(id_counts, ood_counts)
+    drawn: dict[str, list[np.ndarray]] = {name: [] for name in values}
+    # Two streams of draws, so that neither depends on the size of the other set or on how many are drawn at once.
+    id_draws, ood_draws = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2))
+    chunk = max(1, CHUNK // max(len(id_counts), int(id_counts.sum()), int(ood_counts.sum())))
+    for start in range(0, replicates, chunk):
+        size = min(chunk, replicates - start)
+        resampled = _metrics(redraw(id_counts, size, id_draws), redraw(ood_counts, size, ood_draws))
+        for name, found in resampled.items():
+            drawn[name].append(found)
+    estimates = {}
+    for name, value in values.items():
+        low, high = np.quantile(np.concatenate(drawn[name]), (tail, 1 - tail))
+        estimates[name] = Estimate(float(value), float(low), float(high))
+    return Metrics(
+        **estimates,
+        n_id=int(id_counts.sum()),
+        n_ood=int(ood_counts.sum()),
+        replicates=replicates,
+        confidence=confidence,
+        seed=seed,
+    )
+
+
+def redraw(counts: np.ndarray, size: int, draws: np.random.Generator) -> np.ndarray:
+    """Draw as many images as there are, with replacement, `size` times over.
+
+    Args:
+        counts: (G,) images that have each distinct score.
+        size: number of replicates R.
+        draws: where the draws come from.
+
+    Returns:
+        (R, G) float64, each row with the sum of `counts`.
+    """
+    groups = len(counts)
+    group_of_image = np.repeat(np.arange(groups), counts.astype(np.int64))
+    n = len(group_of_image)
+    drawn = group_of_image[draws.integers(0, n, size=(size, n), dtype=np.int64)]
+    drawn += groups * np.arange(size)[:, None]
+    return np.bincount(drawn.ravel(), minlength=size * groups).reshape(size, groups).astype(np.float64)
+
+
+def flagged_share(scores: Any, threshold: float, *, confidence: float = 0.95) -> Estimate:
+    """The share of images with score > threshold, with Wilson's interval (JASA 22, 1927).
+
+    On OOD images it is what a detector catches; on unseen ID images it is its rate of false alarms. The interval
+    speaks of the draw of these images and takes the threshold as given.
+
+    Args:
+        scores: (N,) list, array or tensor, higher = more OOD.
+        threshold: an image is flagged above it.
+        confidence: of the interval, inside (0, 1).
+
+    Raises:
+        InputError: no scores, a score or the threshold is NaN, or `confidence` is out of range.
+    """
+    vector = score_vector(scores, "scores")
+    n = len(vector)
+    if not n:
+        raise InputError("scores is empty; a share needs at least one image")
+    if math.isnan(threshold):
+        raise InputError("threshold is nan; nothing can be compared with it")
+    share = float((vector > threshold).mean())
+    z = NormalDist().inv_cdf((1 + _inside(confidence)) / 2)
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Estimate(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)))
+
+
+def _metrics(id_counts: np.ndarray, ood_counts: np.ndarray) -> Mapping[str, np.ndarray]:
+    """Every metric (...) of ascending counts (..., G)."""
+    found = {"auroc": auroc_of(id_counts, ood_counts)}
+    for positive in ("id", "ood"):
+        sides = positives_first(positive, id_counts, ood_counts)
+        found[f"fpr95_{positive}_positive"] = fpr_of(*sides, 0.95)
+        found[f"aupr_{positive}_positive"] = average_precision_of(*sides)
+    return found
+
+
+def _inside(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence is {confidence}; it must lie between 0 and 1")
+    return confidence

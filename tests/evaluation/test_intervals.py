@@ -1,0 +1,172 @@
+"""Intervals: every replicate is the metric of images that were drawn, and the ends cover as often as they say."""
+
+import json
+import math
+import time
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from mood.core.errors import InputError
+from mood.evaluation import Metrics, aupr, auroc, evaluate, flagged_share, fpr_at_tpr, intervals
+from mood.evaluation.metrics import tally
+
+NAMES = ("auroc", "fpr95_id_positive", "fpr95_ood_positive", "aupr_id_positive", "aupr_ood_positive")
+
+
+def one_by_one(known: np.ndarray, unknown: np.ndarray) -> dict[str, float]:
+    return {
+        "auroc": auroc(known, unknown),
+        "fpr95_id_positive": fpr_at_tpr(known, unknown, positive="id"),
+        "fpr95_ood_positive": fpr_at_tpr(known, unknown, positive="ood"),
+        "aupr_id_positive": aupr(known, unknown, positive="id"),
+        "aupr_ood_positive": aupr(known, unknown, positive="ood"),
+    }
+
+
+def sample(seed: int, n_id: int, n_ood: int, digits: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=n_id).round(digits), rng.normal(1, 1.3, size=n_ood).round(digits)
+
+
+def ends(metrics: Metrics) -> list[tuple[float, float]]:
+    return [(getattr(metrics, name).low, getattr(metrics, name).high) for name in NAMES]
+
+
+@pytest.mark.parametrize("digits", [0, 1, 12])
+@pytest.mark.parametrize(("n_id", "n_ood"), [(1, 1), (2, 3), (60, 25), (150, 400)])
+def test_a_replicate_is_the_metric_of_the_images_that_were_drawn(
+    monkeypatch: pytest.MonkeyPatch, n_id: int, n_ood: int, digits: int
+) -> None:
+    """Draw for real, from the same stream, sort the drawn scores again and compute each metric on them."""
+    known, unknown = sample(n_id, n_id, n_ood, digits)
+    replicates = 7
+    replicated: list[np.ndarray] = []
+    quantile = np.quantile
+
+    def seen(values: np.ndarray, tails: tuple[float, float]) -> np.ndarray:
+        replicated.append(values)
+        return np.asarray(quantile(values, tails))
+
+    monkeypatch.setattr(np, "quantile", seen)
+    evaluate(known, unknown, replicates=replicates, seed=5)
+    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(5).spawn(2)]
+    expected = []
+    for _ in range(replicates):
+        drawn = [
+            np.sort(scores)[stream.integers(0, len(scores), size=len(scores), dtype=np.int64)]
+            for scores, stream in zip((known, unknown), streams, strict=True)
+        ]
+        expected.append(one_by_one(*drawn))
+    assert len(replicated) == len(NAMES)
+    for name in NAMES:
+        wanted = [each[name] for each in expected]
+        assert any(values == pytest.approx(wanted, abs=1e-12) for values in replicated), name
+
+
+def test_the_value_is_the_metric_and_lies_inside() -> None:
+    known, unknown = sample(0, 300, 200, digits=2)
+    found = evaluate(known, unknown, replicates=200)
+    for name, value in one_by_one(known, unknown).items():
+        estimate = getattr(found, name)
+        assert estimate.value == value
+        assert estimate.low < estimate.value < estimate.high
+    assert (found.n_id, found.n_ood, found.replicates, found.confidence, found.seed) == (300, 200, 200, 0.95, 0)
+
+
+def test_the_same_seed_gives_the_same_and_another_another() -> None:
+    known, unknown = sample(1, 80, 90)
+    first = evaluate(known, unknown, replicates=50, seed=3)
+    assert evaluate(known, unknown, replicates=50, seed=3) == first
+    assert ends(evaluate(known, unknown, replicates=50, seed=4)) != ends(first)
+
+
+def test_neither_order_nor_scale_nor_chunks_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, unknown = sample(2, 120, 70, digits=1)
+    first = evaluate(known, unknown, replicates=40)
+    assert evaluate(known[::-1], np.sort(unknown), replicates=40) == first
+    assert evaluate(np.exp(known), np.exp(unknown), replicates=40) == first
+    monkeypatch.setattr(intervals, "CHUNK", 1)
+    assert evaluate(known, unknown, replicates=40) == first
+
+
+def test_redrawn_counts_are_multinomial() -> None:
+    counts, _ = tally([0.0, 0.0, 0.0, 1.0], [2.0])
+    drawn = intervals.redraw(counts, 20_000, np.random.default_rng(0))
+    assert (drawn.sum(1) == 4).all()
+    assert (drawn[:, 2] == 0).all()
+    law = scipy.stats.binom(4, 0.75).pmf(np.arange(5))
+    np.testing.assert_allclose(np.bincount(drawn[:, 0].astype(int)) / 20_000, law, atol=0.015)
+
+
+def test_intervals_cover_the_truth() -> None:
+    """AUROC of two normals one apart is Φ(1/√2); 95 % intervals cover it about 95 times in a hundred."""
+    truth = scipy.stats.norm.cdf(1 / math.sqrt(2))
+    rng = np.random.default_rng(0)
+    covered = 0
+    for seed in range(200):
+        found = evaluate(rng.normal(size=150), rng.normal(1, size=150), replicates=200, seed=seed).auroc
+        covered += found.low <= truth <= found.high
+    assert 0.89 <= covered / 200 <= 0.985
+
+
+def test_perfect_and_constant_scores() -> None:
+    perfect = evaluate([0.0, 1.0], [2.0, 3.0, 4.0], replicates=20)
+    assert ends(perfect) == [(1.0, 1.0), (0.0, 0.0), (0.0, 0.0), (1.0, 1.0), (1.0, 1.0)]
+    constant = evaluate([1.0] * 5, [1.0] * 5, replicates=20)
+    assert ends(constant)[:3] == [(0.5, 0.5), (1.0, 1.0), (1.0, 1.0)]
+
+
+def test_it_goes_to_json() -> None:
+    found = evaluate([0.0, 1.0], [2.0, 0.5], replicates=10)
+    assert json.loads(json.dumps(found.to_dict()))["auroc"] == {
+        "value": 0.75,
+        "low": found.auroc.low,
+        "high": found.auroc.high,
+    }
+
+
+def test_twenty_thousand_scores_are_quick_and_small() -> None:
+    known, unknown = sample(3, 10_000, 10_000)
+    start = time.process_time()
+    evaluate(known, unknown, replicates=200)
+    assert time.process_time() - start < 2
+    tracemalloc.start()
+    evaluate(known, unknown, replicates=20)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [({"replicates": 0}, "replicates is 0"), ({"confidence": 1.0}, "confidence is 1"), ({"seed": -1}, "seed is -1")],
+)
+def test_options_out_of_range(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        evaluate([0.0], [1.0], **options)
+
+
+@pytest.mark.parametrize(("flagged", "n"), [(0, 1), (0, 50), (3, 50), (25, 50), (50, 50), (1, 1), (720, 10_000)])
+@pytest.mark.parametrize("confidence", [0.9, 0.99])
+def test_the_flagged_share_has_wilsons_interval(flagged: int, n: int, confidence: float) -> None:
+    scores = np.concatenate((np.full(flagged, 2.0), np.full(n - flagged, 1.0)))
+    found = flagged_share(scores, 1.0, confidence=confidence)
+    reference = scipy.stats.binomtest(flagged, n).proportion_ci(confidence, method="wilson")
+    assert found.value == flagged / n
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=1e-9)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+
+
+def test_a_share_of_nothing_is_told() -> None:
+    with pytest.raises(InputError, match="scores is empty"):
+        flagged_share([], 0.0)
+    with pytest.raises(InputError, match="threshold is nan"):
+        flagged_share([1.0], math.nan)
+    with pytest.raises(InputError, match=r"scores\[0\] is nan"):
+        flagged_share([math.nan], 0.0)
+    with pytest.raises(InputError, match="confidence is 0"):
+        flagged_share([1.0], 0.0, confidence=0)
