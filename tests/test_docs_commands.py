@@ -43,7 +43,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_commands_are_found_in_their_blocks() -> None:
-    text = "```console\n$ mood a \\\n    --b\nwhat it prints\n$ mood c\n```\n```sh\nmood d\n```\n```console\n$ mood e\n```\n"
+    first = "```console\n$ mood a \\\n    --b\nwhat it prints\n$ mood c\n```\n"
+    text = first + "```sh\nmood d\n```\n" + "```console\n$ mood e\n```\n"
     assert commands(text) == ["mood a      --b", "mood c", "mood e"]
     assert "README.md" in SHOWN
 
