@@ -81,7 +81,7 @@ def test_a_long_difference_is_cut_short(tmp_path: Path) -> None:
 
 def test_the_old_result_stays_until_the_new_one_is_finished(tmp_path: Path, kind: Kind) -> None:
     make(tmp_path / "out", ONE, kind)
-    with pytest.raises(RuntimeError), open_output(tmp_path / "out", OTHER, kind=kind, overwrite=True) as output:
+    with pytest.raises(RuntimeError), open_output(tmp_path / "out", OTHER, kind=kind, overwrite=True):
         assert content(tmp_path / "out") == "made"
         raise RuntimeError
     assert content(tmp_path / "out") == "made"

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mood.core.version import __version__
 from mood.core.errors import ArtifactError, InputError
+from mood.core.version import __version__
 
 if TYPE_CHECKING:
     from torch import Tensor

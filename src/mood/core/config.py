@@ -5,14 +5,14 @@ The command line makes its flags from the fields, a TOML recipe fills them, and 
 ```python
 @config
 class FitConfig:
-    \"""Fit a detector.\"""
+    "Fit a detector."
 
     data: Annotated[str, Argument("DATA")]
-    \"""images of the known world\"""
+    "images of the known world"
     alpha: float = 0.05
-    \"""promised false-alarm rate\"""
+    "promised false-alarm rate"
     workers: Annotated[int, NotInFingerprint] = 1
-    \"""processes that decode\"""
+    "processes that decode"
 ```
 """
 
@@ -67,14 +67,14 @@ def config(cls: type[C]) -> type[C]:
     check: Callable[..., None] = made.__init__
 
     @functools.wraps(check)
-    def __init__(self: Any, **values: Any) -> None:
+    def init(self: Any, **values: Any) -> None:
         known = fields(made)
         try:
             check(self, **{name: _as_declared(known.get(name), value) for name, value in values.items()})
         except ValidationError as error:
             raise InputError("; ".join(_explained(made, error))) from None
 
-    made.__init__ = __init__  # type: ignore[method-assign]
+    made.__init__ = init  # type: ignore[method-assign]
     return cast("type[C]", made)
 
 

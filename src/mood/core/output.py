@@ -1,4 +1,4 @@
-"""What `-o` means, for every command:
+"""What `-o` means, for every command.
 
 ```
 absent                          made
