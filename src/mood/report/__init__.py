@@ -1,0 +1,22 @@
+"""Report: plain results in, one self-contained HTML page, figures and tables out. It never sees how they were computed.
+
+Everywhere a score is higher = more OOD, a p-value is small = OOD, and metrics are shares in [0, 1] that are shown in
+percent.
+"""
+
+from mood.report.page import render
+from mood.report.results import Measured, Promise, Report, ScoredSet, Thumbnail
+from mood.report.table import Table, metrics_table
+from mood.report.thumbnails import extremes
+
+__all__ = [
+    "Measured",
+    "Promise",
+    "Report",
+    "ScoredSet",
+    "Table",
+    "Thumbnail",
+    "extremes",
+    "metrics_table",
+    "render",
+]
