@@ -341,7 +341,7 @@ def _pictures(pictures: Sequence[Thumbnail], report: Report, sources: Mapping[in
         sharp = "sharp" if max(item.pixels.shape[:2]) <= 64 else None
         return element(
             "li",
-            element("img", src=sources[id(item)], alt=f"image {item.id}", title=item.id, class_=sharp, loading="lazy"),
+            element("img", src=sources[id(item)], alt=f"image {item.id}", title=item.id, class_=sharp),
             element("span", f"p {item.p_value:.3g}", element("b", " flagged") if flagged else None, class_="p"),
             element("span", f"score {item.score:.4g}", class_="detail"),
             element("span", element("bdi", item.id), class_="id", title=item.id),
