@@ -1,5 +1,7 @@
 """The detector: transform, network, score and calibration as one immutable thing that is saved, loaded and called."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mood import decisions, scores
 from mood.core import artifact
@@ -16,6 +18,7 @@ from mood.core.batch import Rejection
 from mood.core.errors import ArtifactError, InputError
 from mood.core.features import Features
 from mood.core.progress import progress
+from mood.core.transform import Transform
 from mood.data import Source, batches, open_source
 from mood.models import Embedder, Model, load_model, own_model, save_model
 
@@ -72,6 +75,18 @@ class Detector:
     def threshold(self) -> float:
         """An image is flagged exactly when its score is above this."""
         return self.calibration.threshold(self.alpha)
+
+    def fingerprint(self) -> str:
+        """Hex digest of all that decides a verdict: two detectors with the same one judge alike."""
+        tensors, meta = scores.state(self.score)
+        digest = hashlib.sha256(json.dumps([self.score_name, meta, self.alpha], sort_keys=True).encode())
+        if self.embedder is not None:
+            at = (self.embedder.model.fingerprint(), self.embedder.pool, self.embedder.layer, self.embedder.precision)
+            digest.update(json.dumps(at).encode())
+        for name, tensor in sorted(tensors.items()):
+            digest.update(name.encode() + np.ascontiguousarray(tensor.numpy()).tobytes())
+        digest.update(self.calibration.scores.tobytes())
+        return digest.hexdigest()
 
     def __call__(
         self,
@@ -130,7 +145,7 @@ class Detector:
                 source, self.embedder.model.transform, batch_size=batch_size, workers=workers, start=start, stop=stop
             ):
                 rows = self.judge(embed(self.embedder, batch.ids, batch.pixels)) if len(batch) else None
-                yield _in_order(rows, batch.positions, batch.rejections)
+                yield in_order(rows, batch.positions, batch.rejections)
                 bar.advance(len(batch) + len(batch.rejections))
 
     def judge(self, features: Features) -> pa.Table:
@@ -212,11 +227,11 @@ def load(folder: str | Path, *, model: nn.Module | None = None, device: str = "a
                 f"{folder} was fitted on your own module {own['name']!r}: pass it, mood.load(folder, model=module)"
             )
         else:
-            from mood.core.transform import Transform
-
             network = own_model(model, Transform.from_dict(own["transform"]), head=own["head"], name=own["name"])
         if network.fingerprint() != about["fingerprint"]:
-            raise ArtifactError(f"the weights differ from those that {folder} was fitted with: its promise would be void")
+            raise ArtifactError(
+                f"the weights differ from those that {folder} was fitted with: its promise would be void"
+            )
         embedder = Embedder(
             network, pool=about["pool"], layer=about["layer"], device=device, precision=about["precision"]
         )
@@ -236,10 +251,10 @@ def load(folder: str | Path, *, model: nn.Module | None = None, device: str = "a
 def embed(embedder: Embedder, ids: tuple[str, ...], pixels: np.ndarray, labels: np.ndarray | None = None) -> Features:
     """Pixels through the network, as features."""
     embedding, logits = embedder(pixels)
-    return Features(embedding, ids=ids, logits=logits, labels=None if labels is None else Tensor(labels).long())
+    return Features(embedding, ids=ids, logits=logits, labels=labels)
 
 
-def _in_order(rows: pa.Table | None, positions: np.ndarray, rejections: tuple[Rejection, ...]) -> pa.Table:
+def in_order(rows: pa.Table | None, positions: np.ndarray, rejections: tuple[Rejection, ...]) -> pa.Table:
     """Scored and rejected images of one stretch, in the order in which they came."""
     if not rejections:
         return rows if rows is not None else COLUMNS.empty_table()

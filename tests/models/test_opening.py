@@ -52,7 +52,17 @@ def test_random_weights_depend_on_the_seed_alone():
 
 
 def test_saved_and_loaded_it_is_the_same_network(tmp_path):
-    stage = Stage(stage="pretrain", data="x", images=3, classes=0, manifest="m", seed=0, held_out=0.1, settings={"e": 1})
+    stage = Stage(
+        stage="pretrain",
+        data="x",
+        images=3,
+        class_names=("a",),
+        labelled=False,
+        manifest="m",
+        seed=0,
+        held_out=0.1,
+        settings={"e": 1},
+    )
     keys = image_keys(["ab" * 32, "00" * 32])
     model = Model(
         name="mine",

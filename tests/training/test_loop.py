@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,7 +79,7 @@ def test_averaged_weights_are_returned_and_evaluated(tmp_path):
 def test_a_run_that_stopped_anywhere_ends_with_the_same_bytes(tmp_path):
     whole = train(Regression(), SETTINGS, tmp_path / "whole")
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     for at in (1, 7, 12, 27):
@@ -89,12 +90,12 @@ def test_a_run_that_stopped_anywhere_ends_with_the_same_bytes(tmp_path):
         def loss(module, batch, epoch, counted=counted, seen=seen, at=at):
             seen.append(1)
             if len(seen) > at:
-                raise Stop
+                raise StopError
             return counted(module, batch, epoch)
 
         task.loss = loss
         folder = tmp_path / f"broken-{at}"
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             train(task, Optimisation(**{**_fields(SETTINGS), "save_seconds": 0.0}), folder)
         again = train(Regression(), SETTINGS, folder)
         for name, value in whole.state_dict().items():
@@ -117,7 +118,7 @@ LONG = Optimisation(**{**_fields(SETTINGS), "epochs": 40, "save_seconds": 0.0})
 
 
 def test_kill_nine_in_the_middle_and_start_again(tmp_path):
-    code = textwrap.dedent(PROGRAM.format(tests=os.path.dirname(__file__), folder=str(tmp_path / "broken")))
+    code = textwrap.dedent(PROGRAM.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "broken")))
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 120
     while not (tmp_path / "broken" / "checkpoint.json").exists() and time.monotonic() < deadline:

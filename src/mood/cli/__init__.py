@@ -14,7 +14,8 @@ from mood.core.version import __version__
 
 # The recipes by what a person is about to do: `mood NAME` is `mood.recipes.NAME.NAME(NameConfig)`.
 RECIPES = {
-    "Use a detector": ("fit", "score"),
+    "Start here": ("demo",),
+    "Use a detector": ("fit", "score", "evaluate"),
     "Train a network": ("pretrain", "finetune"),
     "Work with features": ("extract",),
 }

@@ -118,7 +118,7 @@ class Features:
 
     @property
     def columns(self) -> dict[str, Tensor]:
-        """The tensors that are there, under their names in files: `embedding`, `logits`, `layers.0`, …"""
+        """The tensors that are there, under their names in files: `embedding`, `logits`, and so on."""
         named = {name: getattr(self, name) for name in (*MATRICES, "labels", "reconstruction")}
         named |= {f"layers.{index}": layer for index, layer in enumerate(self.layers)}
         return {name: column for name, column in named.items() if column is not None}
@@ -159,7 +159,7 @@ class Features:
         metadata = {"format": "mood.features", "version": str(FORMAT_VERSION)}
         try:
             save_file({**self.columns, "ids": torch.from_numpy(text)}, temporary, metadata=metadata)
-            os.replace(temporary, path)
+            temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -342,7 +342,7 @@ class FeatureWriter:
         index = {"format": "mood.feature-store", "version": FORMAT_VERSION, "rows": rows, "meta": self.meta}
         temporary = self.path / f".features.json.{os.getpid()}"
         temporary.write_text(json.dumps(index, indent=2), encoding="utf-8")
-        os.replace(temporary, self.path / "features.json")
+        temporary.replace(self.path / "features.json")
 
 
 def _shard_path(folder: Path, index: int) -> Path:

@@ -19,6 +19,10 @@ NAME = re.compile(r"(?P<name>\w[\w.+-]*)(:(?P<split>\w[\w.+-]*))?")
 """What a set's name looks like: NAME or NAME:SPLIT."""
 
 
+SAMPLES = Path(__file__).parent / "samples"
+"""The sets that come with mood: clothing, omniglot and bccd."""
+
+
 def data_cache() -> Path:
     """Where downloaded sets are kept: `data` in `MOOD_CACHE`, else in `mood` of the user's cache folder."""
     home = os.environ.get("MOOD_CACHE")
@@ -27,7 +31,7 @@ def data_cache() -> Path:
 
 
 def data_roots(roots: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """The folders that are searched, in order: the argument's, those of `MOOD_DATA`, the cache.
+    """The folders that are searched, in order: the argument's, those of `MOOD_DATA`, the samples of mood, the cache.
 
     Raises:
         DataError: where one of the argument's is no folder.
@@ -37,7 +41,7 @@ def data_roots(roots: Sequence[str | os.PathLike[str]]) -> list[Path]:
         if not root.is_dir():
             raise DataError(f"The data root {root} is not a folder.")
     environment = [Path(root).expanduser() for root in os.environ.get("MOOD_DATA", "").split(os.pathsep) if root]
-    return [*given, *environment, data_cache()]
+    return [*given, *environment, SAMPLES, data_cache()]
 
 
 def list_named(text: str, roots: Sequence[Path]) -> Listing:

@@ -5,7 +5,7 @@ from mood.models.controls import ChannelStatistics, six_numbers
 from mood.models.embedding import Embedder, resolve_device, resolve_precision
 from mood.models.mae import MaskedAutoencoder
 from mood.models.model import Architecture, Model, Stage, image_keys
-from mood.models.opening import EMBEDDED, load_model, open_model, own_model, randomised, save_model
+from mood.models.opening import EMBEDDED, input_transform, load_model, open_model, own_model, randomised, save_model
 from mood.models.weights import ImportReport, load_weights, read_state
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Model",
     "Stage",
     "image_keys",
+    "input_transform",
     "load_model",
     "load_weights",
     "open_model",

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mood.core.errors import InputError, ModelError
 from mood.core.features import Head
@@ -175,7 +175,7 @@ class Embedder:
         if not seen or seen[-1].ndim != 2:
             raise ModelError(f"the layer {self.model.head_name!r} must see one (N, D) tensor a pass")
         embedding = seen[-1].float()
-        return embedding, cast(nn.Module, head)(embedding)
+        return embedding, head(embedding)
 
 
 def _split(tokens: Tensor, module: Any) -> tuple[Tensor, Tensor | None]:

@@ -104,7 +104,7 @@ class MaskedAutoencoder(nn.Module):
         self.stem_overlaps = type(encoder.patch_embed) is not PatchEmbed
 
         self.keep_patches = KeepPatches(self.prefix_tokens)
-        encoder.patch_drop = self.keep_patches
+        encoder.patch_drop = self.keep_patches  # type: ignore[assignment]  # timm types it as its own dropout
         encoder.pos_embed.requires_grad_(False).copy_(
             sincos_positions(self.grid, encoder.embed_dim, self.prefix_tokens)
         )
@@ -153,7 +153,7 @@ class MaskedAutoencoder(nn.Module):
         if self.stem_overlaps:
             images = images * (1 - self.to_pixels(mask))
         self.keep_patches.keep = keep
-        tokens = cast(VisionTransformer, self.encoder).forward_features(images)
+        tokens = self.encoder.forward_features(images)
         self.keep_patches.keep = None
         return tokens
 

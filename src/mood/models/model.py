@@ -43,7 +43,8 @@ class Stage:
         stage: "pretrain" or "finetune".
         data: name of the images.
         images: how many of them were seen.
-        classes: number of labels that were used, 0 where none were.
+        class_names: what was in those images, where the set says so.
+        labelled: whether the labels were used.
         manifest: fingerprint of the set they were taken from.
         seed: of the hash cut that kept the other images out.
         held_out: fraction that the cut kept out.
@@ -53,7 +54,8 @@ class Stage:
     stage: str
     data: str
     images: int
-    classes: int
+    class_names: tuple[str, ...]
+    labelled: bool
     manifest: str
     seed: int
     held_out: float
@@ -100,8 +102,9 @@ class Model:
                 raise ModelError(
                     f"the module has no layer {self.head_name!r}; its linear layers are {', '.join(names) or 'none'}"
                 ) from None
-        layer = self.module.get_classifier() if hasattr(self.module, "get_classifier") else None
-        return None if layer is None or isinstance(layer, nn.Identity) else layer
+        # An encoder of timm has an identity for a head, and some networks have two heads.
+        layer: Any = getattr(self.module, "get_classifier", lambda: None)()
+        return layer if isinstance(layer, nn.Module) and not isinstance(layer, nn.Identity) else None
 
     def head(self) -> Head | None:
         """The classifier as a weight and a bias; None for an encoder or where it is not one linear layer."""

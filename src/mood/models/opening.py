@@ -60,15 +60,16 @@ def open_model(
         )
     if random_weights or checkpoint is not None:
         module = _seeded(architecture, seed)
-        source, seen = "random weights", torch.empty(0, dtype=torch.int64)
+        source = "random weights"
         history: tuple[Stage, ...] | None = ()
+        seen: Tensor | None = torch.empty(0, dtype=torch.int64)
         if checkpoint is not None:
             report = load_weights(module, read_state(checkpoint))
             source, history, seen = f"{Path(checkpoint).name}: {report}", None, None
         return Model(
             name=name,
             module=module.eval(),
-            transform=Transform.from_pretrained_cfg(_config(module)),
+            transform=input_transform(module),
             architecture=architecture,
             history=history,
             seen=seen,
@@ -155,7 +156,9 @@ def load_model(folder: Path) -> Model:
         transform=Transform.from_dict(meta["transform"]),
         architecture=architecture,
         class_names=tuple(meta["class_names"]),
-        history=None if history is None else tuple(Stage(**stage) for stage in history),
+        history=None
+        if history is None
+        else tuple(Stage(**{**stage, "class_names": tuple(stage["class_names"])}) for stage in history),
         seen=tensors["seen"]["keys"] if "seen" in tensors else None,
         source=meta["source"],
     )
@@ -190,14 +193,14 @@ def _seeded(architecture: Architecture, seed: int) -> nn.Module:
         return architecture.build()
 
 
-def _config(module: nn.Module) -> dict[str, Any]:
-    """The module's own data settings, at the image size it was really built for."""
+def input_transform(module: nn.Module) -> Transform:
+    """What a timm network's own settings ask for, at the image size it was really built for."""
     config = dict(timm.data.resolve_model_data_config(module))
     patch_embed = getattr(module, "patch_embed", None)
     size = getattr(patch_embed, "img_size", None)
     if size is not None:
         config["input_size"] = (3, *size)
-    return config
+    return Transform.from_pretrained_cfg(config)
 
 
 def _from_hub(architecture: Architecture) -> Model:
@@ -220,7 +223,7 @@ def _from_hub(architecture: Architecture) -> Model:
     return Model(
         name=architecture.name,
         module=module.eval(),
-        transform=Transform.from_pretrained_cfg(_config(module)),
+        transform=input_transform(module),
         architecture=architecture,
         source=f"hub weights {architecture.name}",
     )

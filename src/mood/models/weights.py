@@ -148,12 +148,14 @@ def _resample(name: str, value: Tensor, module: Any) -> Tensor | None:
     """The tensor on the module's grid; None where the name has no grid."""
     if name == "pos_embed":
         prefix = 0 if getattr(module, "no_embed_class", False) else module.num_prefix_tokens
-        return resample_abs_pos_embed(value, list(module.patch_embed.grid_size), num_prefix_tokens=prefix)
-    if name == "patch_embed.proj.weight" and value.ndim == 4:
-        return resample_patch_embed(value, list(module.patch_embed.proj.weight.shape[-2:]))
-    if name.endswith("relative_position_bias_table"):
+        fitted: Tensor = resample_abs_pos_embed(value, list(module.patch_embed.grid_size), num_prefix_tokens=prefix)
+    elif name == "patch_embed.proj.weight" and value.ndim == 4:
+        fitted = resample_patch_embed(value, list(module.patch_embed.proj.weight.shape[-2:]))
+    elif name.endswith("relative_position_bias_table"):
         owner = module.get_submodule(name.rpartition(".")[0])
-        return beit.resize_rel_pos_bias_table(
+        fitted = beit.resize_rel_pos_bias_table(
             value, new_window_size=owner.window_size, new_bias_shape=owner.relative_position_bias_table.shape
         )
-    return None
+    else:
+        return None
+    return fitted

@@ -59,7 +59,9 @@ class Control:
         features = self._features(images)
         if name == SIX_NUMBERS:
             # One Gaussian for all known images.
-            features = Features(features.embedding, ids=features.ids, labels=torch.zeros(len(features), dtype=torch.int64))
+            features = Features(
+                features.embedding, ids=features.ids, labels=torch.zeros(len(features), dtype=torch.int64)
+            )
         options = {} if name == SIX_NUMBERS else dict(detector.card.get("options", {}))
         self.score = scores.fit(score_name, features, head=self.embedder.head, **options)
 
@@ -70,4 +72,3 @@ class Control:
     def _features(self, source: "Source") -> Features:
         extracted = extract_features(source, self.embedder, batch_size=self.batch_size, workers=self.workers)
         return Features.concat(list(extracted.store))
-

@@ -78,7 +78,6 @@ def extract(config: ExtractConfig) -> ExtractResult:
     Raises:
         MoodError: bad data, a network that cannot be had, an output that is taken.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from mood.core.config import to_dict
@@ -93,9 +92,7 @@ def extract(config: ExtractConfig) -> ExtractResult:
         if output.finished:
             rows = pq.read_metadata(config.output).num_rows
             return ExtractResult(config.output, rows, len(source) - rows)
-        model = open_model(
-            config.model, checkpoint=config.checkpoint, options=model_options(config.model_options)
-        )
+        model = open_model(config.model, checkpoint=config.checkpoint, options=model_options(config.model_options))
         embedder = Embedder(
             model, pool=config.pool, layer=config.layer, device=config.device, precision=config.precision
         )
@@ -137,9 +134,7 @@ def cache_folder() -> Path:
     return base / "features"
 
 
-def extract_features(
-    source: "Source", embedder: "Embedder", *, batch_size: int = 64, workers: int = 0
-) -> Extracted:
+def extract_features(source: "Source", embedder: "Embedder", *, batch_size: int = 64, workers: int = 0) -> Extracted:
     """One pass over a source, or none where the cache has it.
 
     The key is made from weights, transform, images, pooling, layer, precision, device, batch size and format version:

@@ -72,7 +72,7 @@ class FinetuneConfig:
     held_out: float = 0.1
     """share of the images, cut by their hash, that no stage sees: they calibrate the detector later"""
     limit: int | None = None
-    """take only the first so many images"""
+    """take only so many images, evenly spaced"""
     seed: int = 0
     """of every draw, and of the cut"""
     compile: bool = False
@@ -174,8 +174,12 @@ class _ClassifierTask:
         return {"accuracy": accuracy(module, self.transform, self.test, self.precision, self.settings.workers)}
 
 
-def finetune(config: FinetuneConfig) -> FinetuneResult:
+def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> FinetuneResult:
     """Fine-tune a network and write it as a model folder; start again to resume.
+
+    Args:
+        config: see `FinetuneConfig`.
+        source: opened images in place of `config.data`.
 
     Raises:
         MoodError: bad data, a network or weights that do not fit, an output that is taken.
@@ -198,26 +202,26 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
     from mood.recipes.inputs import last_metrics, model_options, training_set, union
     from mood.training import Optimisation, seed_everything, train
 
-    with open_output(config.output, to_dict(config), overwrite=config.overwrite) as output:
+    if source is None:
+        source = open_source(config.data, roots=config.data_root, classes=config.classes or None, limit=config.limit)
+    start: Model = open_model(
+        config.model,
+        checkpoint=config.checkpoint,
+        options=model_options(config.model_options),
+        random_weights=config.random_weights,
+        seed=config.seed,
+    )
+    settings = to_dict(config) | {"images": source.manifest.fingerprint, "weights": start.fingerprint()}
+    with open_output(config.output, settings, overwrite=config.overwrite) as output:
         if output.finished:
             return FinetuneResult(config.output, 0, 0, {}, reused=True)
         chosen = training_set(
-            (config.data,),
+            [source],
             stage="finetune",
             labelled=True,
-            roots=config.data_root,
-            limit=config.limit,
-            classes=config.classes or None,
             seed=config.seed,
             fraction=config.held_out,
             settings={"epochs": config.epochs, "lr": config.lr, "layer_decay": config.layer_decay},
-        )
-        start: Model = open_model(
-            config.model,
-            checkpoint=config.checkpoint,
-            options=model_options(config.model_options),
-            random_weights=config.random_weights,
-            seed=config.seed,
         )
         if start.architecture is None:
             raise ModelError("fine-tuning needs a network of timm's making")

@@ -23,7 +23,8 @@ class FitConfig:
     """Fit a detector on images of the known world."""
 
     data: Annotated[str, Argument("DATA")]
-    """images of the known world: a folder (a sub-folder per class where the score wants labels), a Parquet file or glob, a named set, or features (.npz, Parquet with an embedding column)"""
+    """images of the known world: a folder (a sub-folder per class where the score wants labels), a Parquet file or
+    glob, a named set, or features (.npz, Parquet with an embedding column)"""
     output: Annotated[Path | None, NotInFingerprint] = None
     """folder for the detector"""
     model: str = "embedded"
@@ -45,7 +46,8 @@ class FitConfig:
     alpha: float = 0.05
     """share of known images that may be flagged: the promised false-alarm rate"""
     calibration: str | None = None
-    """images of the known world that neither the network nor anything else has seen; without it the hash cut takes a part of DATA"""
+    """images of the known world that neither the network nor anything else has seen; without it the hash cut takes a
+    part of DATA"""
     held_out: float = 0.1
     """share of DATA that the hash cut keeps for calibration; the cut of `mood finetune` must be the same"""
     classes: tuple[str, ...] = ()
@@ -53,7 +55,7 @@ class FitConfig:
     seed: int = 0
     """of the cut and of every draw"""
     limit: int | None = None
-    """take only the first so many images"""
+    """take only so many images, evenly spaced"""
     batch_size: int = 64
     """images a pass"""
     device: str = "auto"
@@ -107,21 +109,22 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
         MoodError: bad data, a network that cannot be had, an unknown score, an output that is taken.
     """
     from mood.core.output import open_output
-    from mood.data import open_source
+    from mood.data import Source, open_source
     from mood.detector import load
     from mood.models import Embedder, open_model
     from mood.recipes.inputs import model_options
 
     if data is None and is_features(config.data):
         return _fit_features(config)
-    source = open_source(
-        config.data if data is None else data,
-        roots=config.data_root,
-        classes=config.classes or None,
-        limit=config.limit,
-    )
+
+    def opened(images: Any, limit: int | None) -> Source:
+        if isinstance(images, Source):
+            return images
+        return open_source(images, roots=config.data_root, classes=config.classes or None, limit=limit)
+
+    source = opened(config.data if data is None else data, config.limit)
     apart = config.calibration if calibration is None else calibration
-    other = None if apart is None else open_source(apart, roots=config.data_root, classes=config.classes or None)
+    other = None if apart is None else opened(apart, None)
     network = model or open_model(
         config.model,
         checkpoint=config.checkpoint,
@@ -129,9 +132,7 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
         random_weights=config.random_weights,
         seed=config.seed,
     )
-    embedder = Embedder(
-        network, pool=config.pool, layer=config.layer, device=config.device, precision=config.precision
-    )
+    embedder = Embedder(network, pool=config.pool, layer=config.layer, device=config.device, precision=config.precision)
     if config.output is None:
         return FitResult(_fit_images(config, source, other, embedder), None)
     settings = to_dict(config) | {
@@ -147,6 +148,35 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
         detector.save(output.work)
         output.commit()
     return FitResult(detector, config.output)
+
+
+def fitted_source(detector: "Detector", *, data: Any = None, roots: Sequence[str] = ()) -> "Source":
+    """The images that a detector's score was fitted on, found again.
+
+    Args:
+        detector: from `fit`.
+        data: where they are, if not where they were.
+        roots: folders in which named sets are looked for.
+
+    Raises:
+        DataError: they cannot be found.
+        InputError: other images are there now.
+    """
+    from mood.data import held_out, open_source
+
+    settings = detector.card["config"]
+    source = open_source(
+        settings["data"] if data is None else data,
+        roots=roots,
+        classes=settings["classes"] or None,
+        limit=settings["limit"],
+    )
+    if source.manifest.fingerprint != detector.card["manifest"]:
+        raise InputError(f"{source.name} holds other images now than those that the detector was fitted on")
+    if settings["calibration"] is not None:
+        return source
+    cut = held_out(source.manifest.hashes, seed=settings["seed"], fraction=settings["held_out"])
+    return source.select(~cut)
 
 
 def is_features(data: str) -> bool:
@@ -222,7 +252,9 @@ def _fit_features(config: FitConfig) -> FitResult:
             calibration = Features.load(config.calibration)
         promise = Promise(False, "features say nothing about the images that their network was trained on")
         _check(config.alpha, len(calibration))
-        return _build(config, features[~cut], calibration, None, None, promise, {"data": config.data, "model": "features"})
+        return _build(
+            config, features[~cut], calibration, None, None, promise, {"data": config.data, "model": "features"}
+        )
 
     if config.output is None:
         return FitResult(make(), None)
@@ -289,8 +321,8 @@ def _check(alpha: float, count: int) -> None:
     if count < 1 or alpha < 1 / (count + 1):
         raise PromiseError(
             f"alpha {alpha:g} cannot be kept with {count} calibration images: the smallest p-value they can give is "
-            f"{1 / (count + 1):.4g}. It needs at least {int(np.ceil(1 / alpha - 1e-9)) - 1} of them: bring more images, "
-            "raise --held-out, or raise --alpha"
+            f"{1 / (count + 1):.4g}. It needs at least {int(np.ceil(1 / alpha - 1e-9)) - 1} of them: bring more "
+            "images, raise --held-out, or raise --alpha"
         )
 
 

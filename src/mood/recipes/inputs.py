@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mood.core.errors import InputError
-from mood.core.transform import Transform
-from mood.data import Source, held_out, join, open_source
+from mood.data import Source, held_out, join
 from mood.models import Stage, image_keys
 
 
@@ -33,31 +30,18 @@ class TrainingSet:
 
 
 def training_set(
-    data: Sequence[str],
-    *,
-    stage: str,
-    labelled: bool,
-    roots: Sequence[str],
-    limit: int | None,
-    classes: Sequence[str] | None,
-    seed: int,
-    fraction: float,
-    settings: Mapping[str, Any],
+    sources: Sequence[Source], *, stage: str, labelled: bool, seed: int, fraction: float, settings: Mapping[str, Any]
 ) -> TrainingSet:
-    """Open sets, leave out the images that the hash cut holds out, and write down what is seen.
+    """Leave out the images that the hash cut holds out, and write down what is seen.
 
     Raises:
-        InputError: labels are needed and a set has none, or several labelled sets would mix their classes.
-        DataError: a set cannot be found.
+        InputError: labels are needed and a set has none.
     """
-    if labelled and len(data) > 1:
-        raise InputError("labelled training takes one set: the classes of several would be mixed")
     kept, stages = [], []
-    for name in data:
-        source = open_source(name, roots=roots, classes=classes, limit=limit)
+    for source in sources:
         labels = source.manifest.labels
         if labelled and labels is None:
-            raise InputError(f"{name} has no labels: put the images of each class into a folder of its own")
+            raise InputError(f"{source.name} has no labels: put the images of each class into a folder of its own")
         part = source.select(~held_out(source.manifest.hashes, seed=seed, fraction=fraction))
         kept.append(part)
         stages.append(
@@ -65,16 +49,16 @@ def training_set(
                 stage=stage,
                 data=source.name,
                 images=len(part),
-                classes=len(np.unique(labels)) if labelled and labels is not None else 0,
+                class_names=source.manifest.class_names or (),
+                labelled=labelled,
                 manifest=source.manifest.fingerprint,
                 seed=seed,
                 held_out=fraction,
                 settings=dict(settings),
             )
         )
-    source = join(kept) if len(kept) > 1 else kept[0]
-    keys = image_keys(source.manifest.hashes).unique()
-    return TrainingSet(source, keys, tuple(stages))
+    source = kept[0] if len(kept) == 1 else join(kept)
+    return TrainingSet(source, image_keys(source.manifest.hashes).unique(), tuple(stages))
 
 
 def model_options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -95,15 +79,6 @@ def model_options(pairs: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def transform_of(module: nn.Module) -> Transform:
-    """The input transform that a timm network's own settings ask for, at the size it was built for."""
-    settings = dict(timm.data.resolve_model_data_config(module))
-    size = getattr(getattr(module, "patch_embed", None), "img_size", None)
-    if size is not None:
-        settings["input_size"] = (3, *size)
-    return Transform.from_pretrained_cfg(settings)
-
-
 def last_metrics(folder: Path) -> dict[str, float]:
     """The newest value of every metric that a training run wrote."""
     values: dict[str, float] = {}
@@ -114,4 +89,5 @@ def last_metrics(folder: Path) -> dict[str, float]:
 
 def union(*keys: Tensor) -> Tensor:
     """Sorted union of image keys."""
-    return torch.cat(keys).unique()
+    merged: Tensor = torch.cat(keys).unique()
+    return merged

@@ -11,7 +11,7 @@ from mood.core.output import open_output
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mood.data import TrainingImages
+    from mood.data import Source, TrainingImages
     from mood.models import MaskedAutoencoder
 
 
@@ -58,7 +58,7 @@ class PretrainConfig:
     held_out: float = 0.1
     """share of the images, cut by their hash, that no stage sees: they calibrate the detector later"""
     limit: int | None = None
-    """take only the first so many images of each set"""
+    """take only so many images of each set, evenly spaced"""
     seed: int = 0
     """of every draw, and of the cut"""
     compile: bool = False
@@ -124,37 +124,45 @@ class _MaeTask:
         return {}
 
 
-def pretrain(config: PretrainConfig) -> PretrainResult:
+def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> PretrainResult:
     """Pre-train a network and write it as a model folder; start again to resume.
+
+    Args:
+        config: see `PretrainConfig`.
+        source: opened images in place of `config.data`.
 
     Raises:
         MoodError: bad data, an architecture that MAE cannot use, an output that is taken.
     """
     import torch
 
-    from mood.data import Augment, TrainingImages
+    from mood.data import Augment, TrainingImages, open_source
     from mood.models import (
         Architecture,
         MaskedAutoencoder,
         Model,
+        input_transform,
         resolve_device,
         resolve_precision,
         save_model,
         without_fused_attention,
     )
-    from mood.recipes.inputs import last_metrics, model_options, training_set, transform_of
+    from mood.recipes.inputs import last_metrics, model_options, training_set
     from mood.training import Optimisation, seed_everything, train
 
-    with open_output(config.output, to_dict(config), overwrite=config.overwrite) as output:
+    sources = (
+        [open_source(name, roots=config.data_root, limit=config.limit) for name in config.data]
+        if source is None
+        else [source]
+    )
+    settings = to_dict(config) | {"images": [item.manifest.fingerprint for item in sources]}
+    with open_output(config.output, settings, overwrite=config.overwrite) as output:
         if output.finished:
             return PretrainResult(config.output, 0, 0.0, reused=True)
         chosen = training_set(
-            config.data,
+            sources,
             stage="pretrain",
             labelled=False,
-            roots=config.data_root,
-            limit=config.limit,
-            classes=None,
             seed=config.seed,
             fraction=config.held_out,
             settings={"pretext": config.pretext, "epochs": config.epochs, "base_lr": config.base_lr},
@@ -162,7 +170,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         architecture = Architecture(config.model, {**model_options(config.model_options), "num_classes": 0})
         seed_everything(config.seed)
         encoder = architecture.build()
-        transform = transform_of(encoder)
+        transform = input_transform(encoder)
         autoencoder = MaskedAutoencoder(
             encoder,
             decoder_width=config.decoder_width,

@@ -120,8 +120,7 @@ def score(config: ScoreConfig) -> ScoreResult:
     settings = to_dict(config) | {"images": fingerprint, "detector": detector.fingerprint()}
     with open_output(config.output, settings, kind="file", overwrite=config.overwrite) as output:
         if output.finished:
-            for table in _read(config.output, kind):
-                count(table)
+            count(_read(config.output, kind))
             return _result(config, counts, config.output)
         parts = []
         for index, start in enumerate(range(0, size, PART)):
@@ -171,6 +170,21 @@ def _join(parts: list[Path], target: Path, kind: str) -> None:
                 _write_csv(table, file, header=index == 0)
             else:
                 file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in table.to_pylist())
+
+
+def _read(path: Path, kind: str) -> "pa.Table":
+    """The columns that are counted, of a table that is there already."""
+    import pyarrow.parquet as pq
+    from pyarrow import csv
+    from pyarrow import json as json_lines
+
+    from mood.detector import COLUMNS
+
+    if kind == "parquet":
+        return pq.read_table(path)
+    if kind == "csv":
+        return csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=COLUMNS, strings_can_be_null=True))
+    return json_lines.read_json(path, parse_options=json_lines.ParseOptions(explicit_schema=COLUMNS))
 
 
 def _result(config: ScoreConfig, counts: list[int], output: Path | None) -> ScoreResult:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -61,8 +61,11 @@ class Optimisation:
 class Task(Protocol):
     """What is optimised: a module, its batches, and a loss."""
 
-    module: nn.Module
     steps_per_epoch: int
+
+    @property
+    def module(self) -> nn.Module:
+        """The module, whose weights are changed."""
 
     def batches(self, epoch: int, start: int) -> Iterable[Any]:
         """The batches of an epoch from number `start` on, always the same ones."""
@@ -113,9 +116,8 @@ def train(task: Task, settings: Optimisation, folder: Path, *, description: str 
     fabric.to_device(task.module)
     ema = ModelEmaV3(task.module, decay=settings.ema, use_warmup=True) if settings.ema else None
     step = checkpoint.load(folder, task.module, optimizer, ema)
-    module, optimizer = fabric.setup(
-        torch.compile(task.module) if settings.compile else task.module, optimizer, _reapply_compile=False
-    )
+    compiled = cast(nn.Module, torch.compile(task.module)) if settings.compile else task.module
+    module, optimizer = fabric.setup(compiled, optimizer, _reapply_compile=False)
     folder.mkdir(parents=True, exist_ok=True)
     log = _Log(folder / "metrics.jsonl", step)
     saved = time.monotonic()

@@ -1,0 +1,395 @@
+"""`mood evaluate`: a detector against known and unknown images, with intervals, controls and a page to look at."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+
+from mood.core.config import Argument, NotInFingerprint, config, to_dict
+from mood.core.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mood.core.batch import Rejection
+    from mood.data import Source
+    from mood.detector import Detector
+    from mood.evaluation import Estimate
+    from mood.models import Model
+    from mood.report import Measured, Report, Thumbnail
+
+METRIC_NAMES = ("auroc", "fpr95_id_positive", "fpr95_ood_positive", "aupr_id_positive", "aupr_ood_positive")
+
+
+@config
+class EvaluateConfig:
+    """Measure a detector on unseen known images and on sets of unknown ones."""
+
+    detector: Annotated[Path, Argument("DIR")]
+    """folder that `mood fit` wrote"""
+    id: str
+    """images of the known world that nothing was fitted or calibrated on"""
+    ood: tuple[str, ...]
+    """NAME=DATA of a set of unknown images"""
+    output: Annotated[Path | None, NotInFingerprint] = None
+    """folder for report.html, results.json, results.md and the scores of every image"""
+    controls: bool = False
+    """hold two controls beside the detector: six numbers per image, and the same network with random weights"""
+    fit_data: str | None = None
+    """the images that the detector was fitted on, where the controls cannot find them by the name kept in it"""
+    classes: tuple[str, ...] = ()
+    """only these classes of the known images"""
+    limit: int | None = None
+    """take only so many images of each set, evenly spaced"""
+    replicates: int = 1000
+    """bootstrap replicates behind the intervals"""
+    confidence: float = 0.95
+    """of the intervals"""
+    seed: int = 0
+    """of the bootstrap and of the control's random weights"""
+    batch_size: int = 64
+    """images a pass"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    workers: Annotated[int, NotInFingerprint] = 1
+    """processes that decode images"""
+    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
+    """folders in which named sets are looked for"""
+    overwrite: Annotated[bool, NotInFingerprint] = False
+    """replace an output of another configuration"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """A detector's figures.
+
+    Attributes:
+        report: everything that the page shows.
+        tables: id, score, p-value and verdict of every image, by set; the known one is "id".
+    """
+
+    report: "Report"
+    tables: Mapping[str, "pa.Table"]
+
+    @property
+    def false_alarms(self) -> float:
+        """Share of the unseen ID images that are flagged."""
+        return self.report.id.flagged(self.report.promise.alpha)
+
+    @property
+    def kept(self) -> bool:
+        """Whether that share lies in the range that chance allows if the promise holds."""
+        low, high = self.report.promise.allowed
+        return low <= self.false_alarms <= high
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers as JSON has them."""
+        promise = self.report.promise
+        return {
+            "score": self.report.score,
+            "model": self.report.model,
+            "alpha": promise.alpha,
+            "n_calibration": promise.n_calibration,
+            "n_id": len(self.report.id.scores),
+            "false_alarms": self.false_alarms,
+            "allowed": list(promise.allowed),
+            "verified": promise.verified,
+            "sets": {
+                item.name: {
+                    "images": len(item.scores),
+                    "rejected": len(item.rejections),
+                    "seen_by_weights": item.seen_by_weights,
+                    "metrics": {key: asdict(value) for key, value in item.metrics.items()},
+                    "controls": {
+                        name: {key: asdict(value) for key, value in metrics.items()}
+                        for name, metrics in item.controls.items()
+                    },
+                }
+                for item in self.report.ood
+            },
+        }
+
+    def summary(self) -> str:
+        """The table and the promise, for a terminal."""
+        from io import StringIO
+
+        from rich.console import Console
+
+        from mood.report import metrics_table
+
+        text = StringIO()
+        console = Console(file=text, width=shutil.get_terminal_size((120, 24)).columns)
+        console.print(metrics_table(self.report.ood, score=self.report.score).to_console())
+        low, high = self.report.promise.allowed
+        console.print(
+            f"false alarms on {len(self.report.id.scores)} unseen known images: {self.false_alarms:.1%}; promised "
+            f"{self.report.promise.alpha:.1%}, and by chance {low:.1%} to {high:.1%} (99 %): "
+            f"{'inside' if self.kept else 'OUTSIDE'}"
+        )
+        return text.getvalue().rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateResult:
+    """The evaluation, and where it was written."""
+
+    evaluation: Evaluation
+    output: Path | None
+
+    def summary(self) -> str:
+        """What a person wants to know."""
+        where = "" if self.output is None else f"\nreport: {self.output / 'report.html'}"
+        return self.evaluation.summary() + where
+
+
+def evaluate(config: EvaluateConfig) -> EvaluateResult:
+    """Measure a saved detector.
+
+    Raises:
+        MoodError: no detector there, images that cannot be found, an output that is taken.
+    """
+    from mood.core.output import open_output
+    from mood.data import open_source
+    from mood.detector import load
+    from mood.recipes.fit import fitted_source
+
+    detector = load(config.detector, device=config.device)
+
+    def opened(data: str, classes: tuple[str, ...] | None = None) -> "Source":
+        return open_source(data, roots=config.data_root, classes=classes, limit=config.limit)
+
+    known = opened(config.id, config.classes or None)
+    unknown = {}
+    for pair in config.ood:
+        name, equals, data = pair.partition("=")
+        if not equals or not name or not data or name in unknown or name == "id":
+            raise InputError(f"--ood takes NAME=DATA with a new NAME for each set, got {pair!r}")
+        unknown[name] = opened(data)
+    fitted_on = fitted_source(detector, data=config.fit_data, roots=config.data_root) if config.controls else None
+
+    def examined() -> Evaluation:
+        return examine(
+            detector,
+            known,
+            unknown,
+            fitted_on=fitted_on,
+            replicates=config.replicates,
+            confidence=config.confidence,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            workers=config.workers,
+            settings=to_dict(config),
+        )
+
+    if config.output is None:
+        return EvaluateResult(examined(), None)
+    prints = {name: source.manifest.fingerprint for name, source in {"id": known, **unknown}.items()}
+    settings = to_dict(config) | {"images": prints, "fitted": detector.fingerprint()}
+    with open_output(config.output, settings, overwrite=config.overwrite) as output:
+        # From cached features the figures cost seconds, so a finished run looks at them again.
+        evaluation = examined()
+        if not output.finished:
+            write_evaluation(evaluation, output.work)
+            output.commit()
+    return EvaluateResult(evaluation, config.output)
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Write report.html, results.json, results.md and the verdict on every image."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from mood.report import metrics_table, render
+
+    (folder / "report.html").write_text(render(evaluation.report), encoding="utf-8")
+    (folder / "results.json").write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", encoding="utf-8")
+    table = metrics_table(evaluation.report.ood, score=evaluation.report.score)
+    (folder / "results.md").write_text(table.to_markdown(), encoding="utf-8")
+    verdicts = [
+        rows.add_column(0, "set", pa.array([name] * rows.num_rows, pa.string()))
+        for name, rows in evaluation.tables.items()
+    ]
+    pq.write_table(pa.concat_tables(verdicts), folder / "scores.parquet")
+
+
+def examine(
+    detector: "Detector",
+    known: "Source",
+    unknown: Mapping[str, "Source"],
+    *,
+    fitted_on: "Source | None" = None,
+    replicates: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    batch_size: int = 64,
+    workers: int = 0,
+    settings: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """Score known and unknown images and compare.
+
+    Args:
+        detector: what is measured.
+        known: ID images that nothing was fitted or calibrated on.
+        unknown: OOD sets by name.
+        fitted_on: the images that the detector's score was fitted on; with them the controls are measured as well.
+        replicates: of the bootstrap.
+        confidence: of the intervals.
+        seed: of the bootstrap and the control's random weights.
+        batch_size: images a pass.
+        workers: processes that decode.
+        settings: to be shown on the page.
+
+    Raises:
+        DataError: not one image of a set can be read.
+        InputError: the detector was fitted on features and cannot look at images.
+    """
+    from mood.decisions import false_alarm_range
+    from mood.evaluation import evaluate as compare
+    from mood.evaluation import flagged_share, roc_curve
+    from mood.recipes.controls import RANDOM_WEIGHTS, SIX_NUMBERS, Control
+    from mood.report import Promise, Report, ScoredSet
+
+    if detector.embedder is None:
+        raise InputError("this detector was fitted on features and cannot look at images")
+    model = detector.embedder.model
+    judged = {name: _judge(detector, source, batch_size, workers) for name, source in {"id": known, **unknown}.items()}
+    of_known = judged["id"].scores
+
+    def measured(of_unknown: np.ndarray, on_known: np.ndarray) -> "dict[str, Measured]":
+        found = compare(on_known, of_unknown, replicates=replicates, confidence=confidence, seed=seed)
+        return {key: _measured(getattr(found, key)) for key in METRIC_NAMES}
+
+    controls: dict[str, dict[str, Any]] = {name: {} for name in unknown}
+    if fitted_on is not None:
+        for title in [SIX_NUMBERS] if model.architecture is None else [SIX_NUMBERS, RANDOM_WEIGHTS]:
+            control = Control(title, detector, fitted_on, batch_size=batch_size, workers=workers, seed=seed)
+            on_known = control(known)
+            for name, source in unknown.items():
+                controls[name][title] = measured(control(source), on_known)
+    ood = tuple(
+        ScoredSet(
+            name=name,
+            scores=judged[name].scores,
+            p_values=judged[name].p_values,
+            metrics=measured(judged[name].scores, of_known)
+            | {"flagged": _measured(flagged_share(judged[name].scores, detector.threshold, confidence=confidence))},
+            controls=controls[name],
+            roc=roc_curve(of_known, judged[name].scores),
+            seen_by_weights=bool(_seen(model, source)),
+            most_unusual=judged[name].pictures(source, most=True),
+            least_unusual=judged[name].pictures(source, most=False),
+            rejections=judged[name].rejections,
+        )
+        for name, source in unknown.items()
+    )
+    count = len(detector.calibration)
+    history = model.history
+    report = Report(
+        title=f"{detector.score_name} on {known.name}",
+        score=detector.score_name,
+        model=f"{model.name} ({model.source})",
+        promise=Promise(
+            alpha=detector.alpha,
+            n_calibration=count,
+            threshold=detector.threshold,
+            verified=detector.promise.verified,
+            reason=detector.promise.reason,
+            allowed=false_alarm_range(detector.alpha, count, len(of_known), confidence=0.99),
+            realised=detector.calibration.realised_range(detector.alpha, confidence=0.9),
+        ),
+        id=ScoredSet(
+            name=known.name,
+            scores=of_known,
+            p_values=judged["id"].p_values,
+            most_unusual=judged["id"].pictures(known, most=True),
+            least_unusual=judged["id"].pictures(known, most=False),
+            rejections=judged["id"].rejections,
+        ),
+        ood=ood,
+        seen=("what these weights were trained on is not known",)
+        if history is None
+        else tuple(f"{stage.stage}: {stage.images} images of {stage.data}" for stage in history),
+        notes=tuple(f"{name}: {seen}" for name, source in unknown.items() if (seen := _seen(model, source))),
+        config={"fit": detector.card["config"], "evaluate": dict(settings or {})},
+        versions=detector.card["versions"],
+        hashes={
+            "weights": model.fingerprint(),
+            "transform": model.transform.fingerprint,
+            "detector": detector.fingerprint(),
+            **{f"images of {name}": item.manifest.fingerprint for name, item in {"id": known, **unknown}.items()},
+        },
+    )
+    return Evaluation(report=report, tables={name: item.table for name, item in judged.items()})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """One set after the detector."""
+
+    table: "pa.Table"
+    scores: np.ndarray
+    p_values: np.ndarray
+    positions: np.ndarray
+    rejections: "tuple[Rejection, ...]"
+
+    def pictures(self, source: "Source", *, most: bool) -> "tuple[Thumbnail, ...]":
+        """The images at one end, as a person sees them."""
+        from mood.core.transform import as_seen
+        from mood.report import Thumbnail, extremes
+
+        chosen = extremes(self.scores)[0 if most else 1]
+        return tuple(
+            Thumbnail(
+                id=source.manifest.ids[position],
+                pixels=np.asarray(as_seen(source.read(position))),
+                score=float(self.scores[row]),
+                p_value=float(self.p_values[row]),
+            )
+            for row, position in zip(chosen.tolist(), self.positions[chosen].tolist(), strict=True)
+        )
+
+
+def _judge(detector: "Detector", source: "Source", batch_size: int, workers: int) -> _Judged:
+    """Verdicts from cached features: the numbers of `Detector.stream`, without a second pass for every score."""
+    import pyarrow as pa
+
+    from mood.detector import in_order
+    from mood.recipes.extract import extract_features
+
+    assert detector.embedder is not None
+    extracted = extract_features(source, detector.embedder, batch_size=batch_size, workers=workers)
+    rows = pa.concat_tables(detector.judge(shard) for shard in extracted.store)
+    return _Judged(
+        table=in_order(rows, extracted.positions, extracted.rejections),
+        scores=rows["score"].to_numpy(),
+        p_values=rows["p_value"].to_numpy(),
+        positions=extracted.positions,
+        rejections=extracted.rejections,
+    )
+
+
+def _measured(estimate: "Estimate") -> "Measured":
+    from mood.report import Measured
+
+    return Measured(estimate.value, estimate.low, estimate.high)
+
+
+def _seen(model: "Model", source: "Source") -> str:
+    """Why a network's weights are not new to a set; empty where they are, or where nobody knows."""
+    if model.history is None or model.seen is None:
+        return ""
+    count = int(model.seen_among(source.manifest.hashes).sum())
+    if count:
+        return f"{count} of these images were trained on"
+    base, names = source.name.split(":")[0], set(source.manifest.class_names or ())
+    stages = [
+        stage
+        for stage in model.history
+        # Another part of the same set is as familiar as the part that was trained on, unless its classes were left out.
+        if stage.data.split(":")[0] == base and (not names or not stage.class_names or names & set(stage.class_names))
+    ]
+    return "; ".join(f"{stage.stage} on {stage.data}" for stage in stages)

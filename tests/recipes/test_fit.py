@@ -1,0 +1,186 @@
+"""From images to a detector: the cut, the promise, what is refused, and the same bytes twice."""
+
+import numpy as np
+import pytest
+import torch
+
+import mood
+from mood.core.errors import InputError, OutputError, PromiseError
+from mood.core.transform import Transform
+from mood.data import held_out, open_source
+from mood.recipes.fit import FitConfig, fit, fitted_source
+
+
+def config(network, **changes):
+    settings = {"data": "clothing", "limit": 200, "model": str(network), "alpha": 0.1, "workers": 0}
+    return FitConfig(**{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def detector(network):
+    return fit(config(network)).detector
+
+
+def test_calibration_images_are_the_cut_and_no_others(detector, clothes):
+    cut = held_out(clothes.manifest.hashes)
+    assert len(detector.calibration) == cut.sum()
+    assert detector.card["fit_images"] == (~cut).sum()
+    table = detector(clothes.select(cut))
+    assert np.array_equal(np.sort(table["score"].to_numpy()), detector.calibration.scores)
+
+
+def test_the_verdict_is_the_p_value_and_the_threshold(detector, clothes):
+    table = detector(clothes)
+    p_values, scores = table["p_value"].to_numpy(), table["score"].to_numpy()
+    assert np.array_equal(table["is_ood"].to_numpy(zero_copy_only=False), p_values <= detector.alpha)
+    assert np.array_equal(p_values <= detector.alpha, scores > detector.threshold)
+
+
+def test_twice_and_through_disk_gives_the_same_bytes(detector, network, clothes, tmp_path, monkeypatch):
+    monkeypatch.setenv("MOOD_CACHE", str(tmp_path / "another-cache"))
+    again = fit(config(network)).detector
+    assert again.fingerprint() == detector.fingerprint()
+    detector.save(tmp_path / "d")
+    loaded = mood.load(tmp_path / "d")
+    assert loaded.fingerprint() == detector.fingerprint()
+    assert loaded(clothes).equals(detector(clothes))
+    assert (loaded.promise, loaded.alpha, loaded.card) == (detector.promise, detector.alpha, detector.card)
+
+
+def test_scores_do_not_depend_on_workers(detector, clothes):
+    few = clothes.select(range(70))
+    assert detector(few, workers=2).equals(detector(few, workers=0))
+
+
+@pytest.mark.parametrize("name", sorted(mood.scores.available()))
+def test_every_score_becomes_a_detector_and_comes_back(name, network, clothes, tmp_path):
+    options = {"knn": ("k=5",)}.get(name, ())
+    made = fit(config(network, score=name, options=options)).detector
+    made.save(tmp_path / "d")
+    assert mood.load(tmp_path / "d")(clothes.select(range(20))).equals(made(clothes.select(range(20))))
+
+
+def test_the_promise_is_verified_where_the_network_has_not_seen_the_calibration_images(detector):
+    assert detector.promise.verified
+
+
+def test_calibration_images_that_the_network_has_seen_are_refused(clothes, network_that_saw, tmp_path):
+    greedy = network_that_saw(tmp_path / "greedy", clothes.manifest.hashes)
+    with pytest.raises(PromiseError, match=r"calibration images were seen in the training of greedy.*--calibration"):
+        fit(config(greedy))
+
+
+def test_another_cut_than_that_of_training_is_refused(network):
+    with pytest.raises(PromiseError, match="trained with seed 0 and held_out 0.1"):
+        fit(config(network, seed=7))
+
+
+def test_an_unknown_history_leaves_the_promise_unverified(clothes, network_that_saw, tmp_path):
+    stranger = network_that_saw(tmp_path / "stranger", clothes.manifest.hashes, history=False)
+    result = fit(config(stranger))
+    assert not result.detector.promise.verified
+    assert "UNVERIFIED" in result.summary()
+    assert "--calibration" in result.detector.promise.reason
+
+
+def test_an_alpha_that_cannot_be_kept_is_refused_with_the_number_of_images_it_needs(network):
+    with pytest.raises(PromiseError, match="needs at least 999"):
+        fit(config(network, alpha=0.001))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.5])
+def test_an_alpha_that_is_no_share(network, alpha):
+    with pytest.raises(InputError, match="between 0 and 1"):
+        fit(config(network, alpha=alpha))
+
+
+def test_calibration_images_apart(network, clothes):
+    cut = held_out(clothes.manifest.hashes)
+    result = fit(config(network), data=clothes.select(~cut), calibration=clothes.select(cut))
+    assert len(result.detector.calibration) == cut.sum()
+    assert result.detector.promise.verified
+    whole = fit(config(network)).detector
+    assert np.array_equal(result.detector.calibration.scores, whole.calibration.scores)
+
+
+def test_calibration_images_among_the_fitted_ones_are_refused(network, clothes):
+    with pytest.raises(PromiseError, match="that the score is fitted on: calibrate on images that nothing else uses"):
+        fit(config(network), data=clothes, calibration=clothes.select(range(60)))
+
+
+def test_calibration_images_apart_that_the_network_has_seen_are_refused(clothes, network_that_saw, tmp_path):
+    greedy = network_that_saw(tmp_path / "greedy", clothes.manifest.hashes)
+    with pytest.raises(PromiseError, match="seen in the training of greedy"):
+        fit(config(greedy), data=clothes.select(range(100)), calibration=clothes.select(range(100, 160)))
+
+
+def test_output_is_written_once_reused_and_kept_from_other_settings(network, tmp_path):
+    first = fit(config(network, output=tmp_path / "d"))
+    again = fit(config(network, output=tmp_path / "d"))
+    assert (first.reused, again.reused) == (False, True)
+    assert again.detector.fingerprint() == first.detector.fingerprint()
+    with pytest.raises(OutputError, match="overwrite"):
+        fit(config(network, output=tmp_path / "d", alpha=0.2))
+    assert fit(config(network, output=tmp_path / "d", alpha=0.2, overwrite=True)).detector.alpha == 0.2
+
+
+def test_the_images_of_the_fit_are_found_again(detector, clothes):
+    assert len(fitted_source(detector)) == detector.card["fit_images"]
+    with pytest.raises(InputError, match="other images now"):
+        fitted_source(detector, data="bccd")
+
+
+def test_features_that_the_user_has(tmp_path):
+    draws = np.random.default_rng(0)
+    np.savez(tmp_path / "f.npz", embedding=draws.normal(size=(400, 8)), labels=draws.integers(0, 3, 400))
+    result = fit(FitConfig(data=str(tmp_path / "f.npz"), score="mahalanobis", output=tmp_path / "d", held_out=0.2))
+    assert not result.detector.promise.verified
+    loaded = mood.load(tmp_path / "d")
+    features = mood.Features(draws.normal(size=(5, 8)) + np.array([[0], [0], [0], [0], [9]]))
+    table = loaded(features)
+    assert table["is_ood"].to_pylist()[-1] is True
+    with pytest.raises(InputError, match="fitted on features"):
+        loaded("clothing")
+    cut = held_out([f"{i:064x}" for i in range(10)])
+    assert cut.shape == (10,)
+
+
+class Own(torch.nn.Module):
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 8, 8), torch.nn.GELU(), torch.nn.Flatten())
+        self.fc = torch.nn.Linear(8 * 16, 10)
+
+    def forward(self, images):
+        return self.fc(self.body(images))
+
+
+def test_the_users_own_network_from_fit_to_load(clothes, tmp_path):
+    transform = Transform.from_pretrained_cfg({"input_size": (3, 32, 32)})
+    detector = mood.fit(clothes, model=Own(), transform=transform, head="fc", score="energy", alpha=0.1, workers=0)
+    assert not detector.promise.verified
+    detector.save(tmp_path / "d")
+    with pytest.raises(mood.ArtifactError, match="pass it"):
+        mood.load(tmp_path / "d")
+    few = clothes.select(range(9))
+    assert mood.load(tmp_path / "d", model=Own())(few).equals(detector(few))
+    with pytest.raises(mood.ArtifactError, match="weights differ"):
+        mood.load(tmp_path / "d", model=Own(seed=1))
+
+
+def test_what_the_python_face_takes(network, clothes):
+    import io
+
+    from PIL import Image
+
+    detector = mood.fit("clothing", model=str(network), alpha=0.1, limit=200, workers=0)
+    source = open_source("clothing", limit=200).select(range(3))
+    images = [Image.open(io.BytesIO(source.read(i))).convert("RGB") for i in range(3)]
+    expected = detector(source)["score"].to_pylist()
+    assert detector(images)["score"].to_pylist() == expected
+    assert detector([np.asarray(image) for image in images])["score"].to_pylist() == expected
+    tensors = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]
+    assert detector(tensors)["score"].to_pylist() == expected
+    with pytest.raises(InputError, match="value_range"):
+        detector([tensor / 255 for tensor in tensors])
