@@ -5,6 +5,7 @@ tenth of that, and at this size a few convolutions before the transformer ("earl
 buy more accuracy per hour than more blocks do; `docs/results` has the comparison.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -53,26 +54,29 @@ def mood_vit_patch4_32(pretrained: bool = False, **kwargs: Any) -> VisionTransfo
 
 @register_model
 def mood_vit_conv4_32(
-    pretrained: bool = False, stem_channels: tuple[int, ...] = (48, 96), **kwargs: Any
+    pretrained: bool = False,
+    stem_channels: Sequence[int] = (48, 96),
+    stem_strides: Sequence[int] = (1, 2, 2),
+    **kwargs: Any,
 ) -> VisionTransformer:
-    """The same behind overlapping 3x3 convolutions that bring 32 pixels to an 8x8 grid.
+    """The same behind overlapping 3x3 convolutions that bring 32 pixels to an 8x8 grid, or to another one.
 
     Args:
         pretrained: timm's flag; there are no hub weights of this name.
-        stem_channels: widths of the convolutions before the last one, whose width is `embed_dim`; the first keeps the
-            resolution, the last two halve it.
+        stem_channels: widths of the convolutions before the last one, whose width is `embed_dim`.
+        stem_strides: of all convolutions, one more than there are widths.
         kwargs: anything that timm's `VisionTransformer` takes.
     """
     arguments = {**_DEFAULTS, **kwargs}
     stem = ConvStem(
         channels=(*stem_channels, arguments["embed_dim"]),
         depth=len(stem_channels) + 1,
-        stride=(*(1,) * (len(stem_channels) - 1), 2, 2),
+        stride=tuple(stem_strides),
         kernel_size=3,
         padding=1,
         norm_layer=LayerNorm2d,
         act_layer=nn.GELU,
     )
-    # On the stem's 8x8 map each position is one patch.
+    # On the stem's map each position is one patch.
     arguments |= {"patch_size": 1, "embed_layer": partial(HybridEmbed, backbone=stem, proj=False)}
     return build_model_with_cfg(VisionTransformer, "mood_vit_conv4_32", pretrained, **arguments)
