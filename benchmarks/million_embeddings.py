@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 import mood.scores
-from mood.core.features import Features, FeatureStore
+from mood.core.feature_store import FeatureStore
+from mood.core.features import Features
 
 WIDTH, CLASSES = 768, 1000
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from mood.core.errors import ArtifactError, InputError, OutputError
-from mood.core.features import Features, FeatureStore, Head
+from mood.core.feature_store import FeatureStore
+from mood.core.features import Features, Head
 
 
 def made(rows: int = 6, seed: int = 0) -> Features:

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image, ImageCms, ImageFile
 from timm.data.transforms_factory import create_transform
 
+from mood.core.decoding import FORMATS, as_seen, decode
 from mood.core.errors import DataError, InputError
-from mood.core.transform import FORMATS, Transform, as_seen, decode
+from mood.core.transform import Transform
 
 
 def encoded(image, format="PNG", **options):

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from timm.data.transforms_factory import create_transform
 
+from mood.core.decoding import decode
 from mood.core.errors import DataError, InputError
-from mood.core.transform import decode
 from mood.data import Augment, TrainingImages, open_source, training_batches
 from mood.data.augment import _numbers, _posterize
 

@@ -11,7 +11,7 @@ from torchvision import datasets
 
 from mood.core.errors import DataError, MissingExtraError
 from mood.data import open_source
-from mood.data.named import data_cache
+from mood.data.named import SAMPLES, data_cache
 
 
 def md5(path):
@@ -115,7 +115,10 @@ def test_names_that_lead_nowhere(roots, tmp_path, png, write_table):
         ("dtd:extra", "dtd has no split 'extra': dtd:test, dtd:train, dtd:val"),
         ("cifar1O", "no file, folder or set 'cifar1O'. The nearest known: cifar10, cifar100"),
         ("pest-test", "The nearest known: pets-test"),
-        ("zzzzzz", rf"Searched for zzzzzz.parquet in {roots}, {data_cache()} \(absent\); torchvision brings cifar10"),
+        (
+            "zzzzzz",
+            rf"Searched for zzzzzz.parquet in {roots}, {SAMPLES}, {data_cache()} \(absent\); torchvision brings cifar10",
+        ),
         ("../pets", "no file or folder '../pets'"),
     ):
         with pytest.raises(DataError, match=message):

@@ -6,7 +6,7 @@ image and lies in main memory; `Features` checks this once, when it is made, so 
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mood.core.errors import ArtifactError, InputError, OutputError
+from mood.core.errors import ArtifactError, InputError
 
 FORMAT_VERSION = 1
 """Version of the files that `Features.save` and `FeatureStore.create` write; older ones stay readable."""
-
 MATRICES = ("embedding", "logits")
 """Columns of shape (N, width), beside the layers, which are named `layers.0`, `layers.1`, … in every file."""
 
@@ -147,7 +146,7 @@ class Features:
         if not parts:
             raise InputError("Features.concat got no parts; at least one was expected")
         for position, part in enumerate(parts):
-            _same_layout(f"part {position}", _layout(part.columns), "part 0", _layout(parts[0].columns))
+            same_layout(f"part {position}", _layout(part.columns), "part 0", _layout(parts[0].columns))
         columns = {name: torch.cat([part.columns[name] for part in parts]) for name in parts[0].columns}
         return _from_columns(columns, ids=[name for part in parts for name in part.ids])
 
@@ -213,159 +212,6 @@ class Head:
         vector = torch.zeros(len(matrix), dtype=matrix.dtype) if bias is None else bias
         object.__setattr__(self, "weight", matrix)
         object.__setattr__(self, "bias", _floating("head bias", vector, rank=1, rows=len(matrix)))
-
-
-class FeatureStore:
-    """Features on disk: a folder of `shard-00000.safetensors`, … and `features.json`, read one shard at a time.
-
-    Iterating gives `Features` shard by shard, again and again; at most one shard is in memory. The shards, and so every
-    sum over them, depend on what was written alone.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Opens a finished store.
-
-        Raises:
-            ArtifactError: no store there, one that was not finished, one from a newer mood, or a shard that is gone.
-        """
-        self.path = Path(path)
-        index = _read_index(self.path)
-        if index["rows"] is None:
-            raise ArtifactError(f"{self.path}: the extraction did not finish; run it again to resume it")
-        self.meta: dict[str, Any] = index["meta"]
-        self.rows: tuple[int, ...] = tuple(index["rows"])
-        self._mask: Tensor | None = None
-        for shard in range(len(self.rows)):
-            if not _shard_path(self.path, shard).is_file():
-                raise ArtifactError(f"{_shard_path(self.path, shard)}: the shard is gone; extract again")
-
-    def __len__(self) -> int:
-        return sum(self.rows) if self._mask is None else int(self._mask.sum())
-
-    def __iter__(self) -> Iterator[Features]:
-        return (self.shard(index) for index in range(len(self.rows)))
-
-    def shard(self, index: int) -> Features:
-        """The selected rows of one shard; there may be none."""
-        features = Features.load(_shard_path(self.path, index))
-        if self._mask is None:
-            return features
-        start = sum(self.rows[:index])
-        return features[self._mask[start : start + self.rows[index]]]
-
-    def select(self, mask: Any) -> "FeatureStore":
-        """The same store with fewer rows; nothing is read or written.
-
-        Args:
-            mask: (N,) booleans, one per row of this store.
-
-        Raises:
-            InputError: a mask that is not boolean or has another length.
-        """
-        chosen = torch.as_tensor(mask)
-        if chosen.dtype != torch.bool or chosen.shape != (len(self),):
-            raise InputError(
-                f"mask is {_described(chosen)}; the store has {len(self)} rows, so bool ({len(self)},) was expected"
-            )
-        if self._mask is not None:
-            whole = torch.zeros_like(self._mask)
-            whole[self._mask] = chosen
-            chosen = whole
-        store = FeatureStore(self.path)
-        store._mask = chosen
-        return store
-
-    @staticmethod
-    def create(path: str | os.PathLike[str], meta: Mapping[str, Any]) -> "FeatureWriter":
-        """Starts a store, or resumes one that was killed.
-
-        Args:
-            path: the folder; made where it is absent.
-            meta: what the features were made from, as JSON: only a writer with the same meta may resume.
-
-        Raises:
-            OutputError: the folder holds a finished store, a store with other meta, or something else.
-        """
-        return FeatureWriter(path, meta)
-
-
-class FeatureWriter:
-    """Writes the shards of one `FeatureStore`, each whole or not at all."""
-
-    def __init__(self, path: str | os.PathLike[str], meta: Mapping[str, Any]) -> None:
-        """See `FeatureStore.create`."""
-        self.path = Path(path)
-        self.meta: dict[str, Any] = json.loads(json.dumps(dict(meta)))
-        self.path.mkdir(parents=True, exist_ok=True)
-        if not (self.path / "features.json").exists():
-            if any(not entry.name.startswith(".") for entry in self.path.iterdir()):
-                raise OutputError(f"{self.path}: the folder is not empty and holds no features; choose another")
-            self._write_index(rows=None)
-            return
-        index = _read_index(self.path)
-        if index["rows"] is not None:
-            raise OutputError(f"{self.path}: the features are finished; open them with FeatureStore")
-        if index["meta"] != self.meta:
-            raise OutputError(f"{self.path}: holds the start of features made from something else; choose another")
-
-    @property
-    def next_shard(self) -> int:
-        """The first shard that is not on disk yet: where a killed extraction goes on."""
-        index = 0
-        while _shard_path(self.path, index).exists():
-            index += 1
-        return index
-
-    def append(self, shard_index: int, features: Features) -> None:
-        """Writes one shard; shards may come in any order, and one that comes again replaces the first."""
-        features.save(_shard_path(self.path, shard_index))
-
-    def finish(self) -> FeatureStore:
-        """Closes the store, clears what killed runs left half written, and opens it for reading.
-
-        Raises:
-            InputError: no shard was written, one is missing in between, or their columns differ.
-        """
-        paths = sorted(self.path.glob("shard-*.safetensors"))
-        if not paths or len(paths) != self.next_shard:
-            raise InputError(f"{self.path}: shard {self.next_shard} is missing; append it before finish()")
-        headers = [_header(path) for path in paths]
-        layouts = [{name: (shape[1:], dtype) for name, (shape, dtype) in header.items()} for header in headers]
-        for path, layout in zip(paths, layouts, strict=True):
-            _same_layout(path.name, layout, paths[0].name, layouts[0])
-        self._write_index([header["embedding"][0][0] for header in headers])
-        for leftover in self.path.glob(".*"):
-            leftover.unlink()
-        return FeatureStore(self.path)
-
-    def _write_index(self, rows: list[int] | None) -> None:
-        index = {"format": "mood.feature-store", "version": FORMAT_VERSION, "rows": rows, "meta": self.meta}
-        temporary = self.path / f".features.json.{os.getpid()}"
-        temporary.write_text(json.dumps(index, indent=2), encoding="utf-8")
-        temporary.replace(self.path / "features.json")
-
-
-def _shard_path(folder: Path, index: int) -> Path:
-    return folder / f"shard-{index:05d}.safetensors"
-
-
-def _read_index(folder: Path) -> dict[str, Any]:
-    path = folder / "features.json"
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        version, known = index["version"], index["format"] == "mood.feature-store"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: not the index of a feature store ({error})") from error
-    if not known or version > FORMAT_VERSION:
-        raise ArtifactError(f"{path}: format {index['format']!r} version {version}; this mood reads {FORMAT_VERSION}")
-    return dict(index)
-
-
-def _header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and dtype of every column of a shard, without reading the shard."""
-    with safe_open(path, "pt") as file:
-        slices = {name: file.get_slice(name) for name in [*file.keys()]}
-        return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
 
 
 def _from_columns(columns: Mapping[str, Any], ids: Any) -> Features:
@@ -448,7 +294,7 @@ def _layout(columns: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], s
     return {name: (tuple(column.shape[1:]), str(column.dtype)) for name, column in columns.items()}
 
 
-def _same_layout(name: str, layout: Mapping[str, Any], first_name: str, first: Mapping[str, Any]) -> None:
+def same_layout(name: str, layout: Mapping[str, Any], first_name: str, first: Mapping[str, Any]) -> None:
     """Raises `InputError` where two parts of one set of features differ in columns, widths or dtypes."""
     for column in {**first, **layout}:
         if column != "ids" and layout.get(column) != first.get(column):
@@ -458,7 +304,8 @@ def _same_layout(name: str, layout: Mapping[str, Any], first_name: str, first: M
             )
 
 
-def _described(tensor: Tensor) -> str:
+def described(tensor: Tensor) -> str:
+    """A tensor's type and shape, for messages."""
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
@@ -479,9 +326,9 @@ def _floating(name: str, values: Any, *, rank: int, rows: int | None = None) -> 
     column = _tensor(name, values)
     axes = "(N, width)" if rank == 2 else "(N,)"
     if column.dim() != rank or not column.dtype.is_floating_point:
-        raise InputError(f"{name} is {_described(column)}; floating numbers of shape {axes} were expected")
+        raise InputError(f"{name} is {described(column)}; floating numbers of shape {axes} were expected")
     if rank == 2 and column.shape[1] == 0:
-        raise InputError(f"{name} is {_described(column)}; at least one value per row was expected")
+        raise InputError(f"{name} is {described(column)}; at least one value per row was expected")
     _check_rows(name, column, rows)
     if column.dtype not in (torch.float16, torch.float32, torch.float64):
         column = column.to(torch.float32)
@@ -497,7 +344,7 @@ def _floating(name: str, values: Any, *, rank: int, rows: int | None = None) -> 
 def _integers(name: str, values: Any, rows: int) -> Tensor:
     column = _tensor(name, values)
     if column.dim() != 1 or column.dtype.is_floating_point or column.dtype.is_complex or column.dtype == torch.bool:
-        raise InputError(f"{name} is {_described(column)}; integers of shape (N,) were expected")
+        raise InputError(f"{name} is {described(column)}; integers of shape (N,) were expected")
     _check_rows(name, column, rows)
     return column.to(torch.int64)
 
@@ -530,7 +377,7 @@ def _positions(rows: Any, length: int) -> Tensor:
         return index.nonzero()[:, 0]
     if index.dim() != 1 or index.dtype.is_floating_point or index.dtype == torch.bool:
         raise InputError(
-            f"rows are {_described(index)}; a slice, bool ({length},) or integer positions were expected "
+            f"rows are {described(index)}; a slice, bool ({length},) or integer positions were expected "
             "(one row: features[i : i + 1])"
         )
     index = index.to(torch.int64)

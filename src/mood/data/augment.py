@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from PIL import Image, ImageOps
 
+from mood.core.decoding import MAX_PIXELS, as_seen
 from mood.core.errors import DataError, InputError
-from mood.core.transform import MAX_PIXELS, Transform, as_seen
+from mood.core.transform import Transform
 from mood.data.loader import check_loading, in_workers
 from mood.data.source import Images, Source
 

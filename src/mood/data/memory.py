@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mood.core.decoding import as_seen
 from mood.core.errors import DataError, InputError
-from mood.core.transform import as_seen
 from mood.data.source import Listing
 
 _CHANNELS = (1, 3, 4)

@@ -338,7 +338,7 @@ class _Judged:
 
     def pictures(self, source: "Source", *, most: bool) -> "tuple[Thumbnail, ...]":
         """The images at one end, as a person sees them."""
-        from mood.core.transform import as_seen
+        from mood.core.decoding import as_seen
         from mood.report import Thumbnail, extremes
 
         chosen = extremes(self.scores)[0 if most else 1]

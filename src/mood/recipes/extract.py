@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mood.core.batch import Rejection
-    from mood.core.features import Features, FeatureStore
+    from mood.core.feature_store import FeatureStore
+    from mood.core.features import Features
     from mood.core.progress import Bar
     from mood.data import Source
     from mood.models import Embedder
@@ -143,7 +144,7 @@ def extract_features(source: "Source", embedder: "Embedder", *, batch_size: int 
     Raises:
         DataError: not one image could be read.
     """
-    from mood.core.features import FeatureStore
+    from mood.core.feature_store import FeatureStore
     from mood.core.progress import progress
 
     key = {
@@ -203,7 +204,7 @@ def _is_finished(folder: Path) -> bool:
 
 def _open(folder: Path, source: "Source") -> Extracted:
     from mood.core.batch import Rejection
-    from mood.core.features import FeatureStore
+    from mood.core.feature_store import FeatureStore
 
     store = FeatureStore(folder)
     rejections = tuple(

@@ -12,7 +12,8 @@ from mood.core.config import Argument, NotInFingerprint, config, to_dict
 from mood.core.errors import InputError, PromiseError
 
 if TYPE_CHECKING:
-    from mood.core.features import Features, FeatureStore, Head
+    from mood.core.feature_store import FeatureStore
+    from mood.core.features import Features, Head
     from mood.data import Source
     from mood.detector import Detector, Promise
     from mood.models import Embedder, Model
