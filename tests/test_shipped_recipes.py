@@ -87,4 +87,3 @@ def test_it_takes_two_steps_at_depth_two(path, tmp_path):
         result = finetune(replace(config, **changes), source=pictures(16, 2))
     assert result.images == 16
     assert len(load_model(result.output).history) == 1
-

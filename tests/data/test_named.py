@@ -117,7 +117,7 @@ def test_names_that_lead_nowhere(roots, tmp_path, png, write_table):
         ("pest-test", "The nearest known: pets-test"),
         (
             "zzzzzz",
-            rf"Searched for zzzzzz.parquet in {roots}, {SAMPLES}, {data_cache()} \(absent\); torchvision brings cifar10",
+            rf"Searched for zzzzzz.parquet in {roots}, {SAMPLES}, {data_cache()} \(absent\); torchvision brings",
         ),
         ("../pets", "no file or folder '../pets'"),
     ):
