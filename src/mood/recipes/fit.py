@@ -91,7 +91,9 @@ class FitResult:
             f"promise {'verified' if d.promise.verified else 'UNVERIFIED'}: {d.promise.reason}",
             f"threshold {d.threshold:.6g}: a higher score is flagged",
         ]
-        if self.output is not None:
+        if self.output is None:
+            lines.append("nothing was written: name a folder with -o to keep this detector")
+        else:
             lines.append(f"{'already there' if self.reused else 'written'}: {self.output}")
         return "\n".join(lines)
 
