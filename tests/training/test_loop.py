@@ -1,6 +1,7 @@
 """The loop: what it optimises, what it writes, and that a killed run ends like an unbroken one."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def test_learns_and_writes_metrics(tmp_path):
     module = train(Regression(), Optimisation(epochs=60, lr=1e-2, device="cpu"), tmp_path)
     rows = [row for row in lines(tmp_path) if "loss" in row]
     assert rows[-1]["loss"] < 0.2 * rows[0]["loss"]
-    assert [row["step"] for row in rows] == [1, *range(50, 421, 50)]
+    assert [row["step"] for row in rows] == [1, *range(50, 421, 50), 420]
     assert isinstance(module, nn.Sequential)
 
 
@@ -82,7 +83,7 @@ def test_a_run_that_stopped_anywhere_ends_with_the_same_bytes(tmp_path):
     class StopError(Exception):
         pass
 
-    for at in (1, 7, 12, 27):
+    for at in (1, 7, 12, 14, 27):
         task = Regression()
         counted = task.loss
         seen = []
@@ -114,6 +115,32 @@ PROGRAM = """
     from mood.training import train
     train(Regression(), LONG, pathlib.Path({folder!r}))
 """
+
+
+def test_stopped_between_an_epochs_last_step_and_its_measurement_nothing_is_missing(tmp_path):
+    whole = train(Regression(), SETTINGS, tmp_path / "whole")
+
+    class Interrupted(Regression):
+        def evaluate(self, module):
+            if self.evaluations == 1:
+                raise KeyboardInterrupt
+            return super().evaluate(module)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Interrupted(), Optimisation(**{**_fields(SETTINGS), "save_seconds": 0.0}), tmp_path / "broken")
+    again = train(Regression(), SETTINGS, tmp_path / "broken")
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in whole.state_dict().items())
+    assert lines(tmp_path / "broken") == lines(tmp_path / "whole")
+
+
+def test_a_finished_run_that_starts_again_leaves_its_checkpoint_alone(tmp_path):
+    train(Regression(), SETTINGS, tmp_path)
+    state = tmp_path / "checkpoint.28" / "state.safetensors"
+    before = state.stat().st_mtime_ns
+    train(Regression(), SETTINGS, tmp_path)
+    assert state.stat().st_mtime_ns == before
+
+
 LONG = Optimisation(**{**_fields(SETTINGS), "epochs": 40, "save_seconds": 0.0})
 
 
@@ -151,3 +178,46 @@ def test_refuses_a_set_smaller_than_a_batch(tmp_path):
 def test_says_when_the_loss_is_not_finite(tmp_path):
     with pytest.raises(MoodError, match="became inf at step 1"):
         train(Regression(scale=float("inf")), SETTINGS, tmp_path)
+
+
+def test_weights_that_are_not_finite_are_neither_returned_nor_kept(tmp_path):
+    class Spoiled(Regression):
+        def loss(self, module, batch, epoch):
+            loss, extra = super().loss(module, batch, epoch)
+            spoil = module(batch).sum() * (float("nan") if epoch == 2 else 0.0)
+            # Nothing that is written says so: the loss itself stays a number.
+            return loss + (spoil - spoil.detach()).nan_to_num(0.0), extra
+
+    with pytest.raises(MoodError, match=r"the weights 0.weight are not finite at step \d+: lower the learning rate"):
+        train(Spoiled(), Optimisation(**{**_fields(SETTINGS), "clip": 0.0, "save_seconds": 0.0}), tmp_path)
+    pointer = json.loads((tmp_path / "checkpoint.json").read_text())["folder"]
+    tensors = load_file(tmp_path / pointer / "state.safetensors")
+    assert all(torch.isfinite(value).all() for value in tensors.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("lr", 0.0),
+        ("min_lr", 1.0),
+        ("warmup_epochs", -1.0),
+        ("weight_decay", -0.1),
+        ("betas", (0.9, 1.0)),
+        ("layer_decay", 0.0),
+        ("clip", -1.0),
+        ("ema", 1.0),
+        ("save_seconds", -1.0),
+    ],
+)
+def test_numbers_that_no_training_can_be_done_with_are_refused_by_name(name, value):
+    with pytest.raises(InputError, match=rf"{name} is .*; it must be"):
+        Optimisation(**{**_fields(SETTINGS), name: value})
+
+
+def test_nothing_of_fabric_reaches_the_terminal_and_its_logger_is_put_back(tmp_path, capfd):
+    logger = logging.getLogger("lightning_fabric")
+    before = logger.level
+    train(Regression(), Optimisation(epochs=1, lr=1e-2, device="cpu", precision="bf16"), tmp_path)
+    assert capfd.readouterr() == ("", "")
+    assert logger.level == before

@@ -1,9 +1,11 @@
 """The loop: steps, learning rate, averaged weights, metrics, and a resume that gives the bytes of an unbroken run."""
 
 import json
+import logging
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -19,6 +21,11 @@ from mood.core.errors import InputError, MoodError
 from mood.core.progress import progress
 from mood.training import checkpoint
 from mood.training.draws import seed_everything
+
+_WHAT_TO_DO = (
+    "lower the learning rate, lengthen the warm-up, or clip the gradient. With the same settings it goes on from the "
+    "last checkpoint, and will end here again"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +43,13 @@ class Optimisation:
         clip: largest gradient norm; 0 is no clipping.
         ema: decay of the averaged weights; 0 keeps none.
         seed: of every draw.
-        device: "cpu", "cuda" or "auto".
+        device: "auto", or what torch calls it: "cpu", "cuda", "cuda:1".
         precision: "fp32" or "bf16".
         compile: compile the module (about a minute at the start; worth it from some minutes of training on).
         save_seconds: how often a checkpoint is written.
+
+    Raises:
+        InputError: a number that no training can be done with.
     """
 
     epochs: int
@@ -56,6 +66,23 @@ class Optimisation:
     precision: str = "fp32"
     compile: bool = False
     save_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        """Check every number before anything is built."""
+        for name, value, sound, expected in (
+            ("epochs", self.epochs, self.epochs >= 1, "at least 1"),
+            ("lr", self.lr, self.lr > 0, "more than 0"),
+            ("min_lr", self.min_lr, 0 <= self.min_lr <= self.lr, f"between 0 and lr ({self.lr:g})"),
+            ("warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0, "0 or more"),
+            ("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more"),
+            ("betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "from 0 to below 1"),
+            ("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "above 0 and at most 1, which is none"),
+            ("clip", self.clip, self.clip >= 0, "0, which is none, or more"),
+            ("ema", self.ema, 0 <= self.ema < 1, "from 0, which is none, to below 1"),
+            ("save_seconds", self.save_seconds, self.save_seconds >= 0, "0 or more"),
+        ):
+            if not sound:
+                raise InputError(f"{name} is {value}; it must be {expected}")
 
 
 class Task(Protocol):
@@ -92,11 +119,13 @@ def train(task: Task, settings: Optimisation, folder: Path, *, description: str 
     """
     if task.steps_per_epoch < 1:
         raise InputError("the training set has fewer images than one batch: lower the batch size or bring more images")
-    fabric = Fabric(
-        accelerator="auto" if settings.device == "auto" else settings.device,
-        devices=1,
-        precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
-    )
+    place = None if settings.device == "auto" else torch.device(settings.device)
+    with _quietly():
+        fabric = Fabric(
+            accelerator="auto" if place is None else place.type,
+            devices=[place.index] if place is not None and place.index is not None and place.type != "cpu" else 1,
+            precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
+        )
     optimizer = create_optimizer_v2(
         task.module,
         opt="adamw",
@@ -115,12 +144,19 @@ def train(task: Task, settings: Optimisation, folder: Path, *, description: str 
     )
     fabric.to_device(task.module)
     ema = ModelEmaV3(task.module, decay=settings.ema, use_warmup=True) if settings.ema else None
-    step = checkpoint.load(folder, task.module, optimizer, ema)
+    step = kept = checkpoint.load(folder, task.module, optimizer, ema)
     compiled = cast(nn.Module, torch.compile(task.module)) if settings.compile else task.module
     module, optimizer = fabric.setup(compiled, optimizer, _reapply_compile=False)
     folder.mkdir(parents=True, exist_ok=True)
-    log = _Log(folder / "metrics.jsonl", step)
+    log = _Log(folder / "metrics.jsonl", step, total)
     saved = time.monotonic()
+
+    def keep() -> None:
+        nonlocal kept, saved
+        _finite_weights(task.module, step)
+        checkpoint.save(folder, step, task.module, optimizer, ema)
+        kept, saved = step, time.monotonic()
+
     with progress(total, description, start=step) as bar:
         while step < total:
             epoch, start = divmod(step, task.steps_per_epoch)
@@ -139,12 +175,14 @@ def train(task: Task, settings: Optimisation, folder: Path, *, description: str 
                     ema.update(task.module, step=step)
                 log.step(step, epoch, loss, extra, optimizer)
                 bar.advance(1, loss=log.loss)
-                if time.monotonic() - saved > settings.save_seconds and step < total:
-                    _finite(loss, step)
-                    checkpoint.save(folder, step, task.module, optimizer, ema)
-                    saved = time.monotonic()
+                if step % task.steps_per_epoch and time.monotonic() - saved > settings.save_seconds:
+                    keep()
             log.epoch(step, epoch, task.evaluate(ema.module if ema is not None else task.module))
-    checkpoint.save(folder, step, task.module, optimizer, ema)
+            # After the epoch's line: a run that goes on from here has no other chance to write it.
+            if step < total and time.monotonic() - saved > settings.save_seconds:
+                keep()
+    if kept < step:
+        keep()
     return ema.module if ema is not None else task.module
 
 
@@ -153,8 +191,9 @@ class _Log:
 
     every = 50
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path, step: int, last: int) -> None:
         self.path = path
+        self.last = last
         self.loss = math.nan
         kept = []
         if path.exists():
@@ -173,7 +212,7 @@ class _Log:
         extra: Mapping[str, Tensor],
         optimizer: torch.optim.Optimizer,
     ) -> None:
-        if step % self.every and step > 1:
+        if step % self.every and step not in (1, self.last):
             return
         self.loss = _finite(loss, step)
         lr = max(group["lr"] for group in optimizer.param_groups)
@@ -194,8 +233,24 @@ def _finite(loss: Tensor, step: int) -> float:
     """The loss as a number; looked at only where something is written, since a look makes a GPU wait."""
     value = float(loss.detach())
     if not math.isfinite(value):
-        raise MoodError(
-            f"the loss became {value} at step {step}: lower the learning rate, lengthen the warm-up, or clip the "
-            "gradient; the last checkpoint is kept"
-        )
+        raise MoodError(f"the loss became {value} at step {step}: {_WHAT_TO_DO}")
     return value
+
+
+def _finite_weights(module: nn.Module, step: int) -> None:
+    """No checkpoint may hold what a run cannot go on from: one step can spoil the weights after a finite loss."""
+    for name, parameter in module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise MoodError(f"the weights {name} are not finite at step {step}: {_WHAT_TO_DO}")
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Fabric tells each precision on the terminal; what the user wants to know of a run is in its metrics."""
+    logger = logging.getLogger("lightning_fabric")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
