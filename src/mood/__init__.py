@@ -103,7 +103,7 @@ def fit(
         PromiseError: too few calibration images for `alpha`, or images that the network was trained on.
         MoodError: images or a network that cannot be had, an output that is taken.
     """
-    from mood.recipes.fit import FitConfig
+    from mood.recipes.fit import IN_MEMORY, FitConfig
     from mood.recipes.fit import fit as run
 
     memory: dict[str, Any] = {}
@@ -111,7 +111,7 @@ def fit(
         if images is None or isinstance(images, str | PathLike):
             settings[name] = None if images is None else fspath(images)
         else:
-            settings[name] = "images in memory"
+            settings[name] = IN_MEMORY
             memory[name] = images
     if isinstance(model, str | PathLike):
         settings["model"] = fspath(model)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -191,16 +191,6 @@ class Detector:
                 save_model(folder / "model", model)
         calibration = {"scores": torch.from_numpy(np.ascontiguousarray(self.calibration.scores))}
         artifact.write(folder, kind=KIND, tensors={"score": tensors, "calibration": calibration}, meta=meta)
-
-    def on(self, device: str) -> "Detector":
-        """The same detector on another device, in the precision it was fitted with."""
-        if self.embedder is None:
-            return self
-        old = self.embedder
-        return replace(
-            self,
-            embedder=Embedder(old.model, pool=old.pool, layer=old.layer, device=device, precision=old.precision),
-        )
 
 
 def load(folder: str | Path, *, model: nn.Module | None = None, device: str = "auto") -> Detector:

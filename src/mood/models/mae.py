@@ -71,7 +71,8 @@ class MaskedAutoencoder(nn.Module):
         normalise_target: each patch's pixels are normalised by its mean and unbiased variance (+1e-6).
 
     Raises:
-        ModelError: the encoder is not a `VisionTransformer` with position embeddings.
+        ModelError: the encoder is not a `VisionTransformer` with position embeddings, a width cannot be divided as it
+            must be, or no patch would stay visible.
     """
 
     def __init__(
@@ -96,6 +97,12 @@ class MaskedAutoencoder(nn.Module):
             raise ModelError(f"mask_ratio must lie between 0 and 1, got {mask_ratio}")
         self.grid = cast(tuple[int, int], tuple(encoder.patch_embed.grid_size))
         image = cast(tuple[int, int], tuple(encoder.patch_embed.img_size))
+        if int(self.grid[0] * self.grid[1] * (1 - mask_ratio)) < 1:
+            raise ModelError(f"mask_ratio {mask_ratio} leaves none of {self.grid[0] * self.grid[1]} patches visible")
+        if encoder.embed_dim % 4:
+            raise ModelError(f"MAE's position table needs a width that 4 divides; the encoder's is {encoder.embed_dim}")
+        if decoder_width % 4 or decoder_width % decoder_heads:
+            raise ModelError(f"decoder_width {decoder_width} must be divisible by 4 and by {decoder_heads} heads")
         self.patch = (image[0] // self.grid[0], image[1] // self.grid[1])
         self.prefix_tokens = encoder.num_prefix_tokens
         self.mask_ratio = mask_ratio

@@ -33,6 +33,8 @@ class Architecture:
             return timm.create_model(self.name, pretrained=pretrained, **{**self.options, **overrides})
         except TypeError as error:
             raise ModelError(f"model {self.name!r} does not take these options: {error}") from error
+        except AssertionError as error:
+            raise ModelError(f"model {self.name!r} cannot be built with these options: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -313,7 +313,8 @@ def examine(
         seen=("what these weights were trained on is not known",)
         if history is None
         else tuple(f"{stage.stage}: {stage.images} images of {stage.data}" for stage in history),
-        notes=tuple(f"{name}: {seen}" for name, source in unknown.items() if (seen := _seen(model, source))),
+        notes=_too_good(model, known)
+        + tuple(f"{name}: {seen}" for name, source in unknown.items() if (seen := _seen(model, source))),
         config={"fit": detector.card["config"], "evaluate": dict(settings or {})},
         versions=detector.card["versions"],
         hashes={
@@ -376,6 +377,12 @@ def _measured(estimate: "Estimate") -> "Measured":
     from mood.report import Measured
 
     return Measured(estimate.value, estimate.low, estimate.high)
+
+
+def _too_good(model: "Model", known: "Source") -> tuple[str, ...]:
+    """A word on ID images that are not new to the weights: they look more usual than new ones will."""
+    count = 0 if model.seen is None else int(model.seen_among(known.manifest.hashes).sum())
+    return (f"id: {count} of these images were trained on, so that the figures are too good",) if count else ()
 
 
 def _seen(model: "Model", source: "Source") -> str:

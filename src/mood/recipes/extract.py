@@ -1,16 +1,19 @@
 """`mood extract`, and the cache that every recipe shares: images → features on disk, one pass for every score."""
 
+import fcntl
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
 from mood.core.config import Argument, NotInFingerprint, config
-from mood.core.errors import DataError
+from mood.core.errors import DataError, OutputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -100,7 +103,7 @@ def extract(config: ExtractConfig) -> ExtractResult:
         extracted = extract_features(source, embedder, batch_size=config.batch_size, workers=config.workers)
         writer = None
         for features in extracted.store:
-            table = _table(features, source.name)
+            table = _table(features)
             writer = writer or pq.ParquetWriter(output.work, table.schema)
             writer.write_table(table)
         if writer is not None:
@@ -143,10 +146,8 @@ def extract_features(source: "Source", embedder: "Embedder", *, batch_size: int 
 
     Raises:
         DataError: not one image could be read.
+        OutputError: nothing can be written to the cache.
     """
-    from mood.core.feature_store import FeatureStore
-    from mood.core.progress import progress
-
     key = {
         "format": FORMAT,
         "model": embedder.model.fingerprint(),
@@ -160,16 +161,45 @@ def extract_features(source: "Source", embedder: "Embedder", *, batch_size: int 
     }
     folder = cache_folder() / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     if not _is_finished(folder):
-        writer = FeatureStore.create(folder, key)
-        with progress(len(source), f"embed {source.name}", start=min(writer.next_shard * SHARD, len(source))) as bar:
-            for index in range(writer.next_shard, -(-len(source) // SHARD)):
-                start, stop = index * SHARD, min((index + 1) * SHARD, len(source))
-                features, rejections = _embed(source, embedder, start, stop, batch_size, workers, bar)
-                # The note first: where a shard stands, its note stands as well.
-                _note(folder, index).write_text(json.dumps([(r.position, r.id, r.reason) for r in rejections]))
-                writer.append(index, features)
-        writer.finish()
+        with _alone(folder):
+            # Another run may have filled it meanwhile.
+            if not _is_finished(folder):
+                _fill(folder, key, source, embedder, batch_size, workers)
     return _open(folder, source)
+
+
+def _fill(
+    folder: Path, key: Mapping[str, Any], source: "Source", embedder: "Embedder", batch_size: int, workers: int
+) -> None:
+    from mood.core.feature_store import FeatureStore
+    from mood.core.progress import progress
+
+    writer = FeatureStore.create(folder, key)
+    with progress(len(source), f"embed {source.name}", start=min(writer.next_shard * SHARD, len(source))) as bar:
+        for index in range(writer.next_shard, -(-len(source) // SHARD)):
+            start, stop = index * SHARD, min((index + 1) * SHARD, len(source))
+            features, rejections = _embed(source, embedder, start, stop, batch_size, workers, bar)
+            # The note first: where a shard stands, its note stands as well.
+            _note(folder, index).write_text(json.dumps([(r.position, r.id, r.reason) for r in rejections]))
+            writer.append(index, features)
+    writer.finish()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two runs that want the same features: the second waits for the first, and finds them made."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = folder.with_suffix(".lock").open("a")
+    except OSError as error:
+        raise OutputError(
+            f"features are kept in {folder.parent}, and nothing can be written there ({error.strerror}): name another "
+            "folder in the environment variable MOOD_CACHE"
+        ) from error
+    with lock as file:
+        # A record lock, as in `core.output`: a worker process that outlives a killed run does not hold it.
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
 
 
 def _embed(
@@ -220,7 +250,7 @@ def _open(folder: Path, source: "Source") -> Extracted:
     return Extracted(store, np.flatnonzero(readable), rejections)
 
 
-def _table(features: "Features", name: str) -> "pa.Table":
+def _table(features: "Features") -> "pa.Table":
     import pyarrow as pa
 
     def matrix(values: "Tensor") -> "pa.Array":

@@ -122,13 +122,12 @@ class _ClassifierTask:
     transform: "Transform"
     test: "Source | None"
     precision: str
+    batch_size: int
     steps_per_epoch: int = field(init=False)
 
     def __post_init__(self) -> None:
         from timm.data import Mixup
 
-        # A set smaller than a batch is one batch.
-        self.batch_size = min(self.settings.batch_size, len(self.images))
         self.steps_per_epoch = len(self.images) // self.batch_size
         self.mixup = (
             Mixup(
@@ -188,6 +187,7 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
 
     import torch
 
+    from mood.core import artifact
     from mood.core.errors import InputError, ModelError
     from mood.data import Augment, TrainingImages, open_source
     from mood.models import (
@@ -199,7 +199,15 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
         save_model,
         without_fused_attention,
     )
-    from mood.recipes.inputs import last_metrics, model_options, training_set, union
+    from mood.recipes.inputs import (
+        batch_size_for,
+        images_of_last_stage,
+        keep_metrics,
+        last_metrics,
+        model_options,
+        training_set,
+        union,
+    )
     from mood.training import Optimisation, seed_everything, train
 
     if source is None:
@@ -214,7 +222,9 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
     settings = to_dict(config) | {"images": source.manifest.fingerprint, "weights": start.fingerprint()}
     with open_output(config.output, settings, overwrite=config.overwrite) as output:
         if output.finished:
-            return FinetuneResult(config.output, 0, 0, {}, reused=True)
+            classes = len(artifact.describe(config.output)["meta"]["class_names"])
+            images = images_of_last_stage(config.output)
+            return FinetuneResult(config.output, images, classes, last_metrics(config.output), reused=True)
         chosen = training_set(
             [source],
             stage="finetune",
@@ -223,17 +233,25 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
             fraction=config.held_out,
             settings={"epochs": config.epochs, "lr": config.lr, "layer_decay": config.layer_decay},
         )
-        if start.architecture is None:
-            raise ModelError("fine-tuning needs a network of timm's making")
         names = chosen.source.manifest.class_names or ()
         classes = len(names)
-        if classes < 1:
-            raise InputError(f"{config.data} names no classes")
+        if classes < 2:
+            raise InputError(
+                f"{source.name} has one class ({names[0]}), and fine-tuning tells classes apart: bring two or more, or "
+                "fit on the network as it is"
+            )
+        test = None if config.eval is None else open_source(config.eval, roots=config.data_root, classes=names)
+        if test is not None and test.manifest.class_names != names:
+            raise InputError(f"the classes of {test.name} come in another order than those of {source.name}")
+        # Whatever opens by a name is of timm's making.
+        assert start.architecture is not None
         options = {**start.architecture.options, "num_classes": classes}
         architecture = Architecture(start.architecture.name, options)
         seed_everything(config.seed)
         module: Any = architecture.build(drop_path_rate=config.drop_path) if config.drop_path else architecture.build()
         head = module.get_classifier()
+        if not isinstance(head, torch.nn.Module):
+            raise ModelError(f"{architecture.name} has more than one head, and fine-tuning knows networks with one")
         own = {name for name, child in module.named_modules() if child is head}
         body = {
             name: value
@@ -244,7 +262,7 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
         with torch.no_grad():
             for parameter in head.parameters():
                 parameter.mul_(config.init_scale)
-        images = TrainingImages(
+        training = TrainingImages(
             chosen.source,
             Augment(
                 scale=(config.crop_scale, 1.0),
@@ -260,9 +278,9 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
         if device.type == "cpu":
             without_fused_attention(module)
         precision = resolve_precision(config.precision, device)
-        test = None if config.eval is None else open_source(config.eval, roots=config.data_root)
+        batch_size = batch_size_for(len(training), config.batch_size)
         trained = train(
-            _ClassifierTask(module, images, config, classes, start.transform, test, precision),
+            _ClassifierTask(module, training, config, classes, start.transform, test, precision, batch_size),
             Optimisation(
                 epochs=config.epochs,
                 lr=config.lr,
@@ -273,12 +291,12 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
                 clip=config.clip,
                 ema=config.ema,
                 seed=config.seed,
-                device=device.type,
+                device=str(device),
                 precision=precision,
                 compile=config.compile,
                 save_seconds=config.save_seconds,
             ),
-            output.work,
+            output.scratch,
             description="finetune",
         )
         finished = replace(
@@ -292,6 +310,6 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
             source=f"mood finetune, {config.epochs} epochs, from {start.source or start.name}",
         )
         save_model(output.work, finished)
-        metrics = last_metrics(output.work)
+        metrics = keep_metrics(output.scratch, output.work)
         output.commit()
-    return FinetuneResult(config.output, len(images), classes, metrics, reused=False)
+    return FinetuneResult(config.output, len(training), classes, metrics, reused=False)

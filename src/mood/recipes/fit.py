@@ -1,6 +1,7 @@
 """`mood fit`: images of the known world → a detector with a promised false-alarm rate."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from mood.data import Source
     from mood.detector import Detector, Promise
     from mood.models import Embedder, Model
+
+# What stands for DATA that has no name.
+IN_MEMORY = "images in memory"
 
 
 @config
@@ -163,11 +167,15 @@ def fitted_source(detector: "Detector", *, data: Any = None, roots: Sequence[str
 
     Raises:
         DataError: they cannot be found.
-        InputError: other images are there now.
+        InputError: other images are there now, or the detector was fitted on features or on images in memory.
     """
     from mood.data import held_out, open_source
 
     settings = detector.card["config"]
+    if "manifest" not in detector.card:
+        raise InputError("this detector was fitted on features: there are no images to find again")
+    if data is None and settings["data"] == IN_MEMORY:
+        raise InputError("this detector was fitted on images in memory: say with --fit-data where they are")
     source = open_source(
         settings["data"] if data is None else data,
         roots=roots,
@@ -184,12 +192,18 @@ def fitted_source(detector: "Detector", *, data: Any = None, roots: Sequence[str
 
 def is_features(data: str) -> bool:
     """Whether DATA names features that the user already has."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = Path(data)
     if path.suffix == ".npz":
         return True
-    return path.suffix == ".parquet" and path.is_file() and "embedding" in pq.read_schema(path).names
+    if path.suffix != ".parquet" or not path.is_file():
+        return False
+    try:
+        return "embedding" in pq.read_schema(path).names
+    except (pa.ArrowInvalid, OSError):  # what is wrong with it is told by whoever opens its images
+        return False
 
 
 def score_options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -242,17 +256,27 @@ def _fit_features(config: FitConfig) -> FitResult:
     from mood.data import held_out
     from mood.detector import Promise, load
 
+    if config.classes or config.limit is not None:
+        raise InputError("classes and limit choose among images; of features take the rows before you save them")
     features = Features.load(config.data)
     hashes = feature_hashes(features)
-    settings = to_dict(config) | {"features": hashlib.sha256("".join(hashes).encode()).hexdigest()}
+    apart = None if config.calibration is None else Features.load(config.calibration)
+    settings = to_dict(config) | {
+        "features": features_fingerprint(features),
+        "calibration_features": None if apart is None else features_fingerprint(apart),
+    }
 
     def make() -> "Detector":
-        if config.calibration is None:
+        if apart is None:
             cut = held_out(hashes, seed=config.seed, fraction=config.held_out)
             calibration = features[cut]
         else:
-            cut = np.zeros(len(features), bool)
-            calibration = Features.load(config.calibration)
+            cut, calibration = np.zeros(len(features), bool), apart
+            if shared := len(set(hashes) & set(feature_hashes(apart))):
+                raise PromiseError(
+                    f"{shared} calibration rows are among the {len(features)} that the score is fitted on: calibrate "
+                    "on images that nothing else uses"
+                )
         promise = Promise(False, "features say nothing about the images that their network was trained on")
         _check(config.alpha, len(calibration))
         return _build(
@@ -274,6 +298,16 @@ def feature_hashes(features: "Features") -> list[str]:
     """A digest of each embedding: what stands for the image's bytes in the cut where there are no images."""
     rows = np.ascontiguousarray(features.embedding.numpy())
     return [hashlib.sha256(row.tobytes()).hexdigest() for row in rows]
+
+
+def features_fingerprint(features: "Features") -> str:
+    """A digest of all that features hold: two files with the same one give the same results."""
+    digest = hashlib.sha256(json.dumps(features.ids).encode())
+    columns = (features.embedding, features.logits, features.labels, *features.layers, features.reconstruction)
+    for column in columns:
+        described = "none" if column is None else f"{column.dtype} {tuple(column.shape)}"
+        digest.update(described.encode() + (b"" if column is None else np.ascontiguousarray(column.numpy()).tobytes()))
+    return digest.hexdigest()
 
 
 def _build(
@@ -352,8 +386,9 @@ def _promise_of_cut(config: FitConfig, model: "Model", calibration: Sequence[str
 
 def _promise_of_set(source: "Source", other: "Source", model: "Model") -> "Promise":
     from mood.detector import Promise
+    from mood.recipes.inputs import NOTHING
 
-    shared = len(set(source.manifest.hashes) & set(other.manifest.hashes))
+    shared = len((set(source.manifest.hashes) & set(other.manifest.hashes)) - {NOTHING})
     if shared:
         raise PromiseError(
             f"{shared} calibration images are among the {len(source)} images of {source.name} that the score is fitted "

@@ -1,6 +1,7 @@
 """What the recipes share in reading their inputs: the images of a training stage, the cut, and what was seen."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mood.core import artifact
 from mood.core.errors import InputError
 from mood.data import Source, held_out, join
+from mood.data.manifest import content_hash
 from mood.models import Stage, image_keys
+
+# What stands for the bytes of every image that has none: an empty file is nobody's image, and in no set twice.
+NOTHING = content_hash(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,8 @@ def training_set(
             )
         )
     source = kept[0] if len(kept) == 1 else join(kept)
-    return TrainingSet(source, image_keys(source.manifest.hashes).unique(), tuple(stages))
+    seen = [digest for digest in source.manifest.hashes if digest != NOTHING]
+    return TrainingSet(source, image_keys(seen).unique(), tuple(stages))
 
 
 def model_options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -77,6 +84,29 @@ def model_options(pairs: Sequence[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             options[key] = value
     return options
+
+
+def batch_size_for(images: int, wanted: int) -> int:
+    """A set smaller than a batch is one batch.
+
+    Raises:
+        InputError: no batch can be of the size that is wanted.
+    """
+    if wanted < 1:
+        raise InputError(f"batch_size is {wanted}; it must be at least 1")
+    return min(wanted, images)
+
+
+def keep_metrics(scratch: Path, folder: Path) -> dict[str, float]:
+    """Copy the metrics of a training run to what it leaves, and give the newest value of each."""
+    shutil.copyfile(scratch / "metrics.jsonl", folder / "metrics.jsonl")
+    return last_metrics(folder)
+
+
+def images_of_last_stage(folder: Path) -> int:
+    """How many images the last stage of training of a saved network saw, over all its sets."""
+    history = artifact.describe(folder)["meta"]["history"] or []
+    return sum(stage["images"] for stage in history if stage["stage"] == history[-1]["stage"])
 
 
 def last_metrics(folder: Path) -> dict[str, float]:

@@ -98,10 +98,11 @@ class _MaeTask:
     module: "MaskedAutoencoder"
     images: "TrainingImages"
     settings: PretrainConfig
+    batch_size: int
     steps_per_epoch: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.steps_per_epoch = len(self.images) // self.settings.batch_size
+        self.steps_per_epoch = len(self.images) // self.batch_size
 
     def batches(self, epoch: int, start: int) -> Iterable[Any]:
         from mood.data import training_batches
@@ -110,7 +111,7 @@ class _MaeTask:
         batches = training_batches(
             self.images,
             epoch=epoch,
-            batch_size=self.settings.batch_size,
+            batch_size=self.batch_size,
             workers=self.settings.workers,
             start_batch=start,
         )
@@ -147,7 +148,14 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         save_model,
         without_fused_attention,
     )
-    from mood.recipes.inputs import last_metrics, model_options, training_set
+    from mood.recipes.inputs import (
+        batch_size_for,
+        images_of_last_stage,
+        keep_metrics,
+        last_metrics,
+        model_options,
+        training_set,
+    )
     from mood.training import Optimisation, seed_everything, train
 
     sources = (
@@ -158,7 +166,8 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
     settings = to_dict(config) | {"images": [item.manifest.fingerprint for item in sources]}
     with open_output(config.output, settings, overwrite=config.overwrite) as output:
         if output.finished:
-            return PretrainResult(config.output, 0, 0.0, reused=True)
+            loss = last_metrics(config.output)["loss"]
+            return PretrainResult(config.output, images_of_last_stage(config.output), loss, reused=True)
         chosen = training_set(
             sources,
             stage="pretrain",
@@ -187,25 +196,26 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
             std=transform.std,
             seed=config.seed,
         )
+        batch_size = batch_size_for(len(images), config.batch_size)
         device = resolve_device(config.device)
         if device.type == "cpu":
             without_fused_attention(autoencoder)
         trained = train(
-            _MaeTask(autoencoder, images, config),
+            _MaeTask(autoencoder, images, config, batch_size),
             Optimisation(
                 epochs=config.epochs,
-                lr=config.base_lr * config.batch_size / 256,
+                lr=config.base_lr * batch_size / 256,
                 warmup_epochs=config.warmup_epochs,
                 weight_decay=config.weight_decay,
                 betas=(0.9, config.beta2),
                 clip=config.clip,
                 seed=config.seed,
-                device=device.type,
+                device=str(device),
                 precision=resolve_precision(config.precision, device),
                 compile=config.compile,
                 save_seconds=config.save_seconds,
             ),
-            output.work,
+            output.scratch,
             description="pretrain",
         )
         assert isinstance(trained, MaskedAutoencoder)
@@ -222,6 +232,6 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
             source=f"mood pretrain, {config.epochs} epochs",
         )
         save_model(output.work, model, pretext=pretext)
-        loss = last_metrics(output.work)["loss"]
+        loss = keep_metrics(output.scratch, output.work)["loss"]
         output.commit()
     return PretrainResult(config.output, len(images), loss, reused=False)

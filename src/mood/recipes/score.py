@@ -25,9 +25,9 @@ class ScoreConfig:
     images: Annotated[str, Argument("IMAGES")]
     """a folder, a Parquet file or glob, a named set, or features (.npz, Parquet with an embedding column)"""
     output: Annotated[Path | None, NotInFingerprint] = None
-    """.parquet, .csv or .jsonl; without it the table goes to standard output as CSV"""
+    """.parquet, .csv or .jsonl; without it the table goes to standard output"""
     format: Literal["auto", "parquet", "csv", "jsonl"] = "auto"
-    """of the output; auto = by its ending, csv on standard output"""
+    """of the output; auto = by its ending, csv on standard output, which takes no parquet"""
     batch_size: int = 64
     """images a pass"""
     device: str = "auto"
@@ -79,7 +79,7 @@ def score(config: ScoreConfig) -> ScoreResult:
     from mood.core.output import open_output
     from mood.data import open_source
     from mood.detector import load
-    from mood.recipes.fit import is_features
+    from mood.recipes.fit import features_fingerprint, is_features
 
     kind = _format(config)
     detector = load(config.detector, device=config.device)
@@ -87,7 +87,7 @@ def score(config: ScoreConfig) -> ScoreResult:
         from mood.core.features import Features
 
         features = Features.load(config.images)
-        size, fingerprint = len(features), config.images
+        size, fingerprint = len(features), features_fingerprint(features)
 
         def part(start: int, stop: int) -> "pa.Table":
             return detector.judge(features[start:stop])
@@ -115,7 +115,7 @@ def score(config: ScoreConfig) -> ScoreResult:
         for index, start in enumerate(range(0, size, PART)):
             table = part(start, min(start + PART, size))
             count(table)
-            _write_csv(table, sys.stdout.buffer, header=index == 0)
+            _write_rows(table, sys.stdout.buffer, kind, header=index == 0)
         return _result(config, counts, None)
     settings = to_dict(config) | {"images": fingerprint, "detector": detector.fingerprint()}
     with open_output(config.output, settings, kind="file", overwrite=config.overwrite) as output:
@@ -137,20 +137,25 @@ def score(config: ScoreConfig) -> ScoreResult:
 
 
 def _format(config: ScoreConfig) -> str:
+    if config.output is None:
+        if config.format == "parquet":
+            raise InputError("parquet cannot go to standard output: name a file with -o, or say --format csv or jsonl")
+        return "csv" if config.format == "auto" else config.format
     if config.format != "auto":
         return config.format
-    if config.output is None:
-        return "csv"
     kind = config.output.suffix.removeprefix(".")
     if kind not in ("parquet", "csv", "jsonl"):
         raise InputError(f"the output {config.output} must end in .parquet, .csv or .jsonl, or say --format")
     return kind
 
 
-def _write_csv(table: "pa.Table", target: IO[bytes], *, header: bool) -> None:
+def _write_rows(table: "pa.Table", target: IO[bytes], kind: str, *, header: bool) -> None:
     from pyarrow import csv
 
-    csv.write_csv(table, target, csv.WriteOptions(include_header=header))
+    if kind == "csv":
+        csv.write_csv(table, target, csv.WriteOptions(include_header=header))
+    else:
+        target.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in table.to_pylist())
 
 
 def _join(parts: list[Path], target: Path, kind: str) -> None:
@@ -165,11 +170,7 @@ def _join(parts: list[Path], target: Path, kind: str) -> None:
         return
     with target.open("wb") as file:
         for index, path in enumerate(parts):
-            table = pq.read_table(path)
-            if kind == "csv":
-                _write_csv(table, file, header=index == 0)
-            else:
-                file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in table.to_pylist())
+            _write_rows(pq.read_table(path), file, kind, header=index == 0)
 
 
 def _read(path: Path, kind: str) -> "pa.Table":
@@ -183,7 +184,14 @@ def _read(path: Path, kind: str) -> "pa.Table":
     if kind == "parquet":
         return pq.read_table(path)
     if kind == "csv":
-        return csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=COLUMNS, strings_can_be_null=True))
+        return csv.read_csv(
+            path,
+            # A file's name may break the line.
+            parse_options=csv.ParseOptions(newlines_in_values=True),
+            convert_options=csv.ConvertOptions(
+                column_types=COLUMNS, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
+            ),
+        )
     return json_lines.read_json(path, parse_options=json_lines.ParseOptions(explicit_schema=COLUMNS))
 
 
