@@ -1,14 +1,15 @@
-import importlib
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from docutils.nodes import Node
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+from typer.main import get_command
 
 from mood import __version__
-from mood.cli import RECIPES
-from mood.core.config import Argument, fields
+from mood.cli import app
+from mood.scores import available
 
 project = "mood"
 author = "The mood developers"
@@ -27,6 +28,7 @@ autodoc_typehints = "signature"
 python_use_unqualified_type_names = True
 napoleon_use_ivar = True
 myst_heading_anchors = 3
+myst_enable_extensions = ["dollarmath"]
 
 
 def _fenced(lines: list[str]) -> Iterator[str]:
@@ -44,27 +46,47 @@ def _fenced(lines: list[str]) -> Iterator[str]:
 
 
 class Commands(SphinxDirective):
-    """A table of flags for each command, from where the command line has them."""
+    """A table of arguments and flags for each command, from where the command line has them."""
 
     def run(self) -> list[Node]:
-        text = "\n".join(line for names in RECIPES.values() for name in names for line in self.command(name))
+        group: Any = get_command(app)
+        text = "\n".join(line for name, command in group.commands.items() for line in self.command(name, command))
         return self.parse_text_to_nodes(text, allow_section_headings=True)
 
-    def command(self, name: str) -> Iterator[str]:
-        config = getattr(importlib.import_module(f"mood.recipes.{name}"), f"{name.capitalize()}Config")
-        yield from (f"## mood {name}", "", config.__doc__, "", "| | | default |", "|---|---|---|")
-        for key, field in fields(config).items():
-            argument = next((mark.metavar for mark in field.metadata if isinstance(mark, Argument)), None)
-            default = "" if field.is_required() or field.default in (None, ()) else f"`{field.default!r}`"
-            flag = f"`{argument or '--' + key.replace('_', '-')}`"
-            yield f"| {flag} | {' '.join((field.description or '').split()).replace('|', '&#124;')} | {default} |"
+    def command(self, name: str, command: Any) -> Iterator[str]:
+        yield from (f"## mood {name}", "", (command.help or "").strip(), "", "| | |", "|---|---|")
+        for parameter in command.params:
+            if parameter.param_type_name == "argument":
+                flag = f"`{parameter.metavar}`"
+            else:
+                flag = ", ".join(f"`{option}`" for option in (*parameter.opts, *parameter.secondary_opts))
+            yield f"| {flag} | {_cell(parameter.help)} |"
         yield ""
 
 
-def setup(app: Sphinx) -> None:
-    app.add_directive("commands", Commands)
+class Scores(SphinxDirective):
+    """The table of scores, from the registry."""
 
-    def unfence(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    def run(self) -> list[Node]:
+        return self.parse_text_to_nodes("\n".join(self.table()))
+
+    def table(self) -> Iterator[str]:
+        yield from ("| score | what it is | needs | options | source |", "|---|---|---|---|---|")
+        for name, info in available().items():
+            needs = ", ".join(info.needs)
+            options = ", ".join(f"`{key}={json.dumps(value)}`" for key, value in info.options.items())
+            yield f"| `{name}` | {_cell(info.summary)} | {needs} | {options} | {_cell(info.source)} |"
+
+
+def _cell(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "&#124;")
+
+
+def setup(sphinx: Sphinx) -> None:
+    sphinx.add_directive("commands", Commands)
+    sphinx.add_directive("scores", Scores)
+
+    def unfence(_: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
         lines[:] = _fenced(lines)
 
-    app.connect("autodoc-process-docstring", unfence, priority=400)
+    sphinx.connect("autodoc-process-docstring", unfence, priority=400)
