@@ -82,7 +82,10 @@ def scores() -> None:
 
         from mood import scores as room
 
-        table = Table("score", "what it is", "needs", "options", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
+        table.add_column("score", no_wrap=True)
+        for heading in ("what it is", "needs", "options"):
+            table.add_column(heading)
         for name, info in room.available().items():
             options = " ".join(f"{key}={json.dumps(value)}" for key, value in info.options.items())
             table.add_row(name, info.summary, ", ".join(info.needs), options)
