@@ -1,4 +1,9 @@
-"""A small network and a few real photographs for the recipes to work on."""
+"""Small networks and a few images for the recipes to work on."""
+
+import multiprocessing
+import signal
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +13,7 @@ from mood.data import held_out, open_source
 from mood.models import Architecture, Model, image_keys, open_model, save_model
 from mood.models.model import Stage
 
+TINY = ("embed_dim=32", "depth=1", "num_heads=2", "img_size=16")
 OPTIONS = {"embed_dim": 32, "num_heads": 2, "depth": 2}
 
 
@@ -59,3 +65,76 @@ def network(tmp_path_factory, clothes):
 @pytest.fixture(autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+def _stripes(count, classes, seed):
+    """(count, 16, 16, 3) uint8 and labels: stripes whose direction and colour are the class, under a little noise."""
+    draws = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    wave = np.sin(np.arange(16) / 16 * 2 * np.pi * 2 + draws.uniform(0, 6, (count, 1)))
+    across = np.where((labels % 2 == 0)[:, None, None], wave[:, None, :], wave[:, :, None])
+    colours = np.random.default_rng(99).uniform(0.3, 1, (classes, 3))[labels]
+    noise = draws.normal(0, 5, (count, 16, 16, 3))
+    return (128 + 90 * across[..., None] * colours[:, None, None] + noise).clip(0, 255).astype(np.uint8), labels
+
+
+@pytest.fixture(scope="session")
+def stripes():
+    """`stripes(count, classes, seed)`: a source of easy classes, in memory."""
+
+    def make(count, classes=2, seed=0):
+        pixels, labels = _stripes(count, classes, seed)
+        source = open_source(pixels)
+        names = tuple(f"class {index}" for index in range(classes))
+        return replace(source, name="stripes", manifest=replace(source.manifest, labels=labels, class_names=names))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stripes_folder():
+    """`stripes_folder(path, count, classes, seed)`: the same as PNG files, a sub-folder for each class."""
+    from PIL import Image
+
+    def make(path, count, classes=2, seed=0):
+        for number, (pixels, label) in enumerate(zip(*_stripes(count, classes, seed), strict=True)):
+            file = path / f"class {label}" / f"{number:04d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(file)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Options of the smallest network."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_network(tmp_path_factory):
+    """The smallest network with a head of two classes, untrained, on disk."""
+    options = {**{key: int(value) for key, value in (pair.split("=") for pair in TINY)}, "num_classes": 2}
+    folder = tmp_path_factory.mktemp("networks") / "tiny"
+    save_model(folder, open_model("mood_vit_patch4_32", options=options, random_weights=True))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kill_when():
+    """`kill_when(reached, recipe, config)`: run a recipe in a process of its own, and kill -9 it when that is true."""
+    # Forked from a process that has imported torch once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "timm", "mood.detector", "mood.training", "mood.recipes.fit"])
+
+    def kill(reached, recipe, config):
+        process = context.Process(target=recipe, args=(config,))
+        process.start()
+        while process.is_alive() and not reached():
+            time.sleep(0.001)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, "it ended before it was killed"
+
+    return kill

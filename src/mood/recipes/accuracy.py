@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mood.core.errors import DataError
 from mood.data import batches
 
 if TYPE_CHECKING:
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
 
 @torch.inference_mode()
 def accuracy(module: Any, transform: "Transform", source: "Source", precision: str, workers: int) -> float:
-    """Top-1 accuracy over the readable images of a source with labels."""
+    """Top-1 accuracy over the readable images of a source with labels.
+
+    Raises:
+        DataError: not one of them can be read.
+    """
     module.eval()
     device = next(module.parameters()).device
     right = total = 0
@@ -25,4 +30,6 @@ def accuracy(module: Any, transform: "Transform", source: "Source", precision: s
             logits = module(images)
         right += int((logits.argmax(1).cpu().numpy() == batch.labels).sum())
         total += len(batch)
-    return right / max(total, 1)
+    if not total:
+        raise DataError(f"not one image of {source.name} could be read")
+    return right / total

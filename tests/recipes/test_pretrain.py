@@ -1,0 +1,169 @@
+"""Pre-training: what it learns, what it writes down, what it refuses, and a kill that changes nothing."""
+
+import json
+import random
+
+import pytest
+
+from mood.core.errors import DataError, InputError, ModelError, OutputError
+from mood.data import held_out
+from mood.models import image_keys, load_model
+from mood.recipes.pretrain import PretrainConfig, pretrain
+
+WRITTEN = ["artifact.json", "config.json", "metrics.jsonl", "model.safetensors", "pretext.safetensors"]
+
+
+@pytest.fixture
+def config(tiny, tmp_path):
+    def config(**changes):
+        settings = {
+            "data": ("stripes",),
+            "output": tmp_path / "out",
+            "model": "mood_vit_patch4_32",
+            "model_options": tiny,
+            "decoder_width": 16,
+            "decoder_heads": 2,
+            "epochs": 2,
+            "batch_size": 16,
+            "warmup_epochs": 0.0,
+            "workers": 0,
+        }
+        return PretrainConfig(**{**settings, **changes})
+
+    return config
+
+
+def losses(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_learns_sixty_four_images_by_heart(config, stripes):
+    made = config(epochs=150, batch_size=64, base_lr=0.03, crop_scale=1.0, held_out=0.0, decoder_width=32)
+    result = pretrain(made, source=stripes(64))
+    first, *_, last = losses(result.output)
+    assert last == result.loss < 0.5 * first
+
+
+def test_what_it_saw_is_every_image_outside_of_the_cut_and_no_other(config, stripes):
+    source = stripes(200)
+    result = pretrain(config(held_out=0.3, seed=5), source=source)
+    cut = held_out(source.manifest.hashes, seed=5, fraction=0.3)
+    model = load_model(result.output)
+    assert model.seen_among(source.manifest.hashes).tolist() == (~cut).tolist()
+    assert len(model.seen) == len(set(image_keys(source.manifest.hashes)[~cut].tolist()))
+    (stage,) = model.history
+    assert (stage.stage, stage.images, stage.seed, stage.held_out) == ("pretrain", result.images, 5, 0.3)
+    assert result.images == (~cut).sum()
+
+
+def test_leaves_a_network_and_no_optimiser(config, stripes):
+    result = pretrain(config(), source=stripes(40))
+    assert sorted(path.name for path in result.output.iterdir()) == [*WRITTEN, "seen.safetensors"]
+    assert load_model(result.output).classifier() is None
+    assert f"pre-trained on {result.images} images, loss " in result.summary()
+
+
+def test_killed_anywhere_it_ends_with_the_bytes_of_an_unbroken_run(config, stripes_folder, tmp_path, kill_when):
+    data = (str(stripes_folder(tmp_path / "data", 48)),)
+    long = {"data": data, "epochs": 60, "save_seconds": 0.0}
+    at = random.randrange(1, 60)
+
+    def reached():
+        steps = [int(path.suffix[1:]) for path in tmp_path.glob("broken/.net.*.partial/scratch/checkpoint.[0-9]*")]
+        return bool(steps) and max(steps) >= at
+
+    kill_when(reached, pretrain, config(**long, output=tmp_path / "broken" / "net"))
+    assert not (tmp_path / "broken" / "net").exists()
+    resumed = pretrain(config(**long, output=tmp_path / "broken" / "net"))
+    whole = pretrain(config(**long, output=tmp_path / "whole" / "net"))
+    assert resumed.loss == whole.loss
+    assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
+
+
+def test_workers_change_nothing(config, stripes, tmp_path):
+    alone = pretrain(config(output=tmp_path / "a"), source=stripes(40))
+    helped = pretrain(config(output=tmp_path / "b", workers=2), source=stripes(40))
+    assert (alone.output / "model.safetensors").read_bytes() == (helped.output / "model.safetensors").read_bytes()
+
+
+def test_finished_it_is_reused_and_kept_from_other_settings(config, stripes):
+    first = pretrain(config(), source=stripes(40))
+    again = pretrain(config(), source=stripes(40))
+    assert again.reused
+    assert (again.images, again.loss) == (first.images, first.loss)
+    assert "already finished" in again.summary()
+    with pytest.raises(OutputError, match="epochs 2 there, 3 now"):
+        pretrain(config(epochs=3), source=stripes(40))
+    with pytest.raises(OutputError, match="images"):
+        pretrain(config(), source=stripes(41))
+
+
+def test_several_sets_are_one_and_each_is_written_down(config, stripes_folder, tmp_path):
+    first = stripes_folder(tmp_path / "one", 30)
+    second = stripes_folder(tmp_path / "two", 50, seed=1)
+    result = pretrain(config(data=(str(first), str(second)), held_out=0.2))
+    history = load_model(result.output).history
+    assert [stage.data for stage in history] == ["one", "two"]
+    assert (
+        sum(stage.images for stage in history)
+        == result.images
+        == pretrain(config(data=(str(first), str(second)), held_out=0.2)).images
+    )
+
+
+def test_an_image_without_bytes_is_nobodys_image(config, stripes_folder, tmp_path):
+    folder = stripes_folder(tmp_path / "data", 40)
+    (folder / "class 0" / "empty.png").touch()
+    result = pretrain(config(data=(str(folder),), held_out=0.0))
+    assert len(load_model(result.output).seen) == 40
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch(config, stripes):
+    assert pretrain(config(batch_size=256), source=stripes(20)).loss > 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalise_target": False},
+        {"mask_ratio": 0.5},
+        {"crop_scale": 1.0},
+        {"seed": 1},
+        {"clip": 0.01},
+        {"beta2": 0.5},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_each_setting_reaches_the_training(config, stripes, tmp_path, change):
+    plain = pretrain(config(output=tmp_path / "a", held_out=0.0), source=stripes(32))
+    other = pretrain(config(output=tmp_path / "b", held_out=0.0, **change), source=stripes(32))
+    assert (plain.output / "model.safetensors").read_bytes() != (other.output / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"model": "resnet10t", "model_options": ()}, ModelError, "MAE needs a timm VisionTransformer"),
+        ({"mask_ratio": 1.0}, ModelError, "mask_ratio must lie between 0 and 1"),
+        ({"mask_ratio": 0.99}, ModelError, "leaves none of 16 patches visible"),
+        ({"decoder_width": 18}, ModelError, "divisible by 4 and by 2 heads"),
+        ({"decoder_heads": 3}, ModelError, "divisible by 4 and by 3 heads"),
+        ({"model_options": ("embed_dim=34", "num_heads=2")}, ModelError, "the encoder's is 34"),
+        ({"model_options": ("embed_dim=33", "num_heads=2")}, ModelError, "cannot be built with these options"),
+        ({"model_options": ("depth",)}, InputError, "KEY=VALUE"),
+        ({"batch_size": 0}, InputError, "batch_size is 0"),
+        ({"epochs": 0}, InputError, "epochs is 0"),
+        ({"held_out": 1.0}, DataError, "Nothing is left"),
+        ({"held_out": 1.5}, InputError, "between 0 and 1"),
+        ({"device": "abacus"}, InputError, "device 'abacus' cannot be used"),
+    ],
+)
+def test_what_cannot_be_done_is_told_and_leaves_nothing_behind(config, stripes, tmp_path, change, error, message):
+    with pytest.raises(error, match=message):
+        pretrain(config(**change), source=stripes(20))
+    assert not (tmp_path / "out").exists()
