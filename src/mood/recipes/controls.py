@@ -10,6 +10,7 @@ from mood.core.errors import ModelError
 from mood.core.features import Features
 from mood.models import Embedder, randomised, six_numbers
 from mood.recipes.extract import extract_features
+from mood.recipes.fit import score_options
 
 if TYPE_CHECKING:
     from mood.data import Source
@@ -62,7 +63,7 @@ class Control:
             features = Features(
                 features.embedding, ids=features.ids, labels=torch.zeros(len(features), dtype=torch.int64)
             )
-        options = {} if name == SIX_NUMBERS else dict(detector.card.get("options", {}))
+        options = {} if name == SIX_NUMBERS else score_options(detector.card["config"]["options"])
         self.score = scores.fit(score_name, features, head=self.embedder.head, **options)
 
     def __call__(self, source: "Source") -> np.ndarray:

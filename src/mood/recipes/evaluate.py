@@ -162,6 +162,8 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
     def opened(data: str, classes: tuple[str, ...] | None = None) -> "Source":
         return open_source(data, roots=config.data_root, classes=classes, limit=config.limit)
 
+    if not config.ood:
+        raise InputError("say with --ood NAME=DATA what to tell the known images from: at least one set")
     known = opened(config.id, config.classes or None)
     unknown = {}
     for pair in config.ood:

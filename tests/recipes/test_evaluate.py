@@ -1,0 +1,268 @@
+"""Evaluation: figures that agree with their parts, marks on what the weights have seen, files, and refusals."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+import mood
+from mood.cli import app
+from mood.core.errors import DataError, InputError, OutputError
+from mood.data import open_source
+from mood.evaluation import auroc
+from mood.models import load_model, save_model
+from mood.models.model import Stage, image_keys
+from mood.recipes.evaluate import EvaluateConfig, evaluate, examine
+from mood.recipes.fit import FitConfig, fit
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_network, stripes_folder):
+    """A detector, and folders of known and unknown images."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    stripes_folder(folder / "known", 300)
+    stripes_folder(folder / "test", 60, seed=1)
+    stripes_folder(folder / "other", 40, classes=5, seed=2)
+    fit(
+        FitConfig(
+            data=str(folder / "known"),
+            model=str(tiny_network),
+            output=folder / "d",
+            held_out=0.3,
+            alpha=0.1,
+            score="mahalanobis",
+            workers=0,
+        )
+    )
+    return folder
+
+
+def config(place, **changes):
+    settings = {
+        "detector": place / "d",
+        "id": str(place / "test"),
+        "ood": (f"other={place / 'other'}",),
+        "replicates": 50,
+        "workers": 0,
+    }
+    return EvaluateConfig(**{**settings, **changes})
+
+
+def test_the_figures_are_those_of_the_detectors_own_scores(place):
+    evaluation = evaluate(config(place)).evaluation
+    detector = mood.load(place / "d")
+    known, unknown = (detector(str(place / name)) for name in ("test", "other"))
+    figures = evaluation.to_dict()
+    metrics = figures["sets"]["other"]["metrics"]
+    assert metrics["auroc"]["value"] == auroc(known["score"].to_numpy(), unknown["score"].to_numpy())
+    assert metrics["auroc"]["low"] <= metrics["auroc"]["value"] <= metrics["auroc"]["high"]
+    assert set(metrics) == {
+        "auroc",
+        "fpr95_id_positive",
+        "fpr95_ood_positive",
+        "aupr_id_positive",
+        "aupr_ood_positive",
+        "flagged",
+    }
+    flagged = [table["is_ood"].to_numpy(zero_copy_only=False).mean() for table in (known, unknown)]
+    assert evaluation.false_alarms == flagged[0] == figures["false_alarms"]
+    assert metrics["flagged"]["value"] == flagged[1]
+    assert evaluation.tables["id"].equals(known)
+    assert evaluation.tables["other"].equals(unknown)
+    low, high = figures["allowed"]
+    assert evaluation.kept == (low <= flagged[0] <= high)
+    assert f"false alarms on 60 unseen known images: {flagged[0]:.1%}" in evaluation.summary()
+    assert ("inside" if evaluation.kept else "OUTSIDE") in evaluation.summary()
+
+
+def test_what_it_writes_is_reused_and_kept_from_other_settings(place, tmp_path):
+    first = evaluate(config(place, output=tmp_path / "e"))
+    names = sorted(path.name for path in first.output.iterdir())
+    assert names == ["config.json", "report.html", "results.json", "results.md", "scores.parquet"]
+    assert json.loads((tmp_path / "e" / "results.json").read_text()) == first.evaluation.to_dict()
+    assert "other" in (tmp_path / "e" / "results.md").read_text()
+    rows = pq.read_table(tmp_path / "e" / "scores.parquet")
+    assert rows.column_names == ["set", "id", "score", "p_value", "is_ood", "error"]
+    assert rows["set"].value_counts().to_pylist() == [
+        {"values": "id", "counts": 60},
+        {"values": "other", "counts": 40},
+    ]
+    before = (tmp_path / "e" / "report.html").stat().st_mtime_ns
+    again = evaluate(config(place, output=tmp_path / "e"))
+    assert again.evaluation.to_dict() == first.evaluation.to_dict()
+    assert (tmp_path / "e" / "report.html").stat().st_mtime_ns == before
+    assert "report.html" in again.summary()
+    with pytest.raises(OutputError, match="seed 0 there, 1 now"):
+        evaluate(config(place, output=tmp_path / "e", seed=1))
+    assert evaluate(config(place, output=tmp_path / "e", seed=1, overwrite=True)).output
+
+
+def test_controls_stand_beside_every_set(place):
+    figures = evaluate(config(place, controls=True)).evaluation.to_dict()
+    controls = figures["sets"]["other"]["controls"]
+    assert set(controls) == {"six numbers", "random weights"}
+    assert set(controls["six numbers"]) == set(figures["sets"]["other"]["metrics"]) - {"flagged"}
+    # The detector's own network has random weights from the same seed.
+    assert controls["random weights"]["auroc"] == figures["sets"]["other"]["metrics"]["auroc"]
+    assert evaluate(config(place)).evaluation.to_dict()["sets"]["other"]["controls"] == {}
+
+
+def test_unreadable_images_are_counted_and_told(place, tmp_path, stripes_folder):
+    folder = stripes_folder(tmp_path / "worn", 20, seed=5)
+    (folder / "class 0" / "broken.png").write_bytes(b"no image")
+    result = evaluate(config(place, ood=(f"worn={folder}",), output=tmp_path / "e"))
+    assert result.evaluation.to_dict()["sets"]["worn"] | {"metrics": 0} == {
+        "images": 20,
+        "rejected": 1,
+        "seen_by_weights": False,
+        "metrics": 0,
+        "controls": {},
+    }
+    errors = [row for row in result.evaluation.tables["worn"].to_pylist() if row["error"]]
+    assert [row["id"] for row in errors] == ["class 0/broken.png"]
+    assert "broken.png" in (tmp_path / "e" / "report.html").read_text()
+
+
+def test_several_sets_and_a_part_of_each(place):
+    result = evaluate(config(place, ood=(f"a={place / 'other'}", f"b={place / 'known'}"), limit=30))
+    sets = result.evaluation.to_dict()["sets"]
+    assert {name: item["images"] for name, item in sets.items()} == {"a": 30, "b": 30}
+    result = evaluate(config(place, classes=("class 1",)))
+    assert result.evaluation.to_dict()["n_id"] == 30
+
+
+@pytest.mark.parametrize(
+    ("ood", "message"),
+    [
+        (("other",), "NAME=DATA"),
+        (("=other",), "NAME=DATA"),
+        (("other=",), "NAME=DATA"),
+        (("id=clothing",), "NAME=DATA"),
+        (("a=bccd", "a=omniglot"), "new NAME for each"),
+        ((), "at least one set"),
+    ],
+)
+def test_sets_must_have_names_of_their_own(place, ood, message):
+    with pytest.raises(InputError, match=message):
+        evaluate(config(place, ood=ood, limit=10))
+
+
+def test_sets_without_a_readable_image_are_refused_by_name(place, tmp_path):
+    (tmp_path / "dark").mkdir()
+    (tmp_path / "dark" / "a.png").touch()
+    with pytest.raises(DataError, match="not one image of dark could be read; a.png"):
+        evaluate(config(place, ood=(f"dark={tmp_path / 'dark'}",)))
+
+
+def test_a_detector_on_features_cannot_look_at_images(place, tmp_path):
+    draws = np.random.default_rng(0)
+    np.savez(tmp_path / "f.npz", embedding=draws.normal(size=(400, 8)), labels=draws.integers(0, 3, 400))
+    made = fit(FitConfig(data=str(tmp_path / "f.npz"), score="mahalanobis", output=tmp_path / "d", held_out=0.2))
+    for controls in (False, True):
+        with pytest.raises(InputError, match="fitted on features"):
+            evaluate(config(place, detector=tmp_path / "d", controls=controls))
+    with pytest.raises(InputError, match="fitted on features"):
+        examine(made.detector, open_source(str(place / "test")), {})
+
+
+def test_the_images_of_a_fit_in_memory_must_be_named(stripes, tiny_network, place, tmp_path):
+    pixels = [stripes(100).read(index) for index in range(100)]
+    detector = mood.fit(pixels, model=str(tiny_network), alpha=0.1, held_out=0.3, score="knn", workers=0)
+    detector.save(tmp_path / "d")
+    with pytest.raises(InputError, match="fitted on images in memory: say with --fit-data"):
+        evaluate(config(place, detector=tmp_path / "d", controls=True))
+    with pytest.raises(InputError, match="other images now"):
+        evaluate(config(place, detector=tmp_path / "d", controls=True, fit_data=str(place / "known")))
+
+
+def trained_on(folder, network, source, data, names=(), hashes=()):
+    """The network, with a card that says what it was trained on."""
+    stage = Stage(
+        stage="pretrain", data=data, images=10, class_names=names, labelled=False, manifest="", seed=0, held_out=0.3
+    )
+    model = replace(load_model(network), history=(stage,), seen=image_keys(hashes).sort().values)
+    save_model(folder, model)
+    return folder
+
+
+def marks(place, network, tmp_path, **sets):
+    detector = fit(
+        FitConfig(
+            data=str(place / "known"), model=str(network), held_out=0.3, alpha=0.1, score="mahalanobis", workers=0
+        )
+    ).detector
+    known = open_source(str(place / "test"))
+    return examine(detector, known, sets, replicates=10).report
+
+
+def test_images_trained_on_are_marked_by_their_bytes_whatever_their_set_is_called(place, tiny_network, tmp_path):
+    other, test = open_source(str(place / "other")), open_source(str(place / "test"))
+    network = trained_on(tmp_path / "n", tiny_network, other, "elsewhere", hashes=other.manifest.hashes[:7])
+    report = marks(place, network, tmp_path, other=other, test=test)
+    assert [item.seen_by_weights for item in report.ood] == [True, False]
+    assert report.notes == ("other: 7 of these images were trained on",)
+    assert report.seen == ("pretrain: 10 images of elsewhere",)
+
+
+def test_known_images_that_were_trained_on_are_told(place, tiny_network, tmp_path):
+    test = open_source(str(place / "test"))
+    network = trained_on(tmp_path / "n", tiny_network, test, "elsewhere", hashes=test.manifest.hashes[:3])
+    report = marks(place, network, tmp_path, other=open_source(str(place / "other")))
+    assert report.notes == ("id: 3 of these images were trained on, so that the figures are too good",)
+
+
+def test_another_part_of_a_set_trained_on_is_marked_and_its_held_out_classes_are_not(place, tiny_network, tmp_path):
+    folder = place / "other"
+    part = replace(open_source(str(folder)), name="other:test")
+    same = open_source(str(folder), classes=["class 0", "class 3"])
+    held = open_source(str(folder), classes=["class 4"])
+    unlabelled = replace(held, manifest=replace(held.manifest, labels=None, class_names=None))
+    names = ("class 0", "class 1", "class 2", "class 3")
+    network = trained_on(tmp_path / "n", tiny_network, part, "other:train", names)
+    report = marks(place, network, tmp_path, part=part, same=same, held=held, unlabelled=unlabelled)
+    assert {item.name: item.seen_by_weights for item in report.ood} == {
+        "part": True,
+        "same": True,
+        "held": False,
+        "unlabelled": True,
+    }
+    assert "part: pretrain on other:train" in report.notes
+    blind = trained_on(tmp_path / "blind", tiny_network, part, "other:train")
+    assert marks(place, blind, tmp_path, held=held).ood[0].seen_by_weights
+
+
+def test_nothing_is_marked_where_nobody_knows(place, tiny_network, tmp_path):
+    save_model(tmp_path / "n", replace(load_model(tiny_network), history=None, seen=None))
+    report = marks(place, tmp_path / "n", tmp_path, other=open_source(str(place / "other")))
+    assert not report.ood[0].seen_by_weights
+    assert report.notes == ()
+    assert report.seen == ("what these weights were trained on is not known",)
+    assert not report.promise.verified
+
+
+def test_the_command_prints_the_table(place, tmp_path):
+    done = CliRunner().invoke(
+        app,
+        [
+            "evaluate",
+            str(place / "d"),
+            "--id",
+            str(place / "test"),
+            "--ood",
+            f"other={place / 'other'}",
+            "--replicates",
+            "20",
+            "--workers",
+            "0",
+            "-o",
+            str(tmp_path / "e"),
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    assert "other" in done.stdout
+    assert "false alarms on 60 unseen known images" in done.stdout
+    assert "report:" in done.stdout
+    assert done.stderr == ""
