@@ -1,6 +1,7 @@
 """Small networks and a few images for the recipes to work on."""
 
 import multiprocessing
+import multiprocessing.forkserver
 import signal
 import time
 from dataclasses import replace
@@ -127,6 +128,8 @@ def kill_when():
     # Forked from a process that has imported torch once.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "timm", "mood.detector", "mood.training", "mood.recipes.fit"])
+    # Now: it keeps the environment of its start, and with it the cache of all tests.
+    multiprocessing.forkserver.ensure_running()
 
     def kill(reached, recipe, config):
         process = context.Process(target=recipe, args=(config,))

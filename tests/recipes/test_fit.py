@@ -1,13 +1,18 @@
 """From images to a detector: the cut, the promise, what is refused, and the same bytes twice."""
 
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import mood
-from mood.core.errors import InputError, OutputError, PromiseError
+from mood.core.errors import DataError, InputError, OutputError, PromiseError
 from mood.core.transform import Transform
 from mood.data import held_out, open_source
+from mood.recipes.extract import cache_folder
 from mood.recipes.fit import FitConfig, fit, fitted_source
 
 
@@ -130,6 +135,51 @@ def test_the_images_of_the_fit_are_found_again(detector, clothes):
         fitted_source(detector, data="bccd")
 
 
+def test_the_summary_says_what_was_made_and_what_it_promises(network, tmp_path, stripes_folder):
+    made = fit(config(network, output=tmp_path / "d"))
+    first, flagged, promise, where = made.summary().splitlines()
+    fitted, held = made.detector.card["fit_images"], made.detector.card["calibration_images"]
+    assert first == f"mood on small: fitted on {fitted} images, calibrated on {held} others"
+    assert flagged.startswith(f"a score above {made.detector.threshold:.6g} is flagged: at most 10.0% of known images")
+    assert promise.startswith("promise verified: none of the calibration images was seen")
+    assert where == f"the detector is in {tmp_path / 'd'}"
+    assert "already finished" in fit(config(network, output=tmp_path / "d")).summary()
+    assert "name a folder with -o" in fit(config(network)).summary()
+    folder = stripes_folder(tmp_path / "data", 60)
+    (folder / "class 0" / "broken.png").write_bytes(b"no image")
+    worn = fit(config(network, data=str(folder), held_out=0.4))
+    assert worn.summary().splitlines()[0].endswith("others; 1 could not be read")
+
+
+def test_a_cut_that_leaves_nothing_to_fit_or_nothing_to_calibrate_is_told(tiny_network, stripes):
+    source = stripes(30)
+    with pytest.raises(PromiseError, match="cannot be kept with 0 calibration images"):
+        fit(config(tiny_network, held_out=0.0), data=source)
+    with pytest.raises(InputError, match="nothing is left to fit on: held_out is 1"):
+        fit(config(tiny_network, held_out=1.0), data=source)
+    with pytest.raises(InputError, match="between 0 and 1"):
+        fit(config(tiny_network, held_out=1.5), data=source)
+
+
+def test_calibration_images_none_of_which_can_be_read_are_told(tiny_network, stripes_folder, tmp_path):
+    folder = stripes_folder(tmp_path / "data", 60)
+    source = open_source(str(folder))
+    cut = held_out(source.manifest.hashes, fraction=0.3)
+    dark = Path(tmp_path / "dark")
+    dark.mkdir()
+    for number in range(20):
+        (dark / f"{number}.png").write_bytes(f"no image {number}".encode())
+    with pytest.raises(DataError, match="not one image of dark could be read"):
+        fit(config(tiny_network, data=str(folder), calibration=str(dark), limit=None))
+    # An empty file is in both, and is nobody's image.
+    (dark / "empty.png").touch()
+    (folder / "class 0" / "empty.png").touch()
+    for position in np.flatnonzero(cut).tolist():
+        (dark / f"seen {position}.png").write_bytes(source.read(position) + b" ")
+    detector = fit(config(tiny_network, data=str(folder), calibration=str(dark), limit=None)).detector
+    assert len(detector.calibration) == cut.sum()
+
+
 def test_features_that_the_user_has(tmp_path):
     draws = np.random.default_rng(0)
     np.savez(tmp_path / "f.npz", embedding=draws.normal(size=(400, 8)), labels=draws.integers(0, 3, 400))
@@ -143,6 +193,32 @@ def test_features_that_the_user_has(tmp_path):
         loaded("clothing")
     cut = held_out([f"{i:064x}" for i in range(10)])
     assert cut.shape == (10,)
+
+
+def test_killed_anywhere_it_ends_with_the_bytes_of_an_unbroken_run(tiny_network, tmp_path, kill_when, monkeypatch):
+    draws = np.random.default_rng()
+    for number in range(4500):
+        folder = tmp_path / "data" / f"class {number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draws.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{number:04d}.bmp")
+    settings = {"data": str(tmp_path / "data"), "model": str(tiny_network), "workers": 0, "batch_size": 16}
+    before = set(cache_folder().glob("*/shard-*"))
+    at = int(draws.integers(1, 3))
+
+    def reached():
+        return len(set(cache_folder().glob("*/shard-*")) - before) >= at
+
+    kill_when(reached, fit, FitConfig(**settings, output=tmp_path / "broken" / "d"))
+    assert not (tmp_path / "broken" / "d").exists()
+    fit(FitConfig(**settings, output=tmp_path / "broken" / "d"))
+    monkeypatch.setenv("MOOD_CACHE", str(tmp_path / "another cache"))
+    fit(FitConfig(**settings, output=tmp_path / "whole" / "d"))
+    contents = [
+        {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "broken", tmp_path / "whole")
+    ]
+    assert contents[0] == contents[1]
+    assert "d/score.safetensors" in contents[0]
 
 
 class Own(torch.nn.Module):
@@ -170,10 +246,6 @@ def test_the_users_own_network_from_fit_to_load(clothes, tmp_path):
 
 
 def test_what_the_python_face_takes(network, clothes):
-    import io
-
-    from PIL import Image
-
     detector = mood.fit("clothing", model=str(network), alpha=0.1, limit=200, workers=0)
     source = open_source("clothing", limit=200).select(range(3))
     images = [Image.open(io.BytesIO(source.read(i))).convert("RGB") for i in range(3)]

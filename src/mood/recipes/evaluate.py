@@ -124,13 +124,13 @@ class Evaluation:
         text = StringIO()
         console = Console(file=text, width=shutil.get_terminal_size((120, 24)).columns)
         console.print(metrics_table(self.report.ood, score=self.report.score).to_console())
+        table = "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines()).strip("\n")
         low, high = self.report.promise.allowed
-        console.print(
-            f"false alarms on {len(self.report.id.scores)} unseen known images: {self.false_alarms:.1%}; promised "
-            f"{self.report.promise.alpha:.1%}, and by chance {low:.1%} to {high:.1%} (99 %): "
+        return (
+            f"{table}\n\nfalse alarms on {len(self.report.id.scores)} unseen known images: {self.false_alarms:.1%}; "
+            f"promised {self.report.promise.alpha:.1%}, and by chance {low:.1%} to {high:.1%} (99 %): "
             f"{'inside' if self.kept else 'OUTSIDE'}"
         )
-        return text.getvalue().rstrip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,18 +87,21 @@ class FitResult:
         """What a person wants to know after a fit."""
         d = self.detector
         low, high = d.calibration.realised_range(d.alpha, confidence=0.9)
+        rejected = d.card.get("rejected")
+        lost = f"; {rejected} could not be read" if rejected else ""
         lines = [
-            f"detector: {d.score_name} on {d.card['model']}, fitted on {d.card['fit_images']} images, "
-            f"calibrated on {len(d.calibration)}",
-            f"promise: at most {d.alpha:.1%} of known images are flagged on average over calibration sets; "
-            f"with this one, {low:.1%} to {high:.1%} (90 % confidence)",
+            f"{d.score_name} on {d.card['model']}: fitted on {d.card['fit_images']} images, calibrated on "
+            f"{len(d.calibration)} others{lost}",
+            f"a score above {d.threshold:.6g} is flagged: at most {d.alpha:.1%} of known images on average over "
+            f"calibration sets, {low:.1%} to {high:.1%} with this one (90 % confidence)",
             f"promise {'verified' if d.promise.verified else 'UNVERIFIED'}: {d.promise.reason}",
-            f"threshold {d.threshold:.6g}: a higher score is flagged",
         ]
         if self.output is None:
             lines.append("nothing was written: name a folder with -o to keep this detector")
+        elif self.reused:
+            lines.append(f"{self.output} was already finished with this configuration")
         else:
-            lines.append(f"{'already there' if self.reused else 'written'}: {self.output}")
+            lines.append(f"the detector is in {self.output}")
         return "\n".join(lines)
 
 
@@ -328,6 +331,8 @@ def _build(
     from mood.decisions import Conformal
     from mood.detector import Detector
 
+    if not len(rows):
+        raise InputError(f"nothing is left to fit on: held_out is {config.held_out:g}; lower it, or bring more images")
     score = scores.fit(config.score, rows, head=head, **score_options(config.options))
     shards = [calibration] if isinstance(calibration, Features) else calibration
     held = Conformal(np.concatenate([score(shard).numpy() for shard in shards]))
