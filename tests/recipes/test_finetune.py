@@ -270,4 +270,4 @@ def test_accuracy_counts_readable_images_alone(stripes_folder, tiny_network, tmp
     source = open_source(str(folder))
     assert accuracy(module, model.transform, source, "fp32", 0) == 0.5
     with pytest.raises(DataError, match="not one image of data could be read"):
-        accuracy(module, model.transform, source.select([5]), "fp32", 0)
+        accuracy(module, model.transform, source.select([source.manifest.ids.index("class 1/broken.png")]), "fp32", 0)
