@@ -2,7 +2,7 @@
 
 The hub's transformers start at 5 M parameters and 224 pixels. What a laptop's two cores can pre-train in an hour is a
 tenth of that, and at this size a few convolutions before the transformer ("early convolutions", Xiao et al., 2021)
-buy more accuracy per hour than more blocks do; `docs/results` has the comparison.
+buy more accuracy per minute than wider blocks do: `docs/results/2026-11-23-shapes.md`.
 """
 
 from collections.abc import Sequence
