@@ -1,6 +1,7 @@
 """From what the user says to a network: names, folders, files, modules, and every way it can go wrong."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,11 +118,18 @@ def test_arguments_that_exclude_each_other(tmp_path):
 
 
 def test_weights_that_do_not_fit_their_architecture(tmp_path):
+    wider = replace(small(), architecture=Architecture("mood_vit_patch4_32", {**SMALL, "embed_dim": 96}))
+    save_model(tmp_path, wider)
+    with pytest.raises(ModelError, match="do not fit mood_vit_patch4_32"):
+        load_model(tmp_path)
+
+
+def test_a_description_that_was_edited_is_not_believed(tmp_path):
     save_model(tmp_path, small())
     index = json.loads((tmp_path / "artifact.json").read_text())
-    index["meta"]["architecture"]["options"]["embed_dim"] = 96
+    index["meta"]["source"] = "somebody else"
     (tmp_path / "artifact.json").write_text(json.dumps(index))
-    with pytest.raises((ModelError, ArtifactError)):
+    with pytest.raises(ArtifactError, match="sha256 differs"):
         load_model(tmp_path)
 
 
@@ -181,3 +189,13 @@ def test_a_module_without_a_head_must_give_one_matrix():
     assert logits is None
     with pytest.raises(ModelError, match="pass head="):
         Embedder(own_model(nn.Conv2d(3, 2, 3), TRANSFORM, head=None), device="cpu")(PIXELS)
+
+
+def test_the_named_layer_must_see_one_row_an_image():
+    module = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.Flatten(2), nn.Linear(16, 2))
+    with pytest.raises(ModelError, match=r"the layer '2' must see one \(N, D\) tensor a pass"):
+        Embedder(own_model(module, TRANSFORM, head="2"), device="cpu")(PIXELS)
+    unused = nn.ModuleDict({"body": nn.Flatten(), "head": nn.Linear(2, 2)})
+    unused.forward = lambda images: unused["body"](images)
+    with pytest.raises(ModelError, match="the layer 'head' must see one"):
+        Embedder(own_model(unused, TRANSFORM, head="head"), device="cpu")(PIXELS)
