@@ -92,7 +92,7 @@ def compare(architecture: Architecture, root: str, seconds: float, share: float)
     )
 
     def masked() -> Tensor:
-        loss: Tensor = autoencoder(next(stream)[0], torch.rand(BATCH, autoencoder.patches)).loss
+        loss: Tensor = autoencoder.reconstruct(next(stream)[0], torch.rand(BATCH, autoencoder.patches)).loss
         return loss
 
     seen_masked = optimise(autoencoder, masked, share * seconds) * BATCH if share else 0

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from mood.cli import app
 from mood.core.config import load_toml
 from mood.data import open_source
-from mood.models import Architecture, MaskedAutoencoder, load_model, open_model
+from mood.models import Architecture, load_model, make_pretext, open_model
 from mood.recipes.finetune import FinetuneConfig, finetune
 from mood.recipes.inputs import model_options
-from mood.recipes.pretrain import PretrainConfig, pretrain
+from mood.recipes.pretrain import PretrainConfig, pretext_settings, pretrain
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 CONFIGS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
@@ -64,12 +64,7 @@ def test_its_full_network_can_be_built(path, tmp_path):
     height, width = network.patch_embed.img_size
     assert network(torch.empty(2, 3, height, width, device="meta")).shape == (2, network.num_features)
     if isinstance(config, PretrainConfig):
-        autoencoder = MaskedAutoencoder(
-            architecture.build(num_classes=0),
-            decoder_width=config.decoder_width,
-            decoder_depth=config.decoder_depth,
-            decoder_heads=config.decoder_heads,
-        )
+        autoencoder = make_pretext(config.pretext, architecture.build(num_classes=0), pretext_settings(config))
         assert autoencoder.patches * autoencoder.patch[0] * autoencoder.patch[1] == height * width
 
 

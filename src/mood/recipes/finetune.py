@@ -165,6 +165,9 @@ class _ClassifierTask:
         hard = labels.argmax(1) if labels.ndim == 2 else labels
         return loss, {"train_accuracy": (logits.detach().argmax(1) == hard).float().mean()}
 
+    def after_step(self, done: float) -> None:
+        pass
+
     def evaluate(self, module: Any) -> Mapping[str, float]:
         from mood.recipes.accuracy import accuracy
 

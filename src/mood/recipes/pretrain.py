@@ -1,4 +1,4 @@
-"""`mood pretrain`: a network learns images by filling in what was masked."""
+"""`mood pretrain`: a network learns images from the images alone."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mood.data import Source, TrainingImages
-    from mood.models import MaskedAutoencoder
+    from mood.models import Pretext
 
 
 @config
 class PretrainConfig:
-    """Pre-train a vision transformer by masked image modelling."""
+    """Pre-train a network on images without labels, by masked image modelling and its rivals."""
 
     data: Annotated[tuple[str, ...], Argument("DATA...")]
     """images to learn from: folders, Parquet files or named sets; labels are not used"""
@@ -28,17 +28,17 @@ class PretrainConfig:
     model_options: tuple[str, ...] = ()
     """KEY=VALUE arguments of the architecture, such as depth=8 or img_size=64"""
     pretext: Literal["mae"] = "mae"
-    """what is to be filled in: mae = the pixels of three quarters of the patches"""
-    mask_ratio: float = 0.75
-    """share of the patches that is masked"""
-    decoder_width: int = 128
-    """width of the decoder; 512 in the paper's ViT-L, small data wants a small one"""
-    decoder_depth: int = 1
-    """blocks of the decoder; 8 in the paper's, 1 or 2 on small images"""
-    decoder_heads: int = 4
-    """attention heads of the decoder"""
-    normalise_target: bool = True
-    """normalise the pixels of each patch before they are predicted"""
+    """what the network learns from: mae = the pixels of masked patches"""
+    mask_ratio: float | None = None
+    """share of the patches that is masked: mae .75"""
+    decoder_width: int | None = None
+    """mae: width of the decoder, 128 unless said; 512 in the paper's"""
+    decoder_depth: int | None = None
+    """mae: blocks of the decoder, 1 unless said; 8 in the paper's, 1 or 2 on small images"""
+    decoder_heads: int | None = None
+    """mae: attention heads of the decoder, 4 unless said"""
+    normalise_target: bool | None = None
+    """mae: normalise the pixels of each patch before they are predicted, as it does unless told not to"""
     epochs: int = 100
     """passes over the images"""
     batch_size: int = 256
@@ -93,9 +93,18 @@ class PretrainResult:
         return f"pre-trained on {self.images} images, loss {self.loss:.4f}; the network is in {self.output}"
 
 
+# What belongs to a pretext and not to the run; None leaves it to the pretext's own default.
+_PRETEXT_SETTINGS = ("mask_ratio", "decoder_width", "decoder_depth", "decoder_heads", "normalise_target")
+
+
+def pretext_settings(config: PretrainConfig) -> dict[str, Any]:
+    """What the config says to its pretext; None where it says nothing."""
+    return {name: getattr(config, name) for name in _PRETEXT_SETTINGS}
+
+
 @dataclass
-class _MaeTask:
-    module: "MaskedAutoencoder"
+class _PretextTask:
+    module: "Pretext"
     images: "TrainingImages"
     settings: PretrainConfig
     batch_size: int
@@ -106,6 +115,7 @@ class _MaeTask:
 
     def batches(self, epoch: int, start: int) -> Iterable[Any]:
         from mood.data import training_batches
+        from mood.models import Views
         from mood.training import uniform
 
         batches = training_batches(
@@ -115,11 +125,15 @@ class _MaeTask:
             workers=self.settings.workers,
             start_batch=start,
         )
-        for pixels, _, positions in batches:
-            yield pixels, uniform(self.settings.seed, epoch, positions, self.module.patches)
+        for pixels, labels, positions in batches:
+            yield Views((pixels,), uniform(self.settings.seed, epoch, positions, self.module.draws), labels)
 
     def loss(self, module: Any, batch: Any, epoch: int) -> "tuple[Tensor, Mapping[str, Tensor]]":
-        return module(*batch).loss, {}
+        loss, extra = module(batch)
+        return loss, extra
+
+    def after_step(self, done: float) -> None:
+        self.module.after_step(done)
 
     def evaluate(self, module: Any) -> Mapping[str, float]:
         return {}
@@ -133,16 +147,15 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         source: opened images in place of `config.data`.
 
     Raises:
-        MoodError: bad data, an architecture that MAE cannot use, an output that is taken.
+        MoodError: bad data, an architecture that the pretext cannot use, an output that is taken.
     """
-    import torch
-
     from mood.data import Augment, TrainingImages, open_source
     from mood.models import (
         Architecture,
-        MaskedAutoencoder,
         Model,
+        Pretext,
         input_transform,
+        make_pretext,
         resolve_device,
         resolve_precision,
         save_model,
@@ -180,14 +193,7 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         seed_everything(config.seed)
         encoder = architecture.build()
         transform = input_transform(encoder)
-        autoencoder = MaskedAutoencoder(
-            encoder,
-            decoder_width=config.decoder_width,
-            decoder_depth=config.decoder_depth,
-            decoder_heads=config.decoder_heads,
-            mask_ratio=config.mask_ratio,
-            normalise_target=config.normalise_target,
-        )
+        pretext = make_pretext(config.pretext, encoder, pretext_settings(config))
         images = TrainingImages(
             chosen.source,
             Augment(scale=(config.crop_scale, 1.0)),
@@ -199,9 +205,9 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         batch_size = batch_size_for(len(images), config.batch_size)
         device = resolve_device(config.device)
         if device.type == "cpu":
-            without_fused_attention(autoencoder)
+            without_fused_attention(pretext)
         trained = train(
-            _MaeTask(autoencoder, images, config, batch_size),
+            _PretextTask(pretext, images, config, batch_size),
             Optimisation(
                 epochs=config.epochs,
                 lr=config.base_lr * batch_size / 256,
@@ -218,20 +224,18 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
             output.scratch,
             description="pretrain",
         )
-        assert isinstance(trained, MaskedAutoencoder)
-        state = trained.state_dict()
-        pretext = {name: value for name, value in state.items() if not name.startswith("encoder.")}
-        encoder.patch_drop = torch.nn.Identity()
+        assert isinstance(trained, Pretext)
+        beside = {name: value for name, value in trained.state_dict().items() if not name.startswith("encoder.")}
         model = Model(
             name=config.output.name,
-            module=encoder,
+            module=trained.release(),
             transform=transform,
             architecture=architecture,
             history=chosen.stages,
             seen=chosen.keys,
             source=f"mood pretrain, {config.epochs} epochs",
         )
-        save_model(output.work, model, pretext=pretext)
+        save_model(output.work, model, pretext=beside)
         loss = keep_metrics(output.scratch, output.work)["loss"]
         output.commit()
     return PretrainResult(config.output, len(images), loss, reused=False)

@@ -100,6 +100,9 @@ class Task(Protocol):
     def loss(self, module: nn.Module, batch: Any, epoch: int) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The scalar to minimise, and what to log beside it."""
 
+    def after_step(self, done: float) -> None:
+        """Called after each step with the share of the run that is done, in (0, 1]: a momentum encoder follows."""
+
     def evaluate(self, module: nn.Module) -> Mapping[str, float]:
         """Called after each epoch with the weights that would be kept; empty where there is nothing to measure."""
 
@@ -171,6 +174,7 @@ def train(task: Task, settings: Optimisation, folder: Path, *, description: str 
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 step += 1
+                task.after_step(step / total)
                 if ema is not None:
                     ema.update(task.module, step=step)
                 log.step(step, epoch, loss, extra, optimizer)

@@ -4,6 +4,7 @@ Three quarters of an image's patches are removed, the encoder sees only the rest
 pixels of what was removed. The encoder stays timm's own: only its `patch_drop` is replaced, so no forward is copied.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple, cast
 
 import torch
@@ -13,6 +14,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from mood.core.errors import ModelError
+from mood.models.pretexts.interface import Pretext, Views
 
 
 class MaeOutput(NamedTuple):
@@ -58,14 +60,14 @@ def sincos_positions(grid: tuple[int, int], width: int, prefix_tokens: int) -> T
     return torch.cat((torch.zeros(prefix_tokens, width), table)).unsqueeze(0)
 
 
-class MaskedAutoencoder(nn.Module):
+class MaskedAutoencoder(Pretext):
     """Encoder, decoder and loss of MAE; the decoder's attributes carry the names of the official checkpoints.
 
     Args:
         encoder: a timm `VisionTransformer` with position embeddings, whose own positions are set to the fixed
             sine-cosine table and frozen.
         decoder_width: width of the decoder's tokens, divisible by 4 and by `decoder_heads`.
-        decoder_depth: number of decoder blocks; 1 or 2 are enough on small images.
+        decoder_depth: number of decoder blocks; 1 or 2 are enough on small images, 8 of width 512 are the paper's.
         decoder_heads: attention heads of the decoder.
         mask_ratio: share of the patches removed; int(P * (1 - ratio)) are kept, as in the official code.
         normalise_target: each patch's pixels are normalised by its mean and unbiased variance (+1e-6).
@@ -75,13 +77,15 @@ class MaskedAutoencoder(nn.Module):
             must be, or no patch would stay visible.
     """
 
+    encoder: VisionTransformer
+
     def __init__(
         self,
         encoder: nn.Module,
         *,
-        decoder_width: int = 512,
-        decoder_depth: int = 8,
-        decoder_heads: int = 16,
+        decoder_width: int = 128,
+        decoder_depth: int = 1,
+        decoder_heads: int = 4,
         mask_ratio: float = 0.75,
         normalise_target: bool = True,
     ) -> None:
@@ -106,6 +110,7 @@ class MaskedAutoencoder(nn.Module):
         self.patch = (image[0] // self.grid[0], image[1] // self.grid[1])
         self.prefix_tokens = encoder.num_prefix_tokens
         self.mask_ratio = mask_ratio
+        self.draws = self.patches
         self.normalise_target = normalise_target
         # A stem with overlapping windows would let the encoder see into removed patches: there the pixels go as well.
         self.stem_overlaps = type(encoder.patch_embed) is not PatchEmbed
@@ -139,7 +144,16 @@ class MaskedAutoencoder(nn.Module):
         """P, the number of patches."""
         return self.grid[0] * self.grid[1]
 
-    def forward(self, images: Tensor, noise: Tensor) -> MaeOutput:
+    def forward(self, batch: Views) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The loss of one view."""
+        return self.reconstruct(batch.images[0], batch.draws).loss, {}
+
+    def release(self) -> nn.Module:
+        """The encoder with all its patches."""
+        self.encoder.patch_drop = nn.Identity()  # type: ignore[assignment]
+        return self.encoder
+
+    def reconstruct(self, images: Tensor, noise: Tensor) -> MaeOutput:
         """Mask, encode the visible, decode, and compare.
 
         Args:

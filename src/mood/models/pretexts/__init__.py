@@ -1,0 +1,45 @@
+"""Pretexts: how a network learns from images alone, one file each behind one small interface."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from mood.core.errors import InputError
+from mood.models.pretexts.interface import Pretext, Views
+from mood.models.pretexts.mae import MaskedAutoencoder
+
+PRETEXTS: Mapping[str, type[Pretext]] = {"mae": MaskedAutoencoder}
+
+
+def make_pretext(name: str, encoder: nn.Module, settings: Mapping[str, Any]) -> Pretext:
+    """A pretext around an encoder.
+
+    Args:
+        name: one of `PRETEXTS`.
+        encoder: a timm network without a classifier; changed by some pretexts until `Pretext.release`.
+        settings: keyword arguments of the pretext; those that are None are left to its defaults.
+
+    Raises:
+        InputError: a setting that this pretext does not have.
+        ModelError: an encoder that the pretext cannot use, or settings that do not go together.
+    """
+    known = settings_of(name)
+    given = {key: value for key, value in settings.items() if value is not None}
+    for key in given:
+        if key not in known:
+            others = [other for other in PRETEXTS if key in settings_of(other)]
+            raise InputError(
+                f"{key} is a setting of pretext {', '.join(others)}; {name} has {', '.join(known) or 'none'}"
+            )
+    return PRETEXTS[name](encoder, **given)
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """The settings of a pretext and their defaults."""
+    parameters = inspect.signature(PRETEXTS[name]).parameters.values()
+    return {item.name: item.default for item in parameters if item.kind is item.KEYWORD_ONLY}
+
+
+__all__ = ["PRETEXTS", "MaskedAutoencoder", "Pretext", "Views", "make_pretext", "settings_of"]

@@ -1,0 +1,55 @@
+"""What every pretext is: a network, what it is shown, and a loss that needs no knowledge of what is out there."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class Views(NamedTuple):
+    """A batch as a pretext sees it.
+
+    Attributes:
+        images: one (N, 3, H, W) normalised tensor for each view of the same N images.
+        draws: (N, `Pretext.draws`) uniform numbers in [0, 1), each row a function of (seed, epoch, image).
+        labels: (N,) int64, or None where the images have none.
+        twin: (N, 3, h, w) in [0, 1]: the crop of the first view once more, at `Pretext.twin_size`; None where that
+            is None.
+    """
+
+    images: tuple[Tensor, ...]
+    draws: Tensor
+    labels: Tensor | None = None
+    twin: Tensor | None = None
+
+
+class Pretext(nn.Module):
+    """An encoder with what it needs beside it to be pre-trained, and the loss.
+
+    A subclass takes the encoder first and its own settings as keyword arguments; their defaults are those that
+    `mood pretrain` uses where nothing is said.
+
+    Attributes:
+        encoder: timm's network, whose weights are what is wanted.
+        views: augmented views of each image in a batch.
+        draws: random numbers for each image in a batch.
+        labelled: whether the images need labels.
+        twin_size: (h, w) of the second rendering of the crop, for a tokenizer; None is none.
+    """
+
+    encoder: nn.Module
+    views: int = 1
+    draws: int = 0
+    labelled: bool = False
+    twin_size: tuple[int, int] | None = None
+
+    def forward(self, batch: Views) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The loss (a scalar) and what to log beside it."""
+        raise NotImplementedError
+
+    def after_step(self, done: float) -> None:
+        """Called after each step of the optimiser with the share of the run that is done, in (0, 1]."""
+
+    def release(self) -> nn.Module:
+        """The encoder as timm made it, freed of whatever the pretext put into it."""
+        return self.encoder

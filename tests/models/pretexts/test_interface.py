@@ -1,0 +1,39 @@
+"""The registry of pretexts: its names are the command's, and a setting of another pretext is refused."""
+
+from typing import get_args
+
+import pytest
+import timm
+
+import mood.models.architectures  # noqa: F401
+from mood.core.config import fields
+from mood.core.errors import InputError
+from mood.models import PRETEXTS, make_pretext
+from mood.models.pretexts import settings_of
+from mood.recipes.pretrain import PretrainConfig, pretext_settings
+
+
+def encoder():
+    return timm.create_model("mood_vit_patch4_32", num_classes=0, depth=1)
+
+
+def test_the_command_offers_every_pretext_and_every_setting():
+    config = PretrainConfig(data=("x",), output="y")
+    assert set(get_args(fields(PretrainConfig)["pretext"].annotation)) == set(PRETEXTS)
+    assert set(pretext_settings(config)) == {key for name in PRETEXTS for key in settings_of(name)}
+
+
+def test_what_is_not_said_is_left_to_the_pretext():
+    made = make_pretext("mae", encoder(), {"mask_ratio": None, "decoder_width": 64})
+    assert made.mask_ratio == 0.75
+    assert made.decoder_embed.out_features == 64
+
+
+def test_a_setting_of_another_pretext_is_refused(monkeypatch):
+    class Plain(PRETEXTS["mae"]):
+        def __init__(self, encoder, *, mask_ratio=0.5):
+            super().__init__(encoder, mask_ratio=mask_ratio)
+
+    monkeypatch.setattr("mood.models.pretexts.PRETEXTS", {**PRETEXTS, "plain": Plain})
+    with pytest.raises(InputError, match="decoder_width is a setting of pretext mae; plain has mask_ratio"):
+        make_pretext("plain", encoder(), {"decoder_width": 64})
