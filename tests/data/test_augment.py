@@ -14,6 +14,7 @@ from mood.data import Augment, TrainingImages, open_source, training_batches
 from mood.data.augment import _numbers, _posterize
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+CONTRAST = Augment.contrast(blur=0.0)
 EVERYTHING = Augment(color_jitter=0.4, erase=0.5, interpolation="random")
 
 
@@ -27,13 +28,19 @@ def made(images, **options):
     return list(training_batches(images, **{"epoch": 1, "batch_size": 4, **options}))
 
 
+def tensors(batch):
+    return [*batch.views, batch.labels, batch.positions]
+
+
 def same(ones, others):
     return len(ones) == len(others) and all(
-        torch.equal(a, b) for one, other in zip(ones, others, strict=True) for a, b in zip(one, other, strict=True)
+        torch.equal(a, b)
+        for one, other in zip(ones, others, strict=True)
+        for a, b in zip(tensors(one), tensors(other), strict=True)
     )
 
 
-@pytest.mark.parametrize("augment", [Augment.mae(), Augment.finetune(), EVERYTHING])
+@pytest.mark.parametrize("augment", [Augment.mae(), Augment.finetune(), CONTRAST, EVERYTHING])
 def test_an_image_is_what_timm_makes_of_it(table, augment):
     theirs = create_transform(
         (3, 16, 16),
@@ -42,6 +49,8 @@ def test_an_image_is_what_timm_makes_of_it(table, augment):
         ratio=augment.ratio,
         hflip=augment.flip,
         color_jitter=augment.color_jitter or None,
+        color_jitter_prob=None if augment.color_jitter_share == 1 else augment.color_jitter_share,
+        grayscale_prob=augment.grayscale,
         auto_augment=augment.rand_augment,
         interpolation=augment.interpolation,
         mean=MEAN,
@@ -49,9 +58,9 @@ def test_an_image_is_what_timm_makes_of_it(table, augment):
         re_prob=augment.erase,
         re_mode="pixel",
     )
-    images = TrainingImages(table, augment, (16, 16), MEAN, STD, seed=3)
+    images = TrainingImages(table, (augment,), (16, 16), MEAN, STD, seed=3)
     for position in range(23):
-        drawn = images.draw(2, position)
+        (drawn,) = images.draw(2, position)
         _, python, numpy, torch_ = _numbers(3, 2, position)
         random.seed(python)
         np.random.seed(numpy % 2**32)
@@ -61,7 +70,7 @@ def test_an_image_is_what_timm_makes_of_it(table, augment):
 
 @pytest.mark.parametrize("augment", [Augment.mae(), Augment.finetune(), EVERYTHING])
 def test_workers_and_resumes_change_no_bit(table, augment):
-    images = TrainingImages(table, augment, (16, 16), MEAN, STD)
+    images = TrainingImages(table, (augment,), (16, 16), MEAN, STD)
     whole = made(images)
     assert len(whole) == 5
     assert same(made(images, workers=2), whole)
@@ -70,22 +79,53 @@ def test_workers_and_resumes_change_no_bit(table, augment):
     assert same(made(images, start_batch=3, workers=2), whole[3:])
 
 
+def test_each_view_is_varied_on_its_own_and_the_first_as_if_it_were_alone(table):
+    pair = (Augment.contrast(), Augment.contrast(blur=1.0, solarize=1.0))
+    both = TrainingImages(table, pair, (16, 16), MEAN, STD)
+    (first, second), _, positions = made(both)[0]
+    assert first.shape == second.shape == (4, 3, 16, 16)
+    (alone,), _, same_positions = made(TrainingImages(table, pair[:1], (16, 16), MEAN, STD))[0]
+    assert torch.equal(first, alone)
+    assert torch.equal(positions, same_positions)
+    twice = TrainingImages(table, (pair[0], pair[0]), (16, 16), MEAN, STD)
+    (one, other), _, _ = made(twice)[0]
+    assert torch.equal(one, first)
+    assert not torch.equal(one, other)
+    assert same(made(both, workers=2), made(both))
+
+
+def test_solarization_leaves_no_bright_pixel_and_blur_no_edge():
+    edge = np.zeros((1, 40, 40, 3), np.uint8)
+    edge[:, :, 20:] = 255
+    source = open_source(edge)
+
+    def shown(augment):
+        images = TrainingImages(source, (augment,), (40, 40), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        return torch.cat([images.draw(epoch, 0) for epoch in range(8)])
+
+    still = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0}
+    assert shown(Augment(**still, solarize=1.0)).max() < 0.5
+    blurred = shown(Augment(**still, blur=1.0))
+    assert ((blurred > 0.05) & (blurred < 0.95)).any()
+    assert not ((shown(Augment(**still)) > 0.05) & (shown(Augment(**still)) < 0.95)).any()
+
+
 def test_a_batch_is_its_images(table):
-    images = TrainingImages(table, Augment.finetune(), (16, 12), MEAN, STD, seed=5)
-    pixels, labels, positions = made(images)[1]
+    images = TrainingImages(table, (Augment.finetune(),), (16, 12), MEAN, STD, seed=5)
+    (pixels,), labels, positions = made(images)[1]
     assert pixels.shape == (4, 3, 16, 12)
     assert pixels.dtype == torch.float32
     assert positions.dtype == labels.dtype == torch.int64
     assert labels.tolist() == [position % 3 for position in positions.tolist()]
-    assert torch.equal(pixels, torch.stack([images.draw(1, position) for position in positions.tolist()]))
+    assert torch.equal(pixels, torch.cat([images.draw(1, position) for position in positions.tolist()]))
 
 
 def test_an_epoch_is_a_permutation_of_its_own(table):
-    images = TrainingImages(table, Augment.mae(), (16, 16), MEAN, STD)
+    images = TrainingImages(table, (Augment.mae(),), (16, 16), MEAN, STD)
     orders = [images.order(epoch).tolist() for epoch in range(3)]
     assert all(sorted(order) == list(range(23)) for order in orders)
     assert len({tuple(order) for order in orders}) == 3
-    other = TrainingImages(table, Augment.mae(), (16, 16), MEAN, STD, seed=1)
+    other = TrainingImages(table, (Augment.mae(),), (16, 16), MEAN, STD, seed=1)
     assert other.order(0).tolist() != orders[0]
     assert not torch.equal(other.draw(0, 0), images.draw(0, 0))
     assert not torch.equal(images.draw(1, 0), images.draw(0, 0))
@@ -96,13 +136,13 @@ def test_an_epoch_is_a_permutation_of_its_own(table):
 
 def test_the_order_stays_for_ever(table):
     # These numbers are a promise: a checkpoint of today resumes with the same images tomorrow.
-    images = TrainingImages(table, Augment.mae(), (16, 16), MEAN, STD, seed=7)
+    images = TrainingImages(table, (Augment.mae(),), (16, 16), MEAN, STD, seed=7)
     assert images.order(2)[:8].tolist() == [14, 13, 6, 8, 16, 22, 10, 18]
     assert _numbers(7, 2, 0)[0] == 17_583_725_665_236_790_829
 
 
 def test_the_global_generators_are_left_alone(table):
-    images = TrainingImages(table, Augment.finetune(), (16, 16), MEAN, STD)
+    images = TrainingImages(table, (Augment.finetune(),), (16, 16), MEAN, STD)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     made(images)
     made(images, workers=1)
@@ -113,8 +153,8 @@ def test_the_global_generators_are_left_alone(table):
 def test_arrays_and_images_without_labels():
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
     still = Augment(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
-    images = TrainingImages(open_source(pixels), still, (8, 8), MEAN, STD)
-    ((values, labels, positions),) = made(images)
+    images = TrainingImages(open_source(pixels), (still,), (8, 8), MEAN, STD)
+    (((values,), labels, positions),) = made(images)
     assert labels is None
     expected = (pixels[positions.numpy()].transpose(0, 3, 1, 2) / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(
         STD, (3, 1, 1)
@@ -125,8 +165,8 @@ def test_arrays_and_images_without_labels():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_image_that_cannot_be_read_is_left_out_and_named(pets, caplog, workers):
     (pets / "dog" / "b.png").write_bytes(b"")
-    images = TrainingImages(open_source(pets), Augment.mae(), (8, 8), MEAN, STD)
-    ((pixels, _, positions),) = made(images, batch_size=6, workers=workers)
+    images = TrainingImages(open_source(pets), (Augment.mae(),), (8, 8), MEAN, STD)
+    (((pixels,), _, positions),) = made(images, batch_size=6, workers=workers)
     assert len(pixels) == 5
     assert sorted(positions.tolist()) == [0, 1, 2, 4, 5]
     assert caplog.messages == ["dog/b.png is left out of training: It is empty (0 bytes)."]
@@ -134,7 +174,7 @@ def test_an_image_that_cannot_be_read_is_left_out_and_named(pets, caplog, worker
 
 def test_a_batch_without_a_readable_image(tmp_path):
     (tmp_path / "x.png").write_bytes(b"")
-    images = TrainingImages(open_source(tmp_path), Augment.mae(), (8, 8), MEAN, STD)
+    images = TrainingImages(open_source(tmp_path), (Augment.mae(),), (8, 8), MEAN, STD)
     with pytest.raises(DataError, match=r"None of the 1 images .* x\.png: It is empty"):
         made(images, batch_size=1)
     with pytest.raises(DataError, match="It is empty"):
@@ -142,7 +182,7 @@ def test_a_batch_without_a_readable_image(tmp_path):
 
 
 def test_wrong_numbers(table):
-    images = TrainingImages(table, Augment.mae(), (8, 8), MEAN, STD)
+    images = TrainingImages(table, (Augment.mae(),), (8, 8), MEAN, STD)
     for options in ({"batch_size": 0}, {"batch_size": 24}, {"epoch": -1}, {"start_batch": -1}, {"workers": -1}):
         with pytest.raises(InputError, match=next(iter(options))):
             made(images, **options)
@@ -155,12 +195,17 @@ def test_wrong_numbers(table):
         ({"erase": -1}, "erase is -1"),
         ({"color_jitter": -1}, "color_jitter is -1"),
         ({"rand_augment": "m9"}, "rand_augment is 'm9'"),
+        ({"color_jitter": (0.1, 0.1, 0.1, -0.1)}, "color_jitter is"),
+        ({"color_jitter_share": 1.5}, "color_jitter_share is 1.5"),
+        ({"grayscale": 2}, "grayscale is 2"),
+        ({"blur": 2}, "blur is 2"),
+        ({"solarize": 2}, "solarize is 2"),
         ({"interpolation": "nearest"}, "interpolation is 'nearest'"),
     ):
         with pytest.raises(InputError, match=message):
             Augment(**wrong)
     with pytest.raises(InputError, match="timm cannot read rand_augment='rand-zz9'"):
-        made(TrainingImages(table, Augment(rand_augment="rand-zz9"), (8, 8), MEAN, STD))
+        made(TrainingImages(table, (Augment(rand_augment="rand-zz9"),), (8, 8), MEAN, STD))
 
 
 def test_full_strength_of_posterize_is_black():

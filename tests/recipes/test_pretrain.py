@@ -49,6 +49,43 @@ def test_learns_sixty_four_images_by_heart(config, stripes):
     assert last == result.loss < 0.5 * first
 
 
+@pytest.mark.parametrize(
+    ("settings", "share"),
+    [
+        (
+            {
+                "pretext": "moco_v3",
+                "momentum": 0.9,
+                "temperature": 0.1,
+                "hidden_width": 128,
+                "base_lr": 0.02,
+                "crop_scale": 1.0,
+            },
+            0.6,
+        ),
+        ({"pretext": "supcon", "base_lr": 0.08, "crop_scale": 0.8}, 0.85),
+        ({"pretext": "classification", "base_lr": 0.08, "crop_scale": 0.8}, 0.8),
+    ],
+    ids=lambda settings: settings["pretext"] if isinstance(settings, dict) else "",
+)
+def test_each_other_pretext_learns_sixty_four_images_too(config, stripes, settings, share):
+    plain = {"decoder_width": None, "decoder_heads": None, "batch_size": 64, "held_out": 0.0, "warmup_epochs": 5.0}
+    result = pretrain(config(epochs=80, **plain, **settings), source=stripes(64, classes=4))
+    first, *_, last = losses(result.output)
+    assert last < share * first
+    (stage,) = load_model(result.output).history
+    assert stage.labelled == (settings["pretext"] != "moco_v3")
+
+
+def test_scratch_is_a_network_that_has_seen_nothing(config, stripes):
+    nothing = {"decoder_width": None, "decoder_heads": None}
+    result = pretrain(config(pretext="scratch", **nothing), source=stripes(20))
+    model = load_model(result.output)
+    assert (model.history, len(model.seen), result.loss) == ((), 0, None)
+    assert "as it was initialised" in result.summary()
+    assert pretrain(config(pretext="scratch", **nothing), source=stripes(20)).reused
+
+
 def test_what_it_saw_is_every_image_outside_of_the_cut_and_no_other(config, stripes):
     source = stripes(200)
     result = pretrain(config(held_out=0.3, seed=5), source=source)
@@ -149,6 +186,8 @@ def test_each_setting_reaches_the_training(config, stripes, tmp_path, change):
     ("change", "error", "message"),
     [
         ({"model": "resnet10t", "model_options": ()}, ModelError, "MAE needs a timm VisionTransformer"),
+        ({"pretext": "jigsaw"}, InputError, "'pretext' is 'jigsaw'"),
+        ({"pretext": "moco_v3"}, InputError, "decoder_width is a setting of pretext mae"),
         ({"mask_ratio": 1.0}, ModelError, "mask_ratio must lie between 0 and 1"),
         ({"mask_ratio": 0.99}, ModelError, "leaves none of 16 patches visible"),
         ({"decoder_width": 18}, ModelError, "divisible by 4 and by 2 heads"),

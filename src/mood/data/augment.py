@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -36,7 +36,12 @@ class Augment:
         scale: (smallest, largest) share of the area that is cropped, in (0, 1].
         ratio: (smallest, largest) width : height of the crop.
         flip: probability of a mirror image.
-        color_jitter: strength for brightness, contrast and saturation; 0 is none. Without effect beside RandAugment.
+        color_jitter: strength for brightness, contrast and saturation, or one for each and for hue; 0 is none. Without
+            effect beside RandAugment.
+        color_jitter_share: probability of it.
+        grayscale: probability that the colours go.
+        blur: probability of a Gaussian blur of 0.1 to 2 pixels.
+        solarize: probability that the brighter half of each channel is inverted.
         rand_augment: timm's string, such as "rand-m9-mstd0.5-inc1"; None is none.
         erase: probability that a rectangle becomes noise, after normalisation.
         interpolation: "bilinear", "bicubic" or "random", which takes one of the two for each image.
@@ -45,7 +50,11 @@ class Augment:
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5
-    color_jitter: float = 0.0
+    color_jitter: float | tuple[float, float, float, float] = 0.0
+    color_jitter_share: float = 1.0
+    grayscale: float = 0.0
+    blur: float = 0.0
+    solarize: float = 0.0
     rand_augment: str | None = None
     erase: float = 0.0
     interpolation: str = "bicubic"
@@ -55,10 +64,11 @@ class Augment:
         for name, low, high in (("scale", *self.scale), ("ratio", *self.ratio)):
             if not 0 < low <= high or (name == "scale" and high > 1):
                 raise InputError(f"{name} is {(low, high)}; it must be (smallest, largest), positive, scale at most 1.")
-        for name, probability in (("flip", self.flip), ("erase", self.erase)):
+        for name in ("flip", "erase", "color_jitter_share", "grayscale", "blur", "solarize"):
+            probability = getattr(self, name)
             if not 0 <= probability <= 1:
                 raise InputError(f"{name} is {probability}; a probability lies between 0 and 1.")
-        if self.color_jitter < 0:
+        if min(self.color_jitter if isinstance(self.color_jitter, tuple) else (self.color_jitter,)) < 0:
             raise InputError(f"color_jitter is {self.color_jitter}; it must be 0 or more.")
         if self.rand_augment is not None and not self.rand_augment.startswith("rand"):
             raise InputError(f"rand_augment is {self.rand_augment!r}; expected a string like 'rand-m9-mstd0.5-inc1'.")
@@ -71,9 +81,35 @@ class Augment:
         return cls(scale=(0.2, 1.0))
 
     @classmethod
+    def contrast(cls, *, blur: float = 0.5, solarize: float = 0.0, scale: tuple[float, float] = (0.08, 1.0)) -> Self:
+        """Crop, flip, colours, grey, blur and inversion, as MoCo v3 varies (blur 1 and .1, solarize 0 and .2)."""
+        return cls(
+            scale=scale,
+            color_jitter=(0.4, 0.4, 0.2, 0.1),
+            color_jitter_share=0.8,
+            grayscale=0.2,
+            blur=blur,
+            solarize=solarize,
+        )
+
+    @classmethod
     def finetune(cls) -> Self:
         """Crop, flip, RandAugment and erasing, as BEiT and MAE fine-tune."""
         return cls(rand_augment="rand-m9-mstd0.5-inc1", erase=0.25)
+
+
+class TrainingBatch(NamedTuple):
+    """What one step is given.
+
+    Attributes:
+        views: one (B, 3, H, W) float32 normalised tensor for each view of the same images.
+        labels: (B,) int64, or None where the images have none.
+        positions: (B,) int64, of the images in their source.
+    """
+
+    views: tuple["Tensor", ...]
+    labels: "Tensor | None"
+    positions: "Tensor"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +118,7 @@ class TrainingImages:
 
     Attributes:
         source: where the images lie; select the rows to train on first (see `held_out`).
-        augment: how each image is varied.
+        augments: how each image is varied, once for each view of it.
         size: (H, W) of the pixels.
         mean: of each channel, for pixels in 0-1.
         std: of each channel, for pixels in 0-1.
@@ -91,7 +127,7 @@ class TrainingImages:
     """
 
     source: Source
-    augment: Augment
+    augments: tuple[Augment, ...]
     size: tuple[int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -109,7 +145,7 @@ class TrainingImages:
         return np.argsort(keys, kind="stable")
 
     def draw(self, epoch: int, position: int) -> "Tensor":
-        """(3, H, W) float32: one image as the epoch shows it, normalised.
+        """(V, 3, H, W) float32: the views of one image as the epoch shows them, normalised.
 
         Raises:
             DataError: where the image cannot be read.
@@ -122,8 +158,9 @@ class TrainingImages:
             self.size, self.size, crop="squash", mean=self.mean, std=self.std, max_pixels=self.max_pixels
         )
         # Built here once, so that a wrong string is known at once and forked workers have timm already.
-        _timm(self.augment, recipe)
-        return _Drawer(self.source.images, self.augment, recipe, self.seed)
+        for augment in self.augments:
+            _timm(augment, recipe)
+        return _Drawer(self.source.images, self.augments, recipe, self.seed)
 
 
 def training_batches(
@@ -134,7 +171,7 @@ def training_batches(
     workers: int = 0,
     start_batch: int = 0,
     drop_last: bool = True,
-) -> Iterator[tuple["Tensor", "Tensor | None", "Tensor"]]:
+) -> Iterator[TrainingBatch]:
     """One epoch of training, or the rest of one.
 
     Which images are in batch k, and what they look like, depends on (seed, epoch, k) alone: not on the workers, and
@@ -150,9 +187,6 @@ def training_batches(
         workers: processes that decode; 0 decodes in this one.
         start_batch: batches to skip: those that a run has done before it was stopped.
         drop_last: leave out the last batch where it is smaller.
-
-    Returns:
-        An iterator of (pixels (B, 3, H, W) float32, labels (B,) int64 or None, positions (B,) int64).
 
     Raises:
         InputError: for numbers that are out of range, or a batch size above the number of images with `drop_last`.
@@ -171,9 +205,7 @@ def training_batches(
     return (_checked(images.source, *part) for part in in_workers(parts, workers))
 
 
-def _checked(
-    source: Source, pixels: "Tensor", read: np.ndarray, reasons: list[tuple[int, str]]
-) -> tuple["Tensor", "Tensor | None", "Tensor"]:
+def _checked(source: Source, pixels: "Tensor", read: np.ndarray, reasons: list[tuple[int, str]]) -> TrainingBatch:
     import torch
 
     for position, reason in reasons:
@@ -185,26 +217,36 @@ def _checked(
             f"{source.manifest.ids[position]}: {reason}"
         )
     labels = source.manifest.labels
-    return pixels, None if labels is None else torch.from_numpy(labels[read]), torch.from_numpy(read)
+    return TrainingBatch(
+        views=tuple(view.contiguous() for view in pixels.unbind(1)),
+        labels=None if labels is None else torch.from_numpy(labels[read]),
+        positions=torch.from_numpy(read),
+    )
 
 
 class _Drawer:
     """Reads and augments single images; all that a worker process is given."""
 
-    def __init__(self, images: Images, augment: Augment, transform: Transform, seed: int) -> None:
+    def __init__(self, images: Images, augments: tuple[Augment, ...], transform: Transform, seed: int) -> None:
         self._images = images
-        self._augment = augment
+        self._augments = augments
         self._transform = transform
         self._seed = seed
-        self.shape = (3, *transform.size)
+        self.shape = (len(augments), 3, *transform.size)
 
     def draw(self, epoch: int, position: int) -> "Tensor":
         """See `TrainingImages.draw`; leaves the global generators as the draws left them."""
         import torch
 
         seen = as_seen(self._images.read(position), max_pixels=self._transform.max_pixels)
-        vary, erase = _timm(self._augment, self._transform)
-        _, python, numpy, torch_ = _numbers(self._seed, epoch, position)
+        return torch.stack([self._view(seen, epoch, position, view) for view in range(len(self._augments))])
+
+    def _view(self, seen: Image.Image, epoch: int, position: int, view: int) -> "Tensor":
+        import torch
+
+        vary, erase = _timm(self._augments[view], self._transform)
+        # The first view's draws do not tell whether there are others.
+        _, python, numpy, torch_ = _numbers(self._seed, epoch, position, *([view] if view else []))
         random.seed(python)
         np.random.seed(numpy % 2**32)
         torch.default_generator.manual_seed(torch_)
@@ -249,7 +291,7 @@ def _timm(
     Between them it converts and normalises, which `Transform.normalise` does to the same bits in a sixth of the time.
     """
     from timm.data.transforms_factory import create_transform
-    from torchvision.transforms import Compose
+    from torchvision.transforms import Compose, GaussianBlur, RandomSolarize
 
     try:
         crop, colour, end = create_transform(
@@ -260,6 +302,9 @@ def _timm(
             ratio=augment.ratio,
             hflip=augment.flip,
             color_jitter=augment.color_jitter or None,  # type: ignore[arg-type]
+            color_jitter_prob=None if augment.color_jitter_share == 1 else augment.color_jitter_share,
+            grayscale_prob=augment.grayscale,
+            gaussian_blur_prob=augment.blur,
             auto_augment=augment.rand_augment,
             interpolation=augment.interpolation,
             mean=transform.mean,
@@ -273,8 +318,13 @@ def _timm(
         for operation in getattr(step, "ops", ()):
             if operation.name.startswith("Posterize"):
                 operation.aug_fn = _posterize
+        for inner in getattr(step, "transforms", ()):
+            if isinstance(inner, GaussianBlur):
+                # timm's 23 pixels are meant for 224: a tenth of the image, and odd.
+                inner.kernel_size = tuple(side // 20 * 2 + 1 for side in reversed(transform.size))
+    last = [RandomSolarize(128, p=augment.solarize)] if augment.solarize else []
     erase = end.transforms[2:]
-    return Compose([*crop.transforms, *colour.transforms]), Compose(erase) if erase else None
+    return Compose([*crop.transforms, *colour.transforms, *last]), Compose(erase) if erase else None
 
 
 def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:

@@ -154,7 +154,7 @@ class _ClassifierTask:
     def loss(self, module: Any, batch: Any, epoch: int) -> "tuple[Tensor, Mapping[str, Tensor]]":
         from torch.nn.functional import cross_entropy
 
-        pixels, labels, _ = batch
+        (pixels,), labels, _ = batch
         smoothing = self.settings.label_smoothing
         if self.mixup is not None and len(pixels) % 2 == 0:
             # timm's mixing pairs a batch with its mirror image and smooths the labels itself.
@@ -267,10 +267,12 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
                 parameter.mul_(config.init_scale)
         training = TrainingImages(
             chosen.source,
-            Augment(
-                scale=(config.crop_scale, 1.0),
-                rand_augment=config.rand_augment or None,
-                erase=config.erasing,
+            (
+                Augment(
+                    scale=(config.crop_scale, 1.0),
+                    rand_augment=config.rand_augment or None,
+                    erase=config.erasing,
+                ),
             ),
             size=start.transform.size,
             mean=start.transform.mean,

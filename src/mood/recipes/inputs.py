@@ -16,6 +16,8 @@ from mood.data import Source, held_out, join
 from mood.data.manifest import content_hash
 from mood.models import Stage, image_keys
 
+METRICS = "metrics.jsonl"
+
 # What stands for the bytes of every image that has none: an empty file is nobody's image, and in no set twice.
 NOTHING = content_hash(b"")
 
@@ -99,7 +101,7 @@ def batch_size_for(images: int, wanted: int) -> int:
 
 def keep_metrics(scratch: Path, folder: Path) -> dict[str, float]:
     """Copy the metrics of a training run to what it leaves, and give the newest value of each."""
-    shutil.copyfile(scratch / "metrics.jsonl", folder / "metrics.jsonl")
+    shutil.copyfile(scratch / METRICS, folder / METRICS)
     return last_metrics(folder)
 
 
@@ -112,7 +114,7 @@ def images_of_last_stage(folder: Path) -> int:
 def last_metrics(folder: Path) -> dict[str, float]:
     """The newest value of every metric that a training run wrote."""
     values: dict[str, float] = {}
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
+    for line in (folder / METRICS).read_text().splitlines():
         values |= json.loads(line)
     return values
 

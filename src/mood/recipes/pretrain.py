@@ -11,7 +11,7 @@ from mood.core.output import open_output
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mood.data import Source, TrainingImages
+    from mood.data import Augment, Source, TrainingImages
     from mood.models import Pretext
 
 
@@ -27,8 +27,9 @@ class PretrainConfig:
     """timm name of a vision transformer"""
     model_options: tuple[str, ...] = ()
     """KEY=VALUE arguments of the architecture, such as depth=8 or img_size=64"""
-    pretext: Literal["mae"] = "mae"
-    """what the network learns from: mae = the pixels of masked patches"""
+    pretext: Literal["mae", "moco_v3", "supcon", "classification", "scratch"] = "mae"
+    """what the network learns: mae = the pixels of masked patches; moco_v3 = that two views are one image; supcon =
+    that images of a class are alike; classification = the classes; scratch = nothing, it stays as it was initialised"""
     mask_ratio: float | None = None
     """share of the patches that is masked: mae .75"""
     decoder_width: int | None = None
@@ -39,6 +40,16 @@ class PretrainConfig:
     """mae: attention heads of the decoder, 4 unless said"""
     normalise_target: bool | None = None
     """mae: normalise the pixels of each patch before they are predicted, as it does unless told not to"""
+    temperature: float | None = None
+    """moco_v3, supcon: of the softmax over the batch, .2 and .1 unless said"""
+    momentum: float | None = None
+    """moco_v3: share of itself that the slow copy keeps at first, .99 unless said"""
+    projection_width: int | None = None
+    """moco_v3, supcon: width in which views are compared, 256 and 128 unless said"""
+    hidden_width: int | None = None
+    """moco_v3: width of the projection's inner layers, 1024 unless said, 4096 in the paper's"""
+    label_smoothing: float | None = None
+    """classification: share of the target spread over all classes, .1 unless said"""
     epochs: int = 100
     """passes over the images"""
     batch_size: int = 256
@@ -79,27 +90,52 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """What `mood pretrain` leaves: the folder, and the last lines of its metrics."""
+    """What `mood pretrain` leaves: the folder, and the last loss, None where nothing was trained."""
 
     output: Path
     images: int
-    loss: float
+    loss: float | None
     reused: bool
 
     def summary(self) -> str:
         """One line for a person."""
         if self.reused:
             return f"{self.output} was already finished with this configuration; nothing to do"
+        if self.loss is None:
+            return f"the network in {self.output} is as it was initialised"
         return f"pre-trained on {self.images} images, loss {self.loss:.4f}; the network is in {self.output}"
 
 
 # What belongs to a pretext and not to the run; None leaves it to the pretext's own default.
-_PRETEXT_SETTINGS = ("mask_ratio", "decoder_width", "decoder_depth", "decoder_heads", "normalise_target")
+_PRETEXT_SETTINGS = (
+    "mask_ratio",
+    "decoder_width",
+    "decoder_depth",
+    "decoder_heads",
+    "normalise_target",
+    "temperature",
+    "momentum",
+    "projection_width",
+    "hidden_width",
+    "label_smoothing",
+)
 
 
 def pretext_settings(config: PretrainConfig) -> dict[str, Any]:
     """What the config says to its pretext; None where it says nothing."""
     return {name: getattr(config, name) for name in _PRETEXT_SETTINGS}
+
+
+def _augments(config: PretrainConfig) -> "tuple[Augment, ...]":
+    """How the views of the pretext are varied: the published recipe of each, but for the size of the crop."""
+    from mood.data import Augment
+
+    scale = (config.crop_scale, 1.0)
+    if config.pretext == "moco_v3":
+        return Augment.contrast(blur=1.0, scale=scale), Augment.contrast(blur=0.1, solarize=0.2, scale=scale)
+    if config.pretext == "supcon":
+        return (Augment.contrast(blur=0.0, scale=scale),) * 2
+    return (Augment(scale=scale),)
 
 
 @dataclass
@@ -125,8 +161,8 @@ class _PretextTask:
             workers=self.settings.workers,
             start_batch=start,
         )
-        for pixels, labels, positions in batches:
-            yield Views((pixels,), uniform(self.settings.seed, epoch, positions, self.module.draws), labels)
+        for views, labels, positions in batches:
+            yield Views(views, uniform(self.settings.seed, epoch, positions, self.module.draws), labels)
 
     def loss(self, module: Any, batch: Any, epoch: int) -> "tuple[Tensor, Mapping[str, Tensor]]":
         loss, extra = module(batch)
@@ -149,8 +185,11 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
     Raises:
         MoodError: bad data, an architecture that the pretext cannot use, an output that is taken.
     """
-    from mood.data import Augment, TrainingImages, open_source
+    import torch
+
+    from mood.data import TrainingImages, open_source
     from mood.models import (
+        PRETEXTS,
         Architecture,
         Model,
         Pretext,
@@ -162,6 +201,7 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         without_fused_attention,
     )
     from mood.recipes.inputs import (
+        METRICS,
         batch_size_for,
         images_of_last_stage,
         keep_metrics,
@@ -179,12 +219,12 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
     settings = to_dict(config) | {"images": [item.manifest.fingerprint for item in sources]}
     with open_output(config.output, settings, overwrite=config.overwrite) as output:
         if output.finished:
-            loss = last_metrics(config.output)["loss"]
+            loss = last_metrics(config.output).get("loss")
             return PretrainResult(config.output, images_of_last_stage(config.output), loss, reused=True)
         chosen = training_set(
             sources,
             stage="pretrain",
-            labelled=False,
+            labelled=PRETEXTS[config.pretext].labelled,
             seed=config.seed,
             fraction=config.held_out,
             settings={"pretext": config.pretext, "epochs": config.epochs, "base_lr": config.base_lr},
@@ -193,10 +233,27 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         seed_everything(config.seed)
         encoder = architecture.build()
         transform = input_transform(encoder)
-        pretext = make_pretext(config.pretext, encoder, pretext_settings(config))
+        given = pretext_settings(config)
+        if config.pretext == "classification":
+            given["classes"] = len(chosen.source.manifest.class_names or ())
+        pretext = make_pretext(config.pretext, encoder, given)
+        if not pretext.trained:
+            untrained = Model(
+                name=config.output.name,
+                module=pretext.release(),
+                transform=transform,
+                architecture=architecture,
+                history=(),
+                seen=torch.empty(0, dtype=torch.int64),
+                source="mood pretrain, scratch",
+            )
+            save_model(output.work, untrained)
+            (output.work / METRICS).touch()
+            output.commit()
+            return PretrainResult(config.output, 0, None, reused=False)
         images = TrainingImages(
             chosen.source,
-            Augment(scale=(config.crop_scale, 1.0)),
+            _augments(config),
             size=transform.size,
             mean=transform.mean,
             std=transform.std,

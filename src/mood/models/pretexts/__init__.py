@@ -7,10 +7,20 @@ from typing import Any
 from torch import nn
 
 from mood.core.errors import InputError
+from mood.models.pretexts.classification import Classification
 from mood.models.pretexts.interface import Pretext, Views
 from mood.models.pretexts.mae import MaskedAutoencoder
+from mood.models.pretexts.moco_v3 import MocoV3
+from mood.models.pretexts.scratch import Scratch
+from mood.models.pretexts.supcon import SupCon
 
-PRETEXTS: Mapping[str, type[Pretext]] = {"mae": MaskedAutoencoder}
+PRETEXTS: Mapping[str, type[Pretext]] = {
+    "mae": MaskedAutoencoder,
+    "moco_v3": MocoV3,
+    "supcon": SupCon,
+    "classification": Classification,
+    "scratch": Scratch,
+}
 
 
 def make_pretext(name: str, encoder: nn.Module, settings: Mapping[str, Any]) -> Pretext:
@@ -42,4 +52,15 @@ def settings_of(name: str) -> dict[str, Any]:
     return {item.name: item.default for item in parameters if item.kind is item.KEYWORD_ONLY}
 
 
-__all__ = ["PRETEXTS", "MaskedAutoencoder", "Pretext", "Views", "make_pretext", "settings_of"]
+__all__ = [
+    "PRETEXTS",
+    "Classification",
+    "MaskedAutoencoder",
+    "MocoV3",
+    "Pretext",
+    "Scratch",
+    "SupCon",
+    "Views",
+    "make_pretext",
+    "settings_of",
+]

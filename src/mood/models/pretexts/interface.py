@@ -34,6 +34,7 @@ class Pretext(nn.Module):
         views: augmented views of each image in a batch.
         draws: random numbers for each image in a batch.
         labelled: whether the images need labels.
+        trained: whether there is anything to train.
         twin_size: (h, w) of the second rendering of the crop, for a tokenizer; None is none.
     """
 
@@ -41,6 +42,7 @@ class Pretext(nn.Module):
     views: int = 1
     draws: int = 0
     labelled: bool = False
+    trained: bool = True
     twin_size: tuple[int, int] | None = None
 
     def forward(self, batch: Views) -> tuple[Tensor, Mapping[str, Tensor]]:
