@@ -35,6 +35,7 @@ from typer.testing import CliRunner
 import mood
 import mood.cli
 from mood.core.config import load_toml
+from mood.recipes.train import TrainConfig, plan
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -127,6 +128,9 @@ def recipe_file(block: Block) -> None:
     """Write the recipe, after some command's config took it."""
     name = block.text.partition("\n")[0].removeprefix("# ").strip()
     Path(name).write_text(block.text, encoding="utf-8")
+    if "stages" in tomllib.loads(block.text):
+        plan(TrainConfig(stages=Path(name), output=Path("there")))
+        return
     recipe = name.removesuffix(".toml")
     config = getattr(getattr(mood.recipes, recipe), f"{recipe.capitalize()}Config")
     needed = {"data": "photos", "output": "there"}

@@ -205,6 +205,16 @@ def test_images_that_cannot_be_read_are_left_out(config, stripes_folder, tmp_pat
         ({"model": "deit_tiny_distilled_patch16_224", "model_options": ("depth=1",)}, ModelError, "more than one head"),
         ({"model": "vgg11", "model_options": ()}, ModelError, "does not take these options"),
         ({"rand_augment": "autumn"}, InputError, "rand_augment is 'autumn'"),
+        ({"batch_size": 17}, InputError, "batch_size is 17, and 16 images are left"),
+        ({"model_options": ("img_size=30",)}, ModelError, "patches of 4 pixels do not fill 30"),
+        (
+            {"head_classes": 1},
+            InputError,
+            "2 classes, and the head would have 1 outputs: set head_classes to at least 2",
+        ),
+        ({"freeze": 2}, InputError, "freeze is 2; .* from 0 to 1, the blocks"),
+        ({"freeze": -2}, InputError, "freeze is -2"),
+        ({"l2_sp": -1.0}, InputError, "l2_sp is -1.0"),
         ({"batch_size": 0}, InputError, "batch_size is 0"),
         ({"lr": -1.0}, InputError, "lr is -1.0"),
         ({"layer_decay": 1.5}, InputError, "layer_decay is 1.5"),
@@ -218,10 +228,56 @@ def test_what_cannot_be_done_is_told_and_leaves_nothing_behind(config, stripes, 
     assert not (tmp_path / "out").exists()
 
 
+def start_and_end(config, stripes, **changes):
+    """Weights before and after, by name."""
+    result = finetune(config(ema=0.0, epochs=2, lr=1e-2, **changes), source=stripes(32))
+    options = {key: int(value) for key, value in (pair.split("=") for pair in config().model_options)}
+    start = open_model("mood_vit_patch4_32", options=options, random_weights=True).module.state_dict()
+    end = load_model(result.output).module.state_dict()
+    return {name: (value, end[name]) for name, value in start.items() if not name.startswith("head.")}
+
+
+def test_one_class_is_learned_with_the_head_of_the_whole_set(config, stripes):
+    result = finetune(config(head_classes=5, label_smoothing=0.1, init_scale=1.0), source=stripes(32, classes=1))
+    model = load_model(result.output)
+    assert model.head().weight.shape == (5, 32)
+    assert (model.class_names, result.classes) == ((), 1)
+    # Equation 1: without smoothing the loss of a single class goes to zero; with it, to the entropy of the target.
+    rows = [json.loads(line) for line in (result.output / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss"] > 0.3
+    again = finetune(config(head_classes=5, label_smoothing=0.1, init_scale=1.0), source=stripes(32, classes=1))
+    assert (again.reused, again.classes) == (True, 1)
+
+
+def test_frozen_weights_stay_and_the_others_move(config, stripes):
+    pairs = start_and_end(config, stripes, freeze=-1)
+    assert all(torch.equal(before, after) for before, after in pairs.values())
+
+
+def test_the_lowest_blocks_stay_and_the_others_move(config, stripes, tmp_path):
+    two = {"model_options": ("embed_dim=32", "depth=2", "num_heads=2", "img_size=16")}
+    result = finetune(config(ema=0.0, lr=1e-2, freeze=1, **two), source=stripes(32))
+    options = {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 16}
+    start = open_model("mood_vit_patch4_32", options=options, random_weights=True).module.state_dict()
+    end = load_model(result.output).module.state_dict()
+    moved = {name for name, value in start.items() if not torch.equal(value, end[name])}
+    assert not any(name.startswith(("pos_embed", "patch_embed", "blocks.0.")) for name in moved)
+    assert "blocks.1.attn.qkv.weight" in moved
+
+
+def test_l2_sp_keeps_the_weights_where_they_started(config, stripes, tmp_path):
+    def way(**changes):
+        pairs = start_and_end(config, stripes, **changes)
+        return sum(float((after - before).square().sum()) for before, after in pairs.values())
+
+    free = way(output=tmp_path / "free", weight_decay=0.0)
+    assert way(output=tmp_path / "held", weight_decay=0.0, l2_sp=10.0) < 0.5 * free
+
+
 def test_images_without_labels_and_of_one_class_are_refused(config, stripes, stripes_folder, tmp_path):
     with pytest.raises(InputError, match="folder of its own"):
         finetune(config(data=str(stripes_folder(tmp_path / "data", 8) / "class 0")))
-    with pytest.raises(InputError, match=r"one class \(class 0\).*fit on the network as it is"):
+    with pytest.raises(InputError, match=r"1 class \(class 0\).*head would have 1 outputs.*the head of the whole"):
         finetune(config(), source=stripes(8, classes=1))
 
 

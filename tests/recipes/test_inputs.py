@@ -13,7 +13,7 @@ from mood.core.features import Features
 from mood.data import held_out
 from mood.models import image_keys
 from mood.recipes.fit import FitConfig, features_fingerprint, fit, is_features, score_options
-from mood.recipes.inputs import batch_size_for, keep_metrics, last_metrics, model_options, training_set, union
+from mood.recipes.inputs import check_batch_size, keep_metrics, last_metrics, model_options, training_set, union
 
 
 def chosen(sources, **changes):
@@ -82,9 +82,11 @@ def test_keys_are_united_once_each_in_order():
 
 
 def test_a_batch_is_never_larger_than_the_set_nor_empty():
-    assert [batch_size_for(100, 32), batch_size_for(20, 32)] == [32, 20]
+    check_batch_size(20, 20)
+    with pytest.raises(InputError, match="batch_size is 21, and 20 images are left to train on: set it to 20 or less"):
+        check_batch_size(20, 21)
     with pytest.raises(InputError, match="batch_size is 0; it must be at least 1"):
-        batch_size_for(20, 0)
+        check_batch_size(20, 0)
 
 
 def test_which_data_is_features(tmp_path):

@@ -160,10 +160,6 @@ def test_an_image_without_bytes_is_nobodys_image(config, stripes_folder, tmp_pat
     assert len(load_model(result.output).seen) == 40
 
 
-def test_a_set_smaller_than_a_batch_is_one_batch(config, stripes):
-    assert pretrain(config(batch_size=256), source=stripes(20)).loss > 0
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -195,6 +191,8 @@ def test_each_setting_reaches_the_training(config, stripes, tmp_path, change):
         ({"model_options": ("embed_dim=34", "num_heads=2")}, ModelError, "the encoder's is 34"),
         ({"model_options": ("embed_dim=33", "num_heads=2")}, ModelError, "cannot be built with these options"),
         ({"model_options": ("depth",)}, InputError, "KEY=VALUE"),
+        ({"batch_size": 21, "held_out": 0.0}, InputError, "batch_size is 21, and 20 images are left"),
+        ({"model_options": ("img_size=30",)}, ModelError, "patches of 4 pixels do not fill 30: set img_size to .* 28"),
         ({"batch_size": 0}, InputError, "batch_size is 0"),
         ({"epochs": 0}, InputError, "epochs is 0"),
         ({"held_out": 1.0}, DataError, "Nothing is left"),

@@ -16,7 +16,7 @@ from mood.core.version import __version__
 RECIPES = {
     "Start here": ("demo",),
     "Use a detector": ("fit", "score", "evaluate"),
-    "Train a network": ("pretrain", "finetune"),
+    "Train a network": ("pretrain", "finetune", "train"),
     "Work with features": ("extract",),
 }
 

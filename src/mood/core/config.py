@@ -83,6 +83,20 @@ def fields(cls: type) -> dict[str, FieldInfo]:
     return dict(cast("Mapping[str, FieldInfo]", cls.__pydantic_fields__))  # type: ignore[attr-defined]
 
 
+def read_toml(path: str | PathLike[str]) -> dict[str, Any]:
+    """The tables of a recipe.
+
+    Raises:
+        InputError: the file cannot be read or is no TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"recipe {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path} is not TOML: {error}") from error
+
+
 def load_toml(path: str | PathLike[str], cls: type[C], overrides: Mapping[str, Any]) -> C:
     """Read a recipe: defaults, then what the file says, then the overrides.
 
@@ -95,13 +109,7 @@ def load_toml(path: str | PathLike[str], cls: type[C], overrides: Mapping[str, A
         InputError: the file cannot be read or is no TOML; a key or a value in it is wrong.
     """
     try:
-        recipe = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"recipe {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe {path} is not TOML: {error}") from error
-    try:
-        return cls(**{**recipe, **overrides})
+        return cls(**{**read_toml(path), **overrides})
     except InputError as error:
         raise InputError(f"with recipe {path}: {error}") from None
 

@@ -36,6 +36,26 @@ class Architecture:
         except AssertionError as error:
             raise ModelError(f"model {self.name!r} cannot be built with these options: {error}") from error
 
+    def check(self) -> None:
+        """Refuse what cannot be built, without memory for a single weight.
+
+        Raises:
+            ModelError: as `build`; or the patches do not fill the image.
+        """
+        if self.name.split(".")[0] not in timm.list_models(include_tags=False):
+            return  # a folder or the embedded network, which was built before
+        with torch.device("meta"):
+            embed: Any = getattr(self.build(), "patch_embed", None)
+        size, patch = getattr(embed, "img_size", None), getattr(embed, "patch_size", None)
+        if size is None or patch is None or getattr(embed, "dynamic_img_pad", False):
+            return
+        for side, step in zip(size, patch, strict=True):
+            if side % step:
+                raise ModelError(
+                    f"model {self.name!r}: patches of {step} pixels do not fill {side}: set img_size to a multiple of "
+                    f"patch_size, such as {max(step, side // step * step)}"
+                )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:

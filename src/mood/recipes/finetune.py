@@ -35,6 +35,13 @@ class FinetuneConfig:
     """only these classes"""
     eval: str | None = None
     """labelled images on which the accuracy is measured after every epoch"""
+    head_classes: int | None = None
+    """outputs of the new head, at least as many as there are classes; one-class fine-tuning keeps the head of the whole
+    set (30 for ImageNet-30), and label smoothing gives it something to learn"""
+    freeze: int = 0
+    """this many of the lowest blocks keep their weights, and with them what lies below; -1 trains the head alone"""
+    l2_sp: float = 0.0
+    """strength of the pull of each weight of the body towards where it started (L2-SP); 0 is off"""
     epochs: int = 30
     """passes over the images"""
     batch_size: int = 128
@@ -122,13 +129,13 @@ class _ClassifierTask:
     transform: "Transform"
     test: "Source | None"
     precision: str
-    batch_size: int
+    anchors: "Mapping[str, Tensor]"
     steps_per_epoch: int = field(init=False)
 
     def __post_init__(self) -> None:
         from timm.data import Mixup
 
-        self.steps_per_epoch = len(self.images) // self.batch_size
+        self.steps_per_epoch = len(self.images) // self.settings.batch_size
         self.mixup = (
             Mixup(
                 self.settings.mixup,
@@ -146,7 +153,7 @@ class _ClassifierTask:
         return training_batches(
             self.images,
             epoch=epoch,
-            batch_size=self.batch_size,
+            batch_size=self.settings.batch_size,
             workers=self.settings.workers,
             start_batch=start,
         )
@@ -162,8 +169,19 @@ class _ClassifierTask:
             smoothing = 0.0
         logits = module(pixels).float()
         loss = cross_entropy(logits, labels, label_smoothing=smoothing)
+        if self.settings.l2_sp:
+            loss = loss + self.settings.l2_sp / 2 * self.distance()
         hard = labels.argmax(1) if labels.ndim == 2 else labels
         return loss, {"train_accuracy": (logits.detach().argmax(1) == hard).float().mean()}
+
+    def distance(self) -> "Tensor":
+        """Squared Euclidean distance of the body's weights from where they started (Li et al., ICML 2018)."""
+        moved: list[Tensor] = [
+            (parameter - self.anchors[name]).square().sum()
+            for name, parameter in self.module.named_parameters()
+            if name in self.anchors and parameter.requires_grad
+        ]
+        return sum(moved[1:], start=moved[0])
 
     def after_step(self, done: float) -> None:
         pass
@@ -174,6 +192,37 @@ class _ClassifierTask:
         if self.test is None:
             return {}
         return {"accuracy": accuracy(module, self.transform, self.test, self.precision, self.settings.workers)}
+
+
+def _freeze(module: Any, blocks: int, head: set[str]) -> None:
+    """Keep the weights of the lowest blocks and of all below them; -1 keeps all but the head.
+
+    Raises:
+        InputError: another number, or more blocks than there are.
+        ModelError: timm does not say which weights of this network lie how deep.
+    """
+    from timm.models import group_parameters
+
+    from mood.core.errors import InputError, ModelError
+
+    if blocks == 0:
+        return
+    if blocks == -1:
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name.rpartition(".")[0] in head)
+        return
+    if not hasattr(module, "group_matcher"):
+        raise ModelError(
+            f"timm does not say how deep the weights of {type(module).__name__} lie: set freeze to 0 or -1"
+        )
+    # Layer 0 is the stem; the last one holds the norm and the head.
+    depth = group_parameters(module, module.group_matcher(coarse=False), reverse=True)
+    highest = max(depth.values()) - 1
+    if not 0 < blocks <= highest:
+        raise InputError(f"freeze is {blocks}; it must be -1 (all but the head) or from 0 to {highest}, the blocks")
+    for name, parameter in module.named_parameters():
+        if depth[name] <= blocks:
+            parameter.requires_grad_(False)
 
 
 def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> FinetuneResult:
@@ -203,7 +252,7 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
         without_fused_attention,
     )
     from mood.recipes.inputs import (
-        batch_size_for,
+        check_batch_size,
         images_of_last_stage,
         keep_metrics,
         last_metrics,
@@ -213,6 +262,9 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
     )
     from mood.training import Optimisation, seed_everything, train
 
+    if config.l2_sp < 0:
+        raise InputError(f"l2_sp is {config.l2_sp}; it must be 0, which is off, or more")
+    Architecture(config.model, model_options(config.model_options)).check()
     if source is None:
         source = open_source(config.data, roots=config.data_root, classes=config.classes or None, limit=config.limit)
     start: Model = open_model(
@@ -225,7 +277,7 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
     settings = to_dict(config) | {"images": source.manifest.fingerprint, "weights": start.fingerprint()}
     with open_output(config.output, settings, overwrite=config.overwrite) as output:
         if output.finished:
-            classes = len(artifact.describe(config.output)["meta"]["class_names"])
+            classes = len(artifact.describe(config.output)["meta"]["history"][-1]["class_names"])
             images = images_of_last_stage(config.output)
             return FinetuneResult(config.output, images, classes, last_metrics(config.output), reused=True)
         chosen = training_set(
@@ -238,17 +290,20 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
         )
         names = chosen.source.manifest.class_names or ()
         classes = len(names)
-        if classes < 2:
+        outputs = classes if config.head_classes is None else config.head_classes
+        if outputs < max(classes, 2):
             raise InputError(
-                f"{source.name} has one class ({names[0]}), and fine-tuning tells classes apart: bring two or more, or "
-                "fit on the network as it is"
+                f"{source.name} has {classes} class{'es' if classes > 1 else f' ({names[0]})'}, and the head would "
+                f"have {outputs} outputs: set head_classes to at least {max(classes, 2)}"
+                + ("; the paper keeps the head of the whole set for one class" if classes == 1 else "")
             )
+        check_batch_size(len(chosen.source), config.batch_size)
         test = None if config.eval is None else open_source(config.eval, roots=config.data_root, classes=names)
         if test is not None and test.manifest.class_names != names:
             raise InputError(f"the classes of {test.name} come in another order than those of {source.name}")
         # Whatever opens by a name is of timm's making.
         assert start.architecture is not None
-        options = {**start.architecture.options, "num_classes": classes}
+        options = {**start.architecture.options, "num_classes": outputs}
         architecture = Architecture(start.architecture.name, options)
         seed_everything(config.seed)
         module: Any = architecture.build(drop_path_rate=config.drop_path) if config.drop_path else architecture.build()
@@ -265,6 +320,7 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
         with torch.no_grad():
             for parameter in head.parameters():
                 parameter.mul_(config.init_scale)
+        _freeze(module, config.freeze, own)
         training = TrainingImages(
             chosen.source,
             (
@@ -280,12 +336,12 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
             seed=config.seed,
         )
         device = resolve_device(config.device)
+        anchors = {name: body[name].to(device, copy=True) for name, _ in module.named_parameters() if name in body}
         if device.type == "cpu":
             without_fused_attention(module)
         precision = resolve_precision(config.precision, device)
-        batch_size = batch_size_for(len(training), config.batch_size)
         trained = train(
-            _ClassifierTask(module, training, config, classes, start.transform, test, precision, batch_size),
+            _ClassifierTask(module, training, config, outputs, start.transform, test, precision, anchors),
             Optimisation(
                 epochs=config.epochs,
                 lr=config.lr,
@@ -309,7 +365,8 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
             name=config.output.name,
             module=trained,
             architecture=architecture,
-            class_names=names,
+            # Outputs that no class has been given have no name, and with them the others have none.
+            class_names=names if outputs == classes else (),
             history=None if start.history is None else (*start.history, *chosen.stages),
             seen=None if start.seen is None else union(start.seen, chosen.keys),
             source=f"mood finetune, {config.epochs} epochs, from {start.source or start.name}",

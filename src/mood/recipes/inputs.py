@@ -88,15 +88,19 @@ def model_options(pairs: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def batch_size_for(images: int, wanted: int) -> int:
-    """A set smaller than a batch is one batch.
+def check_batch_size(images: int, batch_size: int) -> None:
+    """Refuse a batch that the images cannot fill.
 
     Raises:
-        InputError: no batch can be of the size that is wanted.
+        InputError: the batch size is below 1, or above the number of images.
     """
-    if wanted < 1:
-        raise InputError(f"batch_size is {wanted}; it must be at least 1")
-    return min(wanted, images)
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+    if batch_size > images:
+        raise InputError(
+            f"batch_size is {batch_size}, and {images} images are left to train on: set it to {images} or less, or "
+            "bring more images"
+        )
 
 
 def keep_metrics(scratch: Path, folder: Path) -> dict[str, float]:

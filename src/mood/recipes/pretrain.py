@@ -143,11 +143,10 @@ class _PretextTask:
     module: "Pretext"
     images: "TrainingImages"
     settings: PretrainConfig
-    batch_size: int
     steps_per_epoch: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.steps_per_epoch = len(self.images) // self.batch_size
+        self.steps_per_epoch = len(self.images) // self.settings.batch_size
 
     def batches(self, epoch: int, start: int) -> Iterable[Any]:
         from mood.data import training_batches
@@ -157,7 +156,7 @@ class _PretextTask:
         batches = training_batches(
             self.images,
             epoch=epoch,
-            batch_size=self.batch_size,
+            batch_size=self.settings.batch_size,
             workers=self.settings.workers,
             start_batch=start,
         )
@@ -202,7 +201,7 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
     )
     from mood.recipes.inputs import (
         METRICS,
-        batch_size_for,
+        check_batch_size,
         images_of_last_stage,
         keep_metrics,
         last_metrics,
@@ -211,6 +210,8 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
     )
     from mood.training import Optimisation, seed_everything, train
 
+    architecture = Architecture(config.model, {**model_options(config.model_options), "num_classes": 0})
+    architecture.check()
     sources = (
         [open_source(name, roots=config.data_root, limit=config.limit) for name in config.data]
         if source is None
@@ -229,7 +230,7 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
             fraction=config.held_out,
             settings={"pretext": config.pretext, "epochs": config.epochs, "base_lr": config.base_lr},
         )
-        architecture = Architecture(config.model, {**model_options(config.model_options), "num_classes": 0})
+        check_batch_size(len(chosen.source), config.batch_size)
         seed_everything(config.seed)
         encoder = architecture.build()
         transform = input_transform(encoder)
@@ -259,15 +260,14 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
             std=transform.std,
             seed=config.seed,
         )
-        batch_size = batch_size_for(len(images), config.batch_size)
         device = resolve_device(config.device)
         if device.type == "cpu":
             without_fused_attention(pretext)
         trained = train(
-            _PretextTask(pretext, images, config, batch_size),
+            _PretextTask(pretext, images, config),
             Optimisation(
                 epochs=config.epochs,
-                lr=config.base_lr * batch_size / 256,
+                lr=config.base_lr * config.batch_size / 256,
                 warmup_epochs=config.warmup_epochs,
                 weight_decay=config.weight_decay,
                 betas=(0.9, config.beta2),

@@ -1,0 +1,179 @@
+"""`mood train`: the stages of one recipe, one after the other, each from what the one before it left."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from mood.core.config import Argument, config, fields, read_toml
+from mood.core.errors import InputError
+
+_KEYS = ("name", "command")
+
+
+@config
+class TrainConfig:
+    """Run all the training stages that a recipe lists; started again it goes on."""
+
+    stages: Annotated[Path, Argument("RECIPE")]
+    """a TOML file with a [[stages]] table for each stage: its name, its command, and that command's settings"""
+    output: Path
+    """folder for the stages, one sub-folder each"""
+    skip: tuple[str, ...] = ()
+    """leave out the stage of this name; the next one starts from the one before it"""
+    check: bool = False
+    """say what would be done, with every setting checked, and do nothing"""
+    data_root: tuple[str, ...] = ()
+    """folders in which named sets are looked for"""
+    device: str | None = None
+    """auto, cpu or cuda, in place of what the recipe says"""
+    workers: int | None = None
+    """processes that read and augment images, in place of what the recipe says"""
+    overwrite: bool = False
+    """replace stages of another configuration"""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """One stage, checked.
+
+    Attributes:
+        name: of its sub-folder.
+        command: "pretrain" or "finetune".
+        config: of that command, complete.
+    """
+
+    name: str
+    command: str
+    config: Any
+
+    def __str__(self) -> str:
+        data = self.config.data if isinstance(self.config.data, str) else ", ".join(self.config.data)
+        return f"{self.name}: mood {self.command} on {data}, from {self.config.model}, to {self.config.output}"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What was done, stage by stage.
+
+    Attributes:
+        output: folder of the last stage: the network.
+        lines: one for each stage.
+    """
+
+    output: Path
+    lines: tuple[str, ...]
+
+    def summary(self) -> str:
+        """One line for each stage."""
+        return "\n".join(self.lines)
+
+
+def train(config: TrainConfig) -> TrainResult:
+    """Check all stages, then run them in order.
+
+    Raises:
+        InputError: the recipe is wrong somewhere; nothing was started then.
+        MoodError: what a stage raises; those before it are finished and are reused the next time.
+    """
+    planned = plan(config)
+    runs = _commands()
+    lines = []
+    for stage in planned:
+        if config.check:
+            lines.append(str(stage))
+            continue
+        result = runs[stage.command][1](stage.config)
+        lines.append(f"{stage.name}: {result.summary()}")
+    return TrainResult(planned[-1].config.output, tuple(lines))
+
+
+def plan(config: TrainConfig) -> tuple[PlannedStage, ...]:
+    """The stages that will run, each with its whole config, before anything is loaded.
+
+    Keys of the table [common] are settings of every stage whose command has them. A stage without `model` starts from
+    the one before it.
+
+    Raises:
+        InputError: an unknown or missing key, a value of another type, two stages of one name, a stage that has nothing
+            to start from, a name in `skip` that no stage has.
+    """
+    recipe = read_toml(config.stages)
+    for key in recipe:
+        if key not in ("common", "stages"):
+            raise InputError(f"recipe {config.stages}: unknown table {key!r}; it has [common] and [[stages]]")
+    common, tables = recipe.get("common", {}), recipe.get("stages", [])
+    if not isinstance(common, dict) or not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
+        raise InputError(f"recipe {config.stages}: [common] is one table, and [[stages]] opens one for each stage")
+    names = _names(config, tables)
+    runs = _commands()
+    known = {key for _, (cls, _) in runs.items() for key in fields(cls)}
+    for key in common:
+        if key not in known or key in ("output", "data"):
+            raise InputError(f"recipe {config.stages}: {key!r} in [common] is no setting that stages share")
+    planned: list[PlannedStage] = []
+    for name, table in zip(names, tables, strict=True):
+        if name not in config.skip:
+            planned.append(_stage(config, name, table, common, planned, runs))
+    if not planned:
+        raise InputError(f"recipe {config.stages}: no stage is left to run")
+    return tuple(planned)
+
+
+def _names(config: TrainConfig, tables: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = []
+    for number, table in enumerate(tables, start=1):
+        missing = [key for key in _KEYS if not isinstance(table.get(key), str)]
+        if missing:
+            raise InputError(f"recipe {config.stages}: stage {number} has no {missing[0]!r}, a string")
+        name = table["name"]
+        if not name.replace("-", "").replace("_", "").isalnum() or name in names:
+            raise InputError(f"recipe {config.stages}: stage {number} is named {name!r}; names are words, each once")
+        names.append(name)
+    for name in config.skip:
+        if name not in names:
+            raise InputError(f"skip is {name!r}, and the recipe's stages are {', '.join(names) or 'none'}")
+    return names
+
+
+def _stage(
+    config: TrainConfig,
+    name: str,
+    table: Mapping[str, Any],
+    common: Mapping[str, Any],
+    before: Sequence[PlannedStage],
+    runs: Mapping[str, tuple[type, Callable[[Any], Any]]],
+) -> PlannedStage:
+    command = table["command"]
+    if command not in runs:
+        raise InputError(f"recipe {config.stages}: stage {name!r} is a {command!r}; it can be {' or '.join(runs)}")
+    cls = runs[command][0]
+    settings = {key: value for key, value in common.items() if key in fields(cls)}
+    settings |= {key: value for key, value in table.items() if key not in _KEYS}
+    settings |= {"output": config.output / name, "overwrite": config.overwrite}
+    settings |= {"data_root": config.data_root} if config.data_root else {}
+    settings |= {"device": config.device} if config.device is not None else {}
+    settings |= {"workers": config.workers} if config.workers is not None else {}
+    if command == "finetune" and "model" not in table:
+        networks = [stage for stage in before if stage.command in ("pretrain", "finetune")]
+        if networks:
+            settings["model"] = str(networks[-1].config.output)
+            # What an architecture is built with was said where it was built.
+            for key in ("model_options", "checkpoint"):
+                settings.pop(key, None)
+        elif "model" not in settings:
+            raise InputError(
+                f"recipe {config.stages}: stage {name!r} has no network to start from: put a stage before it, or give "
+                "it a model"
+            )
+    try:
+        return PlannedStage(name, command, cls(**settings))
+    except InputError as error:
+        raise InputError(f"recipe {config.stages}: stage {name!r}: {error}") from None
+
+
+def _commands() -> dict[str, tuple[type, Callable[[Any], Any]]]:
+    from mood.recipes.finetune import FinetuneConfig, finetune
+    from mood.recipes.pretrain import PretrainConfig, pretrain
+
+    return {"pretrain": (PretrainConfig, pretrain), "finetune": (FinetuneConfig, finetune)}

@@ -1,0 +1,131 @@
+"""Stages in a row: each starts from the one before it, and a recipe that is wrong anywhere starts nothing."""
+
+import pytest
+
+from mood.core.errors import InputError, OutputError
+from mood.models import load_model
+from mood.recipes.train import TrainConfig, plan, train
+
+RECIPE = """
+[common]
+epochs = 1
+batch_size = 16
+warmup_epochs = 0.0
+held_out = 0.0
+workers = 0
+seed = 3
+
+[[stages]]
+name = "pretrain"
+command = "pretrain"
+data = ["{data}"]
+model = "mood_vit_patch4_32"
+model_options = ["embed_dim=32", "depth=1", "num_heads=2", "img_size=16"]
+decoder_width = 16
+decoder_heads = 2
+
+[[stages]]
+name = "intermediate"
+command = "finetune"
+data = "{data}"
+
+[[stages]]
+name = "fine-tune"
+command = "finetune"
+data = "{data}"
+classes = ["class 0", "class 1"]
+"""
+
+
+@pytest.fixture
+def config(stripes_folder, tmp_path):
+    data = stripes_folder(tmp_path / "data", 48, classes=3)
+
+    def config(text=RECIPE, **changes):
+        path = tmp_path / "recipe.toml"
+        path.write_text(text.replace("{data}", str(data)))
+        return TrainConfig(**{"stages": path, "output": tmp_path / "out", **changes})
+
+    return config
+
+
+def test_each_stage_starts_from_the_one_before_it(config, tmp_path):
+    result = train(config())
+    assert result.output == tmp_path / "out" / "fine-tune"
+    history = load_model(result.output).history
+    assert [(stage.stage, stage.seed) for stage in history] == [("pretrain", 3), ("finetune", 3), ("finetune", 3)]
+    assert len(load_model(result.output).class_names) == 2
+    assert [line.split(":")[0] for line in result.lines] == ["pretrain", "intermediate", "fine-tune"]
+    again = train(config())
+    assert all("already finished" in line for line in again.lines)
+    with pytest.raises(OutputError, match="another"):
+        train(config(RECIPE.replace("seed = 3", "seed = 4")))
+    assert "already" not in train(config(RECIPE.replace("seed = 3", "seed = 4"), overwrite=True)).summary()
+
+
+def test_a_stage_can_be_left_out(config):
+    stages = plan(config(skip=("intermediate",)))
+    assert [stage.name for stage in stages] == ["pretrain", "fine-tune"]
+    assert stages[1].config.model == str(stages[0].config.output)
+    assert len(load_model(train(config(skip=("intermediate",))).output).history) == 2
+
+
+def test_a_stage_may_name_its_own_start(config, tmp_path):
+    text = RECIPE.replace('name = "fine-tune"', 'name = "fine-tune"\nmodel = "embedded"')
+    assert plan(config(text))[-1].config.model == "embedded"
+    only = plan(config(text, skip=("pretrain", "intermediate")))
+    assert [stage.config.model for stage in only] == ["embedded"]
+
+
+def test_the_run_decides_where_it_runs(config):
+    stages = plan(config(device="cpu", workers=3, data_root=("here",), overwrite=True))
+    assert {(s.config.device, s.config.workers, s.config.data_root, s.config.overwrite) for s in stages} == {
+        ("cpu", 3, ("here",), True)
+    }
+
+
+def test_checking_tells_what_would_be_done_and_does_nothing(config, tmp_path):
+    result = train(config(check=True))
+    assert result.summary().splitlines()[1].startswith("intermediate: mood finetune on ")
+    assert "from " + str(tmp_path / "out" / "pretrain") in result.summary()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[common]", "[comon]", r"unknown table 'comon'"),
+        ("[common]", "[[common]]", r"\[common\] is one table"),
+        ("workers = 0", "wokers = 0", r"'wokers' in \[common\] is no setting that stages share"),
+        ("workers = 0", 'data = "x"', r"'data' in \[common\] is no setting that stages share"),
+        ('name = "intermediate"', "", "stage 2 has no 'name'"),
+        ('name = "intermediate"', 'name = "../up"', "stage 2 is named '../up'"),
+        ('name = "intermediate"', 'name = "pretrain"', "stage 2 is named 'pretrain'; names are words, each once"),
+        (
+            'command = "finetune"',
+            'command = "tune"',
+            "stage 'intermediate' is a 'tune'; it can be pretrain or finetune",
+        ),
+        ("decoder_width = 16", "decoder_with = 16", "stage 'pretrain': .*'decoder_with'.* 'decoder_width'"),
+        ("epochs = 1", 'epochs = "1"', "stage 'pretrain': 'epochs' is '1'"),
+        ("[[stages]]", "[[stage]]", "unknown table 'stage'"),
+    ],
+)
+def test_a_recipe_that_is_wrong_starts_nothing(config, tmp_path, old, new, message):
+    text = RECIPE.replace(old, new) if old == "[[stages]]" else RECIPE.replace(old, new, 1)
+    with pytest.raises(InputError, match=message):
+        train(config(text))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_missing_is_named(config):
+    with pytest.raises(
+        InputError, match="skip is 'nothing', and the recipe's stages are pretrain, intermediate, fine-"
+    ):
+        plan(config(skip=("nothing",)))
+    with pytest.raises(InputError, match="no stage is left to run"):
+        plan(config(skip=("pretrain", "intermediate", "fine-tune")))
+    with pytest.raises(InputError, match="stage 'intermediate' has no network to start from: put a stage before it"):
+        plan(config(skip=("pretrain",)))
+    with pytest.raises(InputError, match="no stage is left to run"):
+        plan(config(""))
