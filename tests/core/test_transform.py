@@ -394,6 +394,25 @@ def test_wrong_fields(wrong, message):
         Transform(**{"size": (8, 8), "resize": 8, **wrong})
 
 
+def test_changed_it_is_what_the_changed_config_gives():
+    config = {"input_size": (3, 224, 224), "crop_pct": 0.9, "interpolation": "bicubic", "mean": (0.5,) * 3}
+    theirs = Transform.from_pretrained_cfg(config)
+    assert theirs.resize == 248
+    settings = {"crop_pct": 0.875, "interpolation": "bilinear", "crop_mode": "squash", "std": [0.2, 0.3, 0.4]}
+    assert theirs.changed(settings) == Transform.from_pretrained_cfg({**config, **settings})
+    assert theirs.changed({"crop_pct": 0.875}).resize == 256
+    assert theirs.changed({}) == theirs
+    for wrong, message in (
+        ({"crop": "center"}, "transform has no setting 'crop'; it has crop_pct"),
+        ({"crop_pct": 0}, "crop_pct is 0"),
+        ({"crop_pct": True}, "crop_pct is True"),
+        ({"interpolation": "magic"}, "interpolation is 'magic'"),
+        ({"std": 1}, "std is 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            theirs.changed(wrong)
+
+
 def test_wrong_pretrained_cfg():
     with pytest.raises(InputError, match="takes 1 channels"):
         Transform.from_pretrained_cfg({"input_size": (1, 28, 28)})

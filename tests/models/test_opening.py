@@ -41,6 +41,12 @@ def test_the_transform_is_the_models_own_at_the_size_it_was_built_for():
     assert beit.transform.size == (224, 224)
 
 
+def test_the_transform_can_be_told_otherwise():
+    model = open_model("mood_vit_patch4_32", options=SMALL, random_weights=True, transform={"crop_pct": 0.8})
+    assert (model.transform.size, model.transform.resize) == ((32, 32), 40)
+    assert open_model("embedded", transform={"crop_pct": 0.8}).transform.resize == 40
+
+
 def test_random_weights_depend_on_the_seed_alone():
     first, second = small().module.state_dict(), small().module.state_dict()
     assert all(torch.equal(value, second[name]) for name, value in first.items())

@@ -46,6 +46,16 @@ def config(folder, network, **changes):
     return ExtractConfig(**{**settings, **changes})
 
 
+def test_the_input_transform_can_be_told_otherwise(stripes_folder, tiny_network, tmp_path):
+    folder = stripes_folder(tmp_path / "data", 4)
+    plain = pq.read_table(extract(config(folder, tiny_network, output=tmp_path / "a.parquet")).output)
+    closer = {"transform_options": ("crop_pct=0.5",), "output": tmp_path / "b.parquet"}
+    other = pq.read_table(extract(config(folder, tiny_network, **closer)).output)
+    assert plain["embedding"] != other["embedding"]
+    with pytest.raises(InputError, match="transform has no setting 'crop'"):
+        extract(config(folder, tiny_network, output=tmp_path / "c.parquet", transform_options=("crop=1",)))
+
+
 def test_the_table_holds_what_the_network_says(stripes_folder, tiny_network, embedder, tmp_path):
     folder = stripes_folder(tmp_path / "data", 20)
     (folder / "class 0" / "broken.png").write_bytes(b"no image")

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self, TypeGuard
 
 import numpy as np
@@ -110,24 +110,46 @@ class Transform:
             InputError: for a value that is no such thing, or a model that does not take three channels.
         """
         chosen = {key: config[key] if config.get(key) is not None else usual for key, usual in _TIMM_DEFAULTS.items()}
-        share = chosen["crop_pct"] if crop_pct is None else crop_pct
-        if not isinstance(share, int | float) or not 0 < share < math.inf:
-            raise InputError(f"crop_pct is {share!r}; it must be a positive number, usually 0.8 to 1.")
         if size is None:
             channels, *sides = chosen["input_size"]
             if channels != 3:
                 raise InputError(f"The model takes {channels} channels; images are read as RGB, so it must take 3.")
             size = (sides[0], sides[1])
         height, width = _pair("size", (size, size) if _is_count(size) else size)
-        resize = (math.floor(height / share), math.floor(width / share))
         return cls(
             size=(height, width),
-            resize=resize,
+            resize=_resize((height, width), chosen["crop_pct"] if crop_pct is None else crop_pct),
             interpolation=chosen["interpolation"],
             crop=chosen["crop_mode"],
             mean=tuple(chosen["mean"]),
             std=tuple(chosen["std"]),
             max_pixels=max_pixels,
+        )
+
+    def changed(self, settings: Mapping[str, Any]) -> Self:
+        """The same transform with some settings of its own, in timm's words; the size stays that of the network.
+
+        Args:
+            settings: crop_pct, interpolation, crop_mode, mean, std: any of them.
+
+        Raises:
+            InputError: another key, or a value that is no such thing.
+        """
+        known = ("crop_pct", "interpolation", "crop_mode", "mean", "std")
+        for key in settings:
+            if key not in known:
+                raise InputError(f"transform has no setting {key!r}; it has {', '.join(known)}")
+        if "crop_pct" in settings:
+            resize: int | tuple[int, int] = _resize(self.size, settings["crop_pct"])
+        else:
+            resize = self.resize
+        return replace(
+            self,
+            resize=resize,
+            interpolation=settings.get("interpolation", self.interpolation),
+            crop=settings.get("crop_mode", self.crop),
+            mean=_three("mean", settings.get("mean", self.mean)),
+            std=_three("std", settings.get("std", self.std)),
         )
 
     def pixels(self, image: bytes | Image.Image | np.ndarray) -> np.ndarray:
@@ -224,6 +246,13 @@ class Transform:
             image, (columns, rows) = padded, padded.size
         left, top = round((columns - width) / 2.0), round((rows - height) / 2.0)
         return image.crop((left, top, left + width, top + height))
+
+
+def _resize(size: tuple[int, int], crop_pct: Any) -> tuple[int, int]:
+    """(h, w) before a crop of this share of them."""
+    if isinstance(crop_pct, bool) or not isinstance(crop_pct, int | float) or not 0 < crop_pct < math.inf:
+        raise InputError(f"crop_pct is {crop_pct!r}; it must be a positive number, usually 0.8 to 1.")
+    return math.floor(size[0] / crop_pct), math.floor(size[1] / crop_pct)
 
 
 def _is_count(value: object) -> TypeGuard[int]:

@@ -28,6 +28,7 @@ def open_model(
     options: Mapping[str, Any] | None = None,
     random_weights: bool = False,
     seed: int = 0,
+    transform: Mapping[str, Any] | None = None,
 ) -> Model:
     """Open a network by name.
 
@@ -38,11 +39,19 @@ def open_model(
         options: keyword arguments of the timm architecture (`img_size`, `depth`, …).
         random_weights: keep the architecture's random initialisation instead of any weights (a control).
         seed: of that initialisation.
+        transform: settings of the input transform in place of the network's own (`Transform.changed`).
 
     Raises:
         ModelError: unknown name, weights that cannot be had, or that do not fit.
         InputError: arguments that do not go together.
     """
+    model = _opened(name, checkpoint, options, random_weights, seed)
+    return replace(model, transform=model.transform.changed(transform)) if transform else model
+
+
+def _opened(
+    name: str, checkpoint: str | Path | None, options: Mapping[str, Any] | None, random_weights: bool, seed: int
+) -> Model:
     if checkpoint is not None and random_weights:
         raise InputError("a checkpoint and random weights exclude each other")
     is_folder = name == EMBEDDED or Path(name).is_dir()

@@ -45,6 +45,8 @@ class ExtractConfig:
     """local weights for a timm name"""
     model_options: tuple[str, ...] = ()
     """KEY=VALUE arguments of a timm architecture"""
+    transform_options: tuple[str, ...] = ()
+    """KEY=VALUE settings of the input transform in place of the network's own, such as crop_pct=0.875"""
     pool: str = "model"
     """model = what the head sees, cls, avg, or mean+std of the patch tokens"""
     layer: str = "last"
@@ -96,7 +98,12 @@ def extract(config: ExtractConfig) -> ExtractResult:
         if output.finished:
             rows = pq.read_metadata(config.output).num_rows
             return ExtractResult(config.output, rows, len(source) - rows)
-        model = open_model(config.model, checkpoint=config.checkpoint, options=model_options(config.model_options))
+        model = open_model(
+            config.model,
+            checkpoint=config.checkpoint,
+            options=model_options(config.model_options),
+            transform=model_options(config.transform_options),
+        )
         embedder = Embedder(
             model, pool=config.pool, layer=config.layer, device=config.device, precision=config.precision
         )

@@ -31,6 +31,8 @@ class FinetuneConfig:
     """KEY=VALUE arguments of a timm architecture"""
     random_weights: bool = False
     """start from random weights instead"""
+    transform_options: tuple[str, ...] = ()
+    """KEY=VALUE settings of the input transform in place of the network's own, such as crop_pct=0.875"""
     classes: tuple[str, ...] = ()
     """only these classes"""
     eval: str | None = None
@@ -273,6 +275,7 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
         options=model_options(config.model_options),
         random_weights=config.random_weights,
         seed=config.seed,
+        transform=model_options(config.transform_options),
     )
     settings = to_dict(config) | {"images": source.manifest.fingerprint, "weights": start.fingerprint()}
     with open_output(config.output, settings, overwrite=config.overwrite) as output:

@@ -40,6 +40,8 @@ class FitConfig:
     """KEY=VALUE arguments of a timm architecture"""
     random_weights: bool = False
     """keep random weights (a control)"""
+    transform_options: tuple[str, ...] = ()
+    """KEY=VALUE settings of the input transform in place of the network's own, such as crop_pct=0.875"""
     pool: str = "model"
     """model = what the head sees, cls, avg, or mean+std of the patch tokens"""
     layer: str = "last"
@@ -141,6 +143,7 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
         options=model_options(config.model_options),
         random_weights=config.random_weights,
         seed=config.seed,
+        transform=model_options(config.transform_options),
     )
     embedder = Embedder(network, pool=config.pool, layer=config.layer, device=config.device, precision=config.precision)
     if config.output is None:
