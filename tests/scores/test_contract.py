@@ -207,19 +207,29 @@ def test_narrow_floats_are_widened_before_any_arithmetic(name, dtype):
     close(found, scores.fit(name, wide_fit, head=head())(wide))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "labels" in scores.available()[name].needs])
+LABELLED = [name for name in NAMES if "labels" in scores.available()[name].needs]
+LOGITS = {name for name in NAMES if "logits" in scores.available()[name].needs}
+
+
+@pytest.mark.parametrize("name", [name for name in LABELLED if name not in LOGITS])
 def test_labels_may_skip_classes_and_be_in_any_range(name):
     fit_rows, queries = made(), made(QUERIES, seed=1)
     renamed = Features(fit_rows.embedding, labels=torch.tensor([900, 3, 10**12, 40, 7])[fit_rows.labels])
     close(scores.fit(name, renamed)(queries), scores.fit(name, fit_rows)(queries))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "labels" in scores.available()[name].needs])
+@pytest.mark.parametrize("name", LABELLED)
 def test_negative_labels_are_refused(name):
     labels = torch.zeros(4, dtype=torch.int64)
     labels[2] = -1
     with pytest.raises(InputError, match="label -1 in row 2 is negative"):
-        scores.fit(name, Features(torch.randn(4, 3), labels=labels))
+        scores.fit(name, Features(torch.randn(4, 3), logits=torch.randn(4, 2), labels=labels))
+
+
+@pytest.mark.parametrize("name", [name for name in LABELLED if name in LOGITS])
+def test_labels_outside_the_head_are_refused(name):
+    with pytest.raises(InputError, match="label 2 in row 1 has no logit: there are 2"):
+        scores.fit(name, Features(torch.randn(3, 3), logits=torch.randn(3, 2), labels=[1, 2, 0]))
 
 
 FITTED = [name for name in NAMES if scores.available()[name].fitted]
@@ -234,10 +244,14 @@ def test_one_dimension(name):
 @pytest.mark.parametrize("name", FITTED)
 def test_another_width_is_refused(name):
     score = scores.fit(name, made(), head=head())
-    with pytest.raises(InputError, match=f"embedding has 7 values per row; {D} were expected"):
-        score(made(3, width=7))
-    with pytest.raises(InputError, match="embedding has 7 values per row"):
-        scores.fit(name, [made(), made(width=7)], head=head())
+    if "embedding" in scores.available()[name].needs:
+        column, size, other = "embedding", D, {"width": 7}
+    else:
+        column, size, other = "logits", K, {"classes": 7}
+    with pytest.raises(InputError, match=f"{column} has 7 values per row; {size} were expected"):
+        score(made(3, **other))
+    with pytest.raises(InputError, match=f"{column} has 7 values per row"):
+        scores.fit(name, [made(), made(**other)], head=head())
 
 
 @pytest.mark.parametrize("name", FITTED)

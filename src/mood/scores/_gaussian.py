@@ -15,6 +15,7 @@ from torch import Tensor
 from mood.core.errors import InputError
 from mood.core.features import Features
 from mood.scores._fitting import Round
+from mood.scores._labels import class_labels
 from mood.scores._rows import blocks, l2_normalised
 
 SHRINKAGES = ("none", "ledoit-wolf", "oas")
@@ -47,6 +48,13 @@ class Moments:
     def rank(self) -> int:
         """The largest rank that the scatter can have: one degree of freedom goes to each mean."""
         return min(self.means.shape[1], int(self.total) - len(self.labels))
+
+    def check_spread(self) -> None:
+        """Raises `InputError` where the scatter is zero, or too small to be told from rounding."""
+        # A mean of N equal rows is off by up to N · eps of their length, which leaves a scatter where there is none.
+        length = self.counts @ self.means.square().sum(1) / self.total
+        if self.scatter.trace() / self.total <= (self.total * torch.finfo(torch.float64).eps) ** 2 * length:
+            raise InputError("all rows lie on the mean of their class, so no direction has a spread to measure with")
 
     def merge(self, later: "Moments") -> "Moments":
         """The moments of both stretches of data together."""
@@ -100,10 +108,7 @@ class Gaussian:
         """
         moments = self.moments.pooled() if pooled else self.moments
         covariance = moments.scatter / moments.total
-        # A mean of N equal rows is off by up to N · eps of their length, which leaves a scatter where there is none.
-        length = moments.counts @ moments.means.square().sum(1) / moments.total
-        if covariance.trace() <= (moments.total * torch.finfo(torch.float64).eps) ** 2 * length:
-            raise InputError("all rows lie on the mean of their class, so no direction has a spread to measure with")
+        moments.check_spread()
         amount = _amount(
             shrinkage, covariance, moments.total, None if self.fourth is None else self.fourth[int(pooled)]
         )
@@ -152,11 +157,7 @@ def _class_labels(features: Features, classes: bool) -> Tensor:
     """(N,) int64; zeros where classes do not count."""
     if not classes:
         return torch.zeros(len(features), dtype=torch.int64)
-    labels = features.need("labels")
-    if len(labels) and labels.min() < 0:
-        row = int((labels < 0).nonzero()[0])
-        raise InputError(f"label {int(labels[row])} in row {row} is negative; fit on ID images with labels ≥ 0")
-    return labels
+    return class_labels(features)
 
 
 def _collect_moments(features: Features, _: None, *, classes: bool, normalise: bool) -> Moments:

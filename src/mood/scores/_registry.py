@@ -156,3 +156,14 @@ def between(option: str, value: int, smallest: int, largest: int) -> int:
     if not smallest <= value <= largest:
         raise InputError(f"{option} is {value!r}; a whole number from {smallest} to {largest} was expected")
     return value
+
+
+def share_of(option: str, value: float) -> float:
+    """The value itself.
+
+    Raises:
+        InputError: it is no share: not between 0 and 1, or one of them.
+    """
+    if not 0 < value < 1:
+        raise InputError(f"{option} is {value!r}; a number between 0 and 1 was expected")
+    return value

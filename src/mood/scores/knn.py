@@ -5,8 +5,6 @@ of (seed, id), so it does not depend on the order of the images or on how they w
 """
 
 from dataclasses import dataclass
-from functools import partial
-from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -17,6 +15,7 @@ from mood.core.features import Features
 from mood.scores._fitting import Round
 from mood.scores._registry import between, fitted
 from mood.scores._rows import blocks, l2_normalised, of_width, row_by_row
+from mood.scores._sampling import Bank, bank_round
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,42 +58,6 @@ class KNN:
         return (queries - kth).square_().sum(1).sqrt()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Bank:
-    """Rows and the hashes of their ids, ascending.
-
-    Attributes:
-        hashes: (M,) int64.
-        rows: (M, D).
-    """
-
-    hashes: Tensor
-    rows: Tensor
-
-    def smallest(self, size: int) -> "Bank":
-        """The rows with the smallest hashes, in their order."""
-        order = self.hashes.argsort(stable=True)[:size]
-        return Bank(self.hashes[order], self.rows[order])
-
-
-def _collect(features: Features, _: None, *, size: int, seed: int) -> Bank:
-    key = seed.to_bytes(8, "little", signed=True)
-    digests = [blake2b(name.encode(), digest_size=8, key=key).digest() for name in features.ids]
-    hashes = [int.from_bytes(digest, "little", signed=True) for digest in digests]
-    return Bank(torch.tensor(hashes, dtype=torch.int64), features.embedding).smallest(size)
-
-
-def _merge(earlier: Bank, later: Bank, *, size: int) -> Bank:
-    of_width(later.rows, earlier.rows.shape[1], "embedding")
-    return Bank(torch.cat([earlier.hashes, later.hashes]), torch.cat([earlier.rows, later.rows])).smallest(size)
-
-
-def _finish(bank: Bank, _: None, *, k: int) -> KNN:
-    if len(bank.rows) < k:
-        raise InputError(f"k is {k} and the bank has {len(bank.rows)} rows; fit on more images or pass a smaller k")
-    return KNN(bank.rows.contiguous(), k)
-
-
 @fitted("knn", KNN, needs=("embedding",), source="Sun et al., ICML 2022, equation 2")
 def knn(*, k: int = 50, bank: int = 50_000, seed: int = 0) -> tuple[Round[Any, Any, Any], ...]:
     """Distance of the L2-normalised embedding from its k-th nearest ID image.
@@ -107,7 +70,12 @@ def knn(*, k: int = 50, bank: int = 50_000, seed: int = 0) -> tuple[Round[Any, A
     Raises:
         InputError: an option out of range, or fewer fit rows than k.
     """
-    size = between("bank", bank, 1, 2**31)
-    nearest = between("k", k, 1, size)
-    collect = partial(_collect, size=size, seed=between("seed", seed, 0, 2**63 - 1))
-    return (Round(collect, partial(_merge, size=size), partial(_finish, k=nearest)),)
+    between("k", k, 1, between("bank", bank, 1, 2**31))
+
+    def build(kept: Bank) -> KNN:
+        (rows,) = kept.columns
+        if len(rows) < k:
+            raise InputError(f"k is {k} and the bank has {len(rows)} rows; fit on more images or pass a smaller k")
+        return KNN(rows.contiguous(), k)
+
+    return (bank_round(build, size=bank, seed=seed),)
