@@ -17,7 +17,8 @@ finish(statistics, state) → state          the last state is the score
 `fit` runs them in one process, over shards in their order; `rounds` hands them to any other engine.
 """
 
-from mood.scores._fitting import Round, Score, fit, restore, rounds, state
+from mood.scores._fitting import Score, fit, restore, rounds, state
 from mood.scores._registry import ScoreInfo, available
+from mood.scores._round import Round
 
 __all__ = ["Round", "Score", "ScoreInfo", "available", "fit", "restore", "rounds", "state"]

@@ -1,9 +1,9 @@
 """From a name and ID features to a ready score, and from a score to plain tensors and back."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import reduce
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,10 +11,8 @@ from torch import Tensor
 from mood.core.errors import ArtifactError, InputError
 from mood.core.features import Features, Head
 from mood.scores._registry import checked_options, entry
-
-Before = TypeVar("Before")
-Statistics = TypeVar("Statistics")
-After = TypeVar("After")
+from mood.scores._round import Round
+from mood.scores._temperature import FITTED, temperature_round
 
 
 @runtime_checkable
@@ -28,21 +26,6 @@ class Score(Protocol):
             InputError: a column that the score reads is missing or has another width than in the fit.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Round(Generic[Before, Statistics, After]):
-    """One pass over the fit data, as three pure functions.
-
-    Attributes:
-        collect: what one shard adds, given the state that the round before left (None in the first round).
-        merge: the statistics of two stretches of data, the earlier one first.
-        finish: the state after the round; after the last one it is the score.
-    """
-
-    collect: Callable[[Features, Before], Statistics]
-    merge: Callable[[Statistics, Statistics], Statistics]
-    finish: Callable[[Statistics, Before], After]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,6 +44,8 @@ class Stateless:
 def rounds(name: str, head: Head | None = None, **options: Any) -> tuple[Round[Any, Any, Any], ...]:
     """The passes that fit a score, for an engine that calls them itself; none for a stateless score.
 
+    A stateless score whose temperature is to be fitted has one.
+
     Every engine must merge the statistics in the order of the shards: then all of them give the same bytes.
 
     Args:
@@ -74,7 +59,9 @@ def rounds(name: str, head: Head | None = None, **options: Any) -> tuple[Round[A
     chosen = entry(name)
     given = checked_options(name, options)
     if not chosen.info.fitted:
-        return ()
+        if given.get("temperature") != FITTED:
+            return ()
+        return (temperature_round(lambda found: Stateless(name, {**given, "temperature": found})),)
     if "head" not in chosen.info.needs:
         return tuple(chosen.function(**given))
     if head is None:
@@ -90,7 +77,9 @@ def fit(name: str, features: Features | Iterable[Any], *, head: Head | None = No
         features: the fit split, whole or in shards (a list, a `FeatureStore`); they are read once per round, so a
             score with more than one round refuses an iterator that can be read only once.
         head: the linear head of the network, for scores that need it.
-        options: of the score; see `available()[name].options`.
+        options: of the score; see `available()[name].options`. `temperature="fitted"`, where a score has a
+            temperature, takes the one with the largest likelihood of the labels of held-out images, a second hash cut
+            of `features` (a fifth, at most 10 000 of them); it needs labels that are indices of logits.
 
     Returns:
         A ready score. It does not depend on anything fitted before.

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mood.core.errors import InputError
 from mood.core.features import Features
-from mood.scores._fitting import Round
 from mood.scores._labels import class_labels
+from mood.scores._round import Round
 from mood.scores._rows import blocks, l2_normalised
 
 SHRINKAGES = ("none", "ledoit-wolf", "oas")
@@ -109,16 +109,8 @@ class Gaussian:
         moments = self.moments.pooled() if pooled else self.moments
         covariance = moments.scatter / moments.total
         moments.check_spread()
-        amount = _amount(
-            shrinkage, covariance, moments.total, None if self.fourth is None else self.fourth[int(pooled)]
-        )
-        if amount == 0:
-            return whitener(covariance, moments.rank)
-        scale = covariance.trace() / len(covariance)
-        return whitener(
-            (1 - amount) * covariance + amount * scale * torch.eye(len(covariance), dtype=torch.float64),
-            len(covariance),
-        )
+        fourth = None if self.fourth is None else self.fourth[int(pooled)]
+        return shrunk_whitener(covariance, shrinkage, moments.total, moments.rank, fourth)
 
 
 def rounds(
@@ -135,19 +127,25 @@ def rounds(
     Raises:
         InputError: another shrinkage.
     """
-    if shrinkage not in SHRINKAGES if isinstance(shrinkage, str) else not 0 <= shrinkage <= 1:
-        raise InputError(f"shrinkage is {shrinkage!r}; {', '.join(SHRINKAGES)} or a number in [0, 1] was expected")
+    check_shrinkage(shrinkage)
     first = partial(_collect_moments, classes=classes, normalise=normalise)
     if shrinkage != "ledoit-wolf":
-        return (Round(first, Moments.merge, lambda moments, _: build(_gaussian(moments))),)
+        return (Round(first, Moments.merge, lambda moments, _: build(ready(moments))),)
     second = partial(_collect_fourth, classes=classes, normalise=normalise)
     return (
-        Round(first, Moments.merge, lambda moments, _: _gaussian(moments)),
+        Round(first, Moments.merge, lambda moments, _: ready(moments)),
         Round(second, torch.add, lambda fourth, gaussian: build(Gaussian(gaussian.moments, fourth))),
     )
 
 
-def _gaussian(moments: Moments) -> Gaussian:
+def check_shrinkage(shrinkage: str | float, known: tuple[str, ...] = SHRINKAGES) -> None:
+    """Raises `InputError` where it is none of the known ones and no number in [0, 1]."""
+    if shrinkage not in known if isinstance(shrinkage, str) else not 0 <= shrinkage <= 1:
+        raise InputError(f"shrinkage is {shrinkage!r}; {', '.join(known)} or a number in [0, 1] was expected")
+
+
+def ready(moments: Moments) -> Gaussian:
+    """What one round of moments leaves; raises `InputError` where there were no rows."""
     if moments.total == 0:
         raise InputError("there are no rows to fit on; at least two were expected")
     return Gaussian(moments)
@@ -162,18 +160,31 @@ def _class_labels(features: Features, classes: bool) -> Tensor:
 
 def _collect_moments(features: Features, _: None, *, classes: bool, normalise: bool) -> Moments:
     embedding = features.embedding
-    labels, place, counts = torch.unique(_class_labels(features, classes), return_inverse=True, return_counts=True)
-    width = embedding.shape[1]
+    return moments_of(
+        embedding, _class_labels(features, classes), embedding.shape[1], lambda rows: embedded(rows, normalise)
+    )
+
+
+def moments_of(embedding: Tensor, classes: Tensor, width: int, read: Callable[[Tensor], Tensor]) -> Moments:
+    """The moments of what is read of the rows of a shard.
+
+    Args:
+        embedding: (N, D) floating.
+        classes: (N,) int64.
+        width: W, of what is read.
+        read: (n, D) float64 rows → (n, W).
+    """
+    labels, place, counts = torch.unique(classes, return_inverse=True, return_counts=True)
     means = torch.zeros(len(labels), width, dtype=torch.float64)
     scatter = torch.zeros(width, width, dtype=torch.float64)
     start = 0
     for (rows,) in blocks(embedding, width=width):
-        means.index_add_(0, place[start : start + len(rows)], embedded(rows, normalise))
+        means.index_add_(0, place[start : start + len(rows)], read(rows))
         start += len(rows)
     means /= counts[:, None]
     start = 0
     for (rows,) in blocks(embedding, width=width):
-        centred = embedded(rows, normalise) - means[place[start : start + len(rows)]]
+        centred = read(rows) - means[place[start : start + len(rows)]]
         scatter.addmm_(centred.T, centred)
         start += len(rows)
     return Moments(labels, counts.to(torch.float64), means, scatter)
@@ -192,6 +203,25 @@ def _collect_fourth(features: Features, gaussian: Gaussian, *, classes: bool, no
             fourth[index] += (embedded(rows, normalise) - centre).square_().sum(1).square_().sum()
         start += len(rows)
     return fourth
+
+
+def shrunk_whitener(
+    covariance: Tensor, shrinkage: str | float, total: float, rank: int, fourth: Tensor | None = None
+) -> Tensor:
+    """(D, R) whitener of a covariance that was shrunk first.
+
+    Args:
+        covariance: (D, D) float64, ÷ N, not zero.
+        shrinkage: "none", "ledoit-wolf", "oas" or a number in [0, 1].
+        total: N.
+        rank: that the covariance can have at most, ≥ 1.
+        fourth: () Σ‖h − μ‖⁴; where it is missing, a name other than "none" means "oas".
+    """
+    amount = _amount(shrinkage, covariance, total, fourth)
+    if amount == 0:
+        return whitener(covariance, rank)
+    width, scale = len(covariance), covariance.trace() / len(covariance)
+    return whitener((1 - amount) * covariance + amount * scale * torch.eye(width, dtype=torch.float64), width)
 
 
 def _amount(shrinkage: str | float, covariance: Tensor, total: float, fourth: Tensor | None) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mood.core.errors import InputError
 from mood.core.features import Features, Head
-from mood.scores._fitting import Round
+from mood.scores._round import Round
 from mood.scores._rows import of_width, row_by_row
 
 Fitted = TypeVar("Fitted")

@@ -147,6 +147,17 @@ def positive(option: str, value: float) -> float:
     return value
 
 
+def temperature_of(value: float | str) -> float:
+    """The value itself.
+
+    Raises:
+        InputError: it is not a finite number above 0. That it may be "fitted" is for a fit to see.
+    """
+    if isinstance(value, str) or not 0 < value < float("inf"):
+        raise InputError(f"temperature is {value!r}; a number above 0, or 'fitted', was expected")
+    return value
+
+
 def between(option: str, value: int, smallest: int, largest: int) -> int:
     """The value itself.
 

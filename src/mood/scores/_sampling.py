@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mood.core.errors import InputError
 from mood.core.features import Features
-from mood.scores._fitting import Round
 from mood.scores._registry import between
+from mood.scores._round import Round
 from mood.scores._rows import of_width
 
 Fitted = TypeVar("Fitted")

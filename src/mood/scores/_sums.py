@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mood.core.errors import InputError
 from mood.core.features import Features
-from mood.scores._fitting import Round
+from mood.scores._round import Round
 from mood.scores._rows import blocks, of_width
 
 Fitted = TypeVar("Fitted")

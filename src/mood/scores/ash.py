@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from mood.core.features import Features, Head
-from mood.scores._fitting import Round
 from mood.scores._head import head_round, shaped_energy, wide
 from mood.scores._registry import fitted, share_of
+from mood.scores._round import Round
 
 Variant = Literal["s", "b", "p", "scale"]
 LARGEST_EXPONENT = 600.0

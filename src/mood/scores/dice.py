@@ -6,9 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from mood.core.features import Features, Head
-from mood.scores._fitting import Round
 from mood.scores._head import quantile, shaped_energy, wide
 from mood.scores._registry import fitted, share_of
+from mood.scores._round import Round
 from mood.scores._sums import mean_round
 
 

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from mood.core.features import Features
-from mood.scores._registry import positive, stateless
+from mood.scores._registry import stateless, temperature_of
 from mood.scores._rows import row_by_row
 
 
 @stateless("gradnorm", needs=("embedding", "logits"), source="Huang et al., NeurIPS 2021, equations 3 and 8")
-def gradnorm(features: Features, *, temperature: float = 1.0) -> Tensor:
+def gradnorm(features: Features, *, temperature: float | str = 1.0) -> Tensor:
     """Minus the L1 norm of the gradient of KL(uniform ‖ softmax) at the head, in closed form.
 
     Args:
         features: with embedding (N, D) and logits (N, K).
-        temperature: T > 0 of the softmax.
+        temperature: T > 0 of the softmax, or "fitted": by the labels of held-out ID images, see `mood.scores.fit`.
 
     Returns:
         (N,) float64, ≤ 0, higher = more OOD: −‖h‖₁ · ‖softmax(z / T) − 1/K‖₁ / T.
@@ -27,7 +27,7 @@ def gradnorm(features: Features, *, temperature: float = 1.0) -> Tensor:
     Raises:
         InputError: no logits, or a temperature that is not positive.
     """
-    t = positive("temperature", temperature)
+    t = temperature_of(temperature)
 
     def norm(embedding: Tensor, logits: Tensor) -> Tensor:
         off_uniform = (logits / t).softmax(1).sub_(1 / logits.shape[1])  # (n, K)

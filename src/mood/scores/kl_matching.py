@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mood.core.errors import InputError
 from mood.core.features import Features
-from mood.scores._fitting import Round
 from mood.scores._registry import between, fitted
+from mood.scores._round import Round
 from mood.scores._rows import of_width, row_by_row
 from mood.scores._sampling import HELD_OUT, held_out
 from mood.scores._sums import ClassSums, class_sums

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mood.core.features import Features
 from mood.scores import _gaussian
-from mood.scores._fitting import Round
 from mood.scores._gaussian import Gaussian, embedded, nearest
 from mood.scores._registry import fitted
+from mood.scores._round import Round
 from mood.scores._rows import of_width, row_by_row
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from mood.core.errors import InputError
 from mood.core.features import Features, Head
-from mood.scores._fitting import Round
 from mood.scores._head import wide
 from mood.scores._registry import fitted
+from mood.scores._round import Round
 from mood.scores._rows import of_width, row_by_row
 from mood.scores._sums import mean_round
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mood.core.features import Features
 from mood.scores import _gaussian
-from mood.scores._fitting import Round
 from mood.scores._gaussian import Gaussian
 from mood.scores._registry import between, fitted, share_of
+from mood.scores._round import Round
 from mood.scores._rows import of_width, row_by_row
 
 

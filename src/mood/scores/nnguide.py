@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mood.core.errors import InputError
 from mood.core.features import Features
-from mood.scores._fitting import Round
 from mood.scores._registry import between, fitted
+from mood.scores._round import Round
 from mood.scores._rows import blocks, l2_normalised, of_width, row_by_row
 from mood.scores._sampling import Bank, bank_round
 

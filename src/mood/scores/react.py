@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from mood.core.features import Features, Head
-from mood.scores._fitting import Round
 from mood.scores._head import quantile, shaped_energy, wide
 from mood.scores._registry import fitted, share_of
+from mood.scores._round import Round
 from mood.scores._rows import of_width
 from mood.scores._sampling import Bank, bank_round
 

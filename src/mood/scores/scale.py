@@ -3,8 +3,8 @@
 from typing import Any
 
 from mood.core.features import Head
-from mood.scores._fitting import Round
 from mood.scores._registry import fitted
+from mood.scores._round import Round
 from mood.scores.ash import Shaped, shaping
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mood.core.errors import InputError
 from mood.core.features import Features
-from mood.scores._fitting import Round
 from mood.scores._labels import head_labels
 from mood.scores._registry import fitted
+from mood.scores._round import Round
 from mood.scores._rows import of_width, row_by_row
 from mood.scores._sums import ClassSums, class_sums
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mood.core.errors import InputError
 from mood.core.features import Features, Head
-from mood.scores._fitting import Round
 from mood.scores._registry import fitted
+from mood.scores._round import Round
 from mood.scores._rows import blocks, of_width, row_by_row
 from mood.scores.residual import Residual, principal_space
 
