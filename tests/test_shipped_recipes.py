@@ -1,7 +1,7 @@
 """Every shipped recipe loads, opens with its command, builds its full network, and takes two steps in small."""
 
+import json
 import shlex
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +13,16 @@ from typer.testing import CliRunner
 from mood.cli import app
 from mood.core.config import load_toml
 from mood.data import open_source
-from mood.models import Architecture, load_model, make_pretext, open_model
+from mood.models import Architecture, input_transform, load_model, make_pretext, open_model
 from mood.recipes.finetune import FinetuneConfig, finetune
+from mood.recipes.fit import FitConfig, fit
 from mood.recipes.inputs import model_options
 from mood.recipes.pretrain import PretrainConfig, pretext_settings, pretrain
+from mood.recipes.train import TrainConfig, plan
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
-CONFIGS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
+CONFIGS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "train": TrainConfig, "fit": FitConfig}
 
 
 def command_of(path):
@@ -27,9 +30,12 @@ def command_of(path):
     return shlex.split(line.removeprefix("#     "))
 
 
-def load(path, tmp_path):
+def stages_of(path, tmp_path):
+    """The configs of a recipe: of its stages, or its own."""
     kind = command_of(path)[1]
-    return load_toml(path, CONFIGS[kind], {"output": tmp_path / "out"})
+    if kind == "train":
+        return [stage.config for stage in plan(TrainConfig(stages=path, output=tmp_path / "out"))]
+    return [load_toml(path, CONFIGS[kind], {"output": tmp_path / "out"})]
 
 
 def pictures(count, classes):
@@ -40,45 +46,74 @@ def pictures(count, classes):
     return replace(source, manifest=replace(source.manifest, labels=labels, class_names=names))
 
 
+def shrunk(name, options):
+    """The same architecture at depth 2, narrow, and for small images."""
+    if name.startswith("resnetv2"):
+        return "resnetv2_18", options  # timm's BiT networks take no depth
+    if name.startswith("mixer"):
+        return "mixer_s32_224", {**options, "img_size": 64}  # nor do its mixers
+    small = {**options, "depth": 2, "embed_dim": 16, "num_heads": 2}
+    if name.startswith(("beit", "vit")):
+        return name.split(".")[0], {**small, "img_size": 64}
+    return "mood_vit_patch4_32" if "/" in name or name == "embedded" else name, small
+
+
+def pairs(options):
+    return tuple(f"{key}={json.dumps(value)}" for key, value in options.items())
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_it_opens_with_the_command_that_runs_it(path):
+def test_it_opens_with_the_command_that_runs_it(path, tmp_path):
     text, words = path.read_text(), command_of(path)
-    assert f"recipes/{path.name}" in words
+    assert str(path.relative_to(ROOT)) in words
     assert "Measured" in text or "Not run" in text
     result = CliRunner().invoke(app, [words[1], "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     flags = [word for word in words[2:] if word.startswith("--")]
     assert all(flag in result.output for flag in flags)
-    assert set(tomllib.loads(text)) <= set(CONFIGS[words[1]].__dataclass_fields__)
+    assert stages_of(path, tmp_path)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_its_full_network_can_be_built(path, tmp_path):
-    config = load(path, tmp_path)
-    architecture = Architecture(config.model, model_options(config.model_options))
-    if config.model == "embedded":
-        architecture = open_model("embedded").architecture
-    with torch.device("meta"):
-        network = architecture.build(num_classes=0)
-    assert next(network.parameters()).is_meta
-    height, width = network.patch_embed.img_size
-    assert network(torch.empty(2, 3, height, width, device="meta")).shape == (2, network.num_features)
-    if isinstance(config, PretrainConfig):
-        autoencoder = make_pretext(config.pretext, architecture.build(num_classes=0), pretext_settings(config))
-        assert autoencoder.patches * autoencoder.patch[0] * autoencoder.patch[1] == height * width
+    for config in stages_of(path, tmp_path):
+        if "/" in config.model:
+            continue  # what the stage before it wrote
+        architecture = Architecture(config.model.split(".")[0], model_options(config.model_options))
+        if config.model == "embedded":
+            architecture = open_model("embedded").architecture
+        with torch.device("meta"):
+            network = architecture.build(num_classes=0)
+            assert next(network.parameters()).is_meta
+            height, width = input_transform(network).size
+            assert network(torch.empty(2, 3, height, width)).shape == (2, network.num_features)
+        if isinstance(config, PretrainConfig):
+            given = pretext_settings(config)
+            if config.pretext == "classification":
+                given["classes"] = 21841
+            with torch.device("meta"):
+                make_pretext(config.pretext, architecture.build(num_classes=0), given)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_it_takes_two_steps_at_depth_two(path, tmp_path):
-    config = load(path, tmp_path)
-    small = {"depth": 2, "embed_dim": 16, "num_heads": 2}
-    options = tuple(f"{key}={value}" for key, value in {**model_options(config.model_options), **small}.items())
-    changes = {"epochs": 1, "batch_size": 8, "held_out": 0.0, "workers": 0, "model_options": options}
-    if isinstance(config, PretrainConfig):
-        changes |= {"decoder_width": 16, "decoder_heads": 2}
-        result = pretrain(replace(config, **changes), source=pictures(16, 2))
-    else:
-        changes |= {"model": "mood_vit_patch4_32", "random_weights": True, "eval": None}
-        result = finetune(replace(config, **changes), source=pictures(16, 2))
-    assert result.images == 16
-    assert len(load_model(result.output).history) == 1
+    for number, config in enumerate(stages_of(path, tmp_path)):
+        name, options = shrunk(config.model, model_options(config.model_options))
+        changes = {"held_out": 0.0, "workers": 0, "model": name, "output": tmp_path / str(number)}
+        source = pictures(16, 2)
+        if isinstance(config, FitConfig):
+            changes |= {"random_weights": True, "checkpoint": None, "model_options": pairs(options), "held_out": 0.5}
+            fitted = fit(replace(config, **changes | {"alpha": 0.4}), data=source)
+            assert fitted.detector.card["fit_images"] + len(fitted.detector.calibration) == 16
+            continue
+        changes |= {"epochs": 1, "batch_size": 8, "warmup_epochs": 0.0, "model_options": pairs(options)}
+        if isinstance(config, PretrainConfig):
+            if config.pretext == "mae":
+                changes |= {"decoder_width": 16, "decoder_heads": 2}
+            result = pretrain(replace(config, **changes), source=source)
+        else:
+            one_class = config.head_classes is not None
+            changes |= {"random_weights": True, "checkpoint": None, "eval": None}
+            result = finetune(replace(config, **changes), source=pictures(16, 1) if one_class else source)
+        assert result.images == 16
+        assert len(load_model(result.output).history) == 1

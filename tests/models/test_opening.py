@@ -41,6 +41,13 @@ def test_the_transform_is_the_models_own_at_the_size_it_was_built_for():
     assert beit.transform.size == (224, 224)
 
 
+def test_the_size_is_found_in_mixers_too():
+    mixer = open_model("mixer_s32_224", options={"img_size": 64}, random_weights=True)
+    assert mixer.transform.size == (64, 64)
+    with pytest.raises(ModelError, match="patches of 32 pixels do not fill 80"):
+        Architecture("mixer_s32_224", {"img_size": 80}).check()
+
+
 def test_the_transform_can_be_told_otherwise():
     model = open_model("mood_vit_patch4_32", options=SMALL, random_weights=True, transform={"crop_pct": 0.8})
     assert (model.transform.size, model.transform.resize) == ((32, 32), 40)

@@ -77,6 +77,13 @@ def test_a_stage_may_name_its_own_start(config, tmp_path):
     assert [stage.config.model for stage in only] == ["embedded"]
 
 
+def test_what_stands_for_the_stages_left_out_can_be_named(config, tmp_path):
+    rest = {"skip": ("pretrain",), "model": "mood_vit_patch4_32", "checkpoint": tmp_path / "weights.pth"}
+    first, second = plan(config(**rest))
+    assert (first.config.model, first.config.checkpoint) == ("mood_vit_patch4_32", tmp_path / "weights.pth")
+    assert (second.config.model, second.config.checkpoint) == (str(first.config.output), None)
+
+
 def test_the_run_decides_where_it_runs(config):
     stages = plan(config(device="cpu", workers=3, data_root=("here",), overwrite=True))
     assert {(s.config.device, s.config.workers, s.config.data_root, s.config.overwrite) for s in stages} == {

@@ -16,6 +16,13 @@ from mood.core.features import Head
 from mood.core.transform import Transform
 
 
+def patch_embedding(module: nn.Module) -> Any:
+    """The layer that cuts the image into patches, whatever timm calls it in this network; None where there is none."""
+    return getattr(module, "patch_embed", None) or next(
+        (child for name, child in module.named_children() if name == "stem" and hasattr(child, "img_size")), None
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """A timm model name and the keyword arguments that differ from its defaults, all of which json can carry."""
@@ -45,7 +52,7 @@ class Architecture:
         if self.name.split(".")[0] not in timm.list_models(include_tags=False):
             return  # a folder or the embedded network, which was built before
         with torch.device("meta"):
-            embed: Any = getattr(self.build(), "patch_embed", None)
+            embed = patch_embedding(self.build())
         size, patch = getattr(embed, "img_size", None), getattr(embed, "patch_size", None)
         if size is None or patch is None or getattr(embed, "dynamic_img_pad", False):
             return

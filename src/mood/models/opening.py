@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mood.core import artifact
 from mood.core.errors import InputError, ModelError
 from mood.core.transform import Transform
-from mood.models.model import Architecture, Model, Stage
+from mood.models.model import Architecture, Model, Stage, patch_embedding
 from mood.models.weights import load_weights, read_state
 
 EMBEDDED = "embedded"
@@ -205,8 +205,7 @@ def _seeded(architecture: Architecture, seed: int) -> nn.Module:
 def input_transform(module: nn.Module) -> Transform:
     """What a timm network's own settings ask for, at the image size it was really built for."""
     config = dict(timm.data.resolve_model_data_config(module))
-    patch_embed = getattr(module, "patch_embed", None)
-    size = getattr(patch_embed, "img_size", None)
+    size = getattr(patch_embedding(module), "img_size", None)
     if size is not None:
         config["input_size"] = (3, *size)
     return Transform.from_pretrained_cfg(config)

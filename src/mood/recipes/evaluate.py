@@ -41,6 +41,8 @@ class EvaluateConfig:
     """hold two controls beside the detector: six numbers per image, and the same network with random weights"""
     fit_data: str | None = None
     """the images that the detector was fitted on, where the controls cannot find them by the name kept in it"""
+    coarse: bool = False
+    """the coarse labels are the classes, where a set has two levels of them (CIFAR-100)"""
     classes: tuple[str, ...] = ()
     """only these classes of the known images"""
     limit: int | None = None
@@ -159,12 +161,12 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
 
     detector = load(config.detector, device=config.device)
 
-    def opened(data: str, classes: tuple[str, ...] | None = None) -> "Source":
-        return open_source(data, roots=config.data_root, classes=classes, limit=config.limit)
+    def opened(data: str, classes: tuple[str, ...] | None = None, coarse: bool = False) -> "Source":
+        return open_source(data, roots=config.data_root, coarse=coarse, classes=classes, limit=config.limit)
 
     if not config.ood:
         raise InputError("say with --ood NAME=DATA what to tell the known images from: at least one set")
-    known = opened(config.id, config.classes or None)
+    known = opened(config.id, config.classes or None, config.coarse)
     unknown = {}
     for pair in config.ood:
         name, equals, data = pair.partition("=")

@@ -33,6 +33,8 @@ class FinetuneConfig:
     """start from random weights instead"""
     transform_options: tuple[str, ...] = ()
     """KEY=VALUE settings of the input transform in place of the network's own, such as crop_pct=0.875"""
+    coarse: bool = False
+    """the coarse labels are the classes, where a set has two levels of them (CIFAR-100)"""
     classes: tuple[str, ...] = ()
     """only these classes"""
     eval: str | None = None
@@ -268,7 +270,13 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
         raise InputError(f"l2_sp is {config.l2_sp}; it must be 0, which is off, or more")
     Architecture(config.model, model_options(config.model_options)).check()
     if source is None:
-        source = open_source(config.data, roots=config.data_root, classes=config.classes or None, limit=config.limit)
+        source = open_source(
+            config.data,
+            roots=config.data_root,
+            coarse=config.coarse,
+            classes=config.classes or None,
+            limit=config.limit,
+        )
     start: Model = open_model(
         config.model,
         checkpoint=config.checkpoint,
@@ -301,7 +309,11 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
                 + ("; the paper keeps the head of the whole set for one class" if classes == 1 else "")
             )
         check_batch_size(len(chosen.source), config.batch_size)
-        test = None if config.eval is None else open_source(config.eval, roots=config.data_root, classes=names)
+        test = (
+            None
+            if config.eval is None
+            else open_source(config.eval, roots=config.data_root, coarse=config.coarse, classes=names)
+        )
         if test is not None and test.manifest.class_names != names:
             raise InputError(f"the classes of {test.name} come in another order than those of {source.name}")
         # Whatever opens by a name is of timm's making.

@@ -57,6 +57,8 @@ class FitConfig:
     part of DATA"""
     held_out: float = 0.1
     """share of DATA that the hash cut keeps for calibration; the cut of `mood finetune` must be the same"""
+    coarse: bool = False
+    """the coarse labels are the classes, where a set has two levels of them (CIFAR-100)"""
     classes: tuple[str, ...] = ()
     """only these classes of DATA are known"""
     seed: int = 0
@@ -132,7 +134,9 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
     def opened(images: Any, limit: int | None) -> Source:
         if isinstance(images, Source):
             return images
-        return open_source(images, roots=config.data_root, classes=config.classes or None, limit=limit)
+        return open_source(
+            images, roots=config.data_root, coarse=config.coarse, classes=config.classes or None, limit=limit
+        )
 
     source = opened(config.data if data is None else data, config.limit)
     apart = config.calibration if calibration is None else calibration
@@ -185,6 +189,7 @@ def fitted_source(detector: "Detector", *, data: Any = None, roots: Sequence[str
     source = open_source(
         settings["data"] if data is None else data,
         roots=roots,
+        coarse=settings["coarse"],
         classes=settings["classes"] or None,
         limit=settings["limit"],
     )

@@ -21,6 +21,10 @@ class TrainConfig:
     """folder for the stages, one sub-folder each"""
     skip: tuple[str, ...] = ()
     """leave out the stage of this name; the next one starts from the one before it"""
+    model: str | None = None
+    """network that the first stage left starts from, in place of the stages skipped before it"""
+    checkpoint: Path | None = None
+    """local weights for that network"""
     check: bool = False
     """say what would be done, with every setting checked, and do nothing"""
     data_root: tuple[str, ...] = ()
@@ -161,6 +165,8 @@ def _stage(
             # What an architecture is built with was said where it was built.
             for key in ("model_options", "checkpoint"):
                 settings.pop(key, None)
+        elif config.model is not None:
+            settings |= {"model": config.model, "checkpoint": config.checkpoint}
         elif "model" not in settings:
             raise InputError(
                 f"recipe {config.stages}: stage {name!r} has no network to start from: put a stage before it, or give "
