@@ -16,7 +16,7 @@ from mood.data import open_source
 from mood.models import load_model, resolve_device, resolve_precision, save_model
 from mood.recipes.accuracy import accuracy
 
-TARGET = Path(__file__).parents[1] / "src" / "mood" / "models" / "embedded"
+EMBEDDED = Path(__file__).parents[1] / "src" / "mood" / "models" / "embedded"
 
 CARD = """# The embedded network
 
@@ -44,11 +44,12 @@ def main() -> None:
     parser.add_argument("network", type=Path, help="folder that mood finetune wrote")
     parser.add_argument("--data-root", required=True)
     parser.add_argument("--effort", required=True, help="one sentence: how long, on what")
+    parser.add_argument("--output", type=Path, default=EMBEDDED, help="folder in place of the package's own")
     given = parser.parse_args()
     model = load_model(given.network)
-    shutil.rmtree(TARGET, ignore_errors=True)
-    save_model(TARGET, replace(model, name="embedded", source=given.effort), dtype=torch.float16)
-    rounded = load_model(TARGET)
+    shutil.rmtree(given.output, ignore_errors=True)
+    save_model(given.output, replace(model, name="embedded", source=given.effort), dtype=torch.float16)
+    rounded = load_model(given.output)
     device = resolve_device("auto")
     test = open_source("cifar100:test", roots=[given.data_root])
     share = accuracy(rounded.module.to(device), rounded.transform, test, resolve_precision("auto", device), workers=1)
@@ -62,12 +63,12 @@ def main() -> None:
     card = CARD.format(
         name=f"`{rounded.architecture.name}` ({options})",
         parameters=sum(value.numel() for value in rounded.module.parameters()) / 1e6,
-        size=(TARGET / "model.safetensors").stat().st_size / 1e6,
+        size=(given.output / "model.safetensors").stat().st_size / 1e6,
         stages="\n".join(stages),
         accuracy=share,
         effort=given.effort,
     )
-    (TARGET / "README.md").write_text(card, encoding="utf-8")
+    (given.output / "README.md").write_text(card, encoding="utf-8")
     print(card)
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 import mood.scores
 from mood.core.features import Features
 
-WIDTH, CLASSES, FIT_ROWS = 768, 1000, 20_000
+WIDTH, FIT_ROWS = 768, 20_000
 
 
 def timed(function: Callable[[], Tensor]) -> tuple[float, Tensor]:
@@ -54,18 +54,18 @@ def compare(name: str, ours: Callable[[], Tensor], peer: Callable[[], Tensor], s
     )
 
 
-def mahalanobis(scale: float, turns: int) -> None:
-    """10 000 queries against 1000 classes."""
+def mahalanobis(classes: int, scale: float, turns: int) -> None:
+    """10 000 queries against the classes."""
     generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(CLASSES, WIDTH, generator=generator)
-    labels = torch.arange(FIT_ROWS) % CLASSES
+    centres = torch.randn(classes, WIDTH, generator=generator)
+    labels = torch.arange(FIT_ROWS) % classes
     fit_rows = centres[labels] + torch.randn(FIT_ROWS, WIDTH, generator=generator)
     queries = torch.randn(10_000, WIDTH, generator=generator) * 1.5
     score = mood.scores.fit("mahalanobis", Features(fit_rows, labels=labels))
     peer = PeerMahalanobis(None).fit_features(fit_rows, labels)
     features, some = Features(queries), queries[: round(scale * len(queries))]
     compare(
-        f"mahalanobis, 10000x{WIDTH}, {CLASSES} classes",
+        f"mahalanobis, 10000x{WIDTH}, {classes} classes",
         lambda: score(features),
         lambda: peer.predict_features(some) * 2 * FIT_ROWS,
         scale,
@@ -73,10 +73,10 @@ def mahalanobis(scale: float, turns: int) -> None:
     )
 
 
-def gradnorm(scale: float, turns: int) -> None:
-    """2000 queries through a head of 1000 classes."""
+def gradnorm(classes: int, scale: float, turns: int) -> None:
+    """2000 queries through a head of the classes."""
     generator = torch.Generator().manual_seed(0)
-    head = torch.nn.Linear(WIDTH, CLASSES)
+    head = torch.nn.Linear(WIDTH, classes)
     queries = torch.randn(2000, WIDTH, generator=generator)
     with torch.no_grad():
         features = Features(queries, logits=head(queries))
@@ -84,20 +84,21 @@ def gradnorm(scale: float, turns: int) -> None:
     peer = GradNorm(head, param_filter=lambda name: name == "weight")
     some = queries[: round(scale * len(queries))]
     compare(
-        f"gradnorm, 2000x{WIDTH}, {CLASSES} classes", lambda: score(features), lambda: peer.predict(some), scale, turns
+        f"gradnorm, 2000x{WIDTH}, {classes} classes", lambda: score(features), lambda: peer.predict(some), scale, turns
     )
 
 
 def main() -> None:
     """Runs both comparisons."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the queries that the peer is timed on")
     parser.add_argument("--turns", type=int, default=3, help="how often each of the two runs")
     arguments = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"the peer is timed on {arguments.scale:.0%} of the queries, {arguments.turns} turns")
-    mahalanobis(arguments.scale, arguments.turns)
-    gradnorm(arguments.scale, arguments.turns)
+    mahalanobis(arguments.classes, arguments.scale, arguments.turns)
+    gradnorm(arguments.classes, arguments.scale, arguments.turns)
 
 
 if __name__ == "__main__":
