@@ -61,6 +61,8 @@ class Detector:
         alpha: share of ID images that may be flagged.
         promise: whether `alpha` is promised.
         card: what it was fitted on, in words and numbers (data, counts, seeds, settings, versions).
+        fitted_on: (n,) int64 keys of the images behind the score (`mood.models.image_keys`), sorted, each once; None
+            where it was fitted on features.
     """
 
     embedder: Embedder | None
@@ -70,6 +72,7 @@ class Detector:
     alpha: float
     promise: Promise
     card: Mapping[str, Any] = field(default_factory=dict)
+    fitted_on: torch.Tensor | None = None
 
     @property
     def threshold(self) -> float:
@@ -190,7 +193,10 @@ class Detector:
             if model.architecture is not None:
                 save_model(folder / "model", model)
         calibration = {"scores": torch.from_numpy(np.ascontiguousarray(self.calibration.scores))}
-        artifact.write(folder, kind=KIND, tensors={"score": tensors, "calibration": calibration}, meta=meta)
+        held = {"score": tensors, "calibration": calibration}
+        if self.fitted_on is not None:
+            held["fitted_on"] = {"keys": self.fitted_on}
+        artifact.write(folder, kind=KIND, tensors=held, meta=meta)
 
 
 def load(folder: str | Path, *, model: nn.Module | None = None, device: str = "auto") -> Detector:
@@ -235,6 +241,7 @@ def load(folder: str | Path, *, model: nn.Module | None = None, device: str = "a
         alpha=meta["alpha"],
         promise=Promise(**meta["promise"]),
         card=meta["card"],
+        fitted_on=tensors["fitted_on"]["keys"] if "fitted_on" in tensors else None,
     )
 
 

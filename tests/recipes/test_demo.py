@@ -7,9 +7,11 @@ import pytest
 
 from mood.core.errors import OutputError
 from mood.data import held_out, open_source
+from mood.detector import load
 from mood.models import load_model
 from mood.recipes import pretrain as pretraining
 from mood.recipes.demo import HELD_OUT, UNKNOWN_CLOTHES, DemoConfig, demo
+from mood.recipes.fit import fitted_source
 
 SETS = ["other clothes (near)", "handwriting (far)", "blood cells (far)"]
 
@@ -29,8 +31,7 @@ def test_shows_every_set_beside_both_controls_and_where_the_page_is(made):
         assert not item["seen_by_weights"]
         assert item["rejected"] == 0
     summary = result.summary()
-    # The names of sets stand in a narrow column.
-    for word in ("(near)", "handwriting", "cells", "mood", "six numbers", "random", "false alarms on", "promised 5.0%"):
+    for word in (*SETS, "mood", "six numbers", "random weights", "false alarms on", "promised 5.0%"):
         assert word in summary
     assert not any(line.endswith(" ") for line in summary.splitlines())
     assert summary.endswith(f"report: {config.output / 'evaluation' / 'report.html'}")
@@ -49,6 +50,14 @@ def test_the_promise_is_verified_and_no_image_has_two_parts(made):
     assert figures["n_id"] == test.sum()
     seen = load_model(config.output / "network").seen_among(clothes.manifest.hashes)
     assert seen.tolist() == (~test & ~cut).tolist()
+
+
+def test_the_images_behind_the_score_are_found_again(made):
+    config, _ = made
+    found = fitted_source(load(config.output / "detector"))
+    clothes = open_source("clothing", exclude_classes=UNKNOWN_CLOTHES)
+    seen = load_model(config.output / "network").seen_among(clothes.manifest.hashes)
+    assert sorted(found.manifest.hashes) == sorted(clothes.select(seen).manifest.hashes)
 
 
 def test_again_it_reuses_everything_and_says_the_same(made):

@@ -172,9 +172,9 @@ def test_the_images_of_a_fit_in_memory_must_be_named(stripes, tiny_network, plac
     pixels = [stripes(100).read(index) for index in range(100)]
     detector = mood.fit(pixels, model=str(tiny_network), alpha=0.1, held_out=0.3, score="knn", workers=0)
     detector.save(tmp_path / "d")
-    with pytest.raises(InputError, match="fitted on images in memory: say with --fit-data"):
+    with pytest.raises(InputError, match="fitted on images in memory: say with fit_data"):
         evaluate(config(place, detector=tmp_path / "d", controls=True))
-    with pytest.raises(InputError, match="other images now"):
+    with pytest.raises(InputError, match="images that the detector was fitted on are not in"):
         evaluate(config(place, detector=tmp_path / "d", controls=True, fit_data=str(place / "known")))
 
 

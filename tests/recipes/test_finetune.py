@@ -218,6 +218,7 @@ def test_images_that_cannot_be_read_are_left_out(config, stripes_folder, tmp_pat
         ({"batch_size": 0}, InputError, "batch_size is 0"),
         ({"lr": -1.0}, InputError, "lr is -1.0"),
         ({"layer_decay": 1.5}, InputError, "layer_decay is 1.5"),
+        ({"warmup_epochs": 1.0}, InputError, "warmup_epochs is 1.0; it must be from 0 to below epochs"),
         ({"epochs": 0}, InputError, "epochs is 0"),
         ({"held_out": 1.0}, DataError, "Nothing is left"),
     ],

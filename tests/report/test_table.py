@@ -52,6 +52,17 @@ def test_the_console_shows_the_same_numbers(full: Report) -> None:
         assert note in shown
 
 
+def test_what_is_asked_for_alone_is_shown_and_no_name_is_broken(full: Report) -> None:
+    table = metrics_table(full.ood, score="mood", metrics=("auroc", "flagged"))
+    assert table.columns[3:] == ("AUROC ↑", "flagged")
+    file = io.StringIO()
+    Console(file=file, width=80).print(table.to_console())
+    lines = file.getvalue().splitlines()
+    assert max(len(line) for line in lines) <= 80
+    for row in table.rows:
+        assert any(row.cells[2].text in line for line in lines)
+
+
 def test_names_are_words_on_the_console_and_no_style(made: SimpleNamespace) -> None:
     file = io.StringIO()
     sets = (made.scored_set("[bold]x[/bold]", 1.0, metrics=made.METRICS),)

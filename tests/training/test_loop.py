@@ -205,6 +205,7 @@ def test_weights_that_are_not_finite_are_neither_returned_nor_kept(tmp_path):
         ("lr", 0.0),
         ("min_lr", 1.0),
         ("warmup_epochs", -1.0),
+        ("warmup_epochs", 4.0),
         ("weight_decay", -0.1),
         ("betas", (0.9, 1.0)),
         ("layer_decay", 0.0),

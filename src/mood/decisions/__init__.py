@@ -4,6 +4,6 @@ Pure arithmetic on numpy float64: it never sees how a score was made. Everywhere
 p-value is small = OOD.
 """
 
-from mood.decisions.conformal import Conformal, false_alarm_range
+from mood.decisions.conformal import Conformal, check_alpha, false_alarm_range
 
-__all__ = ["Conformal", "false_alarm_range"]
+__all__ = ["Conformal", "check_alpha", "false_alarm_range"]

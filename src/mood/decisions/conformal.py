@@ -76,22 +76,8 @@ class Conformal:
         return float(self.scores[len(self) - k]) if k else math.inf
 
     def check(self, alpha: float) -> None:
-        """Refuse an alpha that n images cannot keep: no p-value is smaller than 1/(n+1).
-
-        Raises:
-            PromiseError: alpha < 1/(n+1), with the smallest alpha that n keeps and the number of images alpha needs.
-            InputError: alpha is not inside (0, 1).
-        """
-        if _flagged_ranks(alpha, len(self)):
-            return
-        needed = max(1, math.ceil(1 / alpha) - 1)
-        while not _flagged_ranks(alpha, needed):
-            needed += 1
-        raise PromiseError(
-            f"a false-alarm rate of {alpha:g} cannot be promised with {len(self)} calibration images: no image could "
-            f"ever be flagged. The smallest alpha that they keep is {1 / (1 + len(self)):.4g}; {alpha:g} needs at "
-            f"least {needed} calibration images"
-        )
+        """Refuse an alpha that these images cannot keep; see `check_alpha`."""
+        check_alpha(alpha, len(self))
 
     def realised_range(self, alpha: float, confidence: float = 0.9) -> tuple[float, float]:
         """Where the false-alarm rate of this very calibration set lies, over all future ID images.
@@ -114,6 +100,29 @@ class Conformal:
         if not k:
             return 0.0, 0.0
         return _beta_quantile(tail, k, n + 1 - k), _beta_quantile(1 - tail, k, n + 1 - k)
+
+
+def check_alpha(alpha: float, n_calibration: int) -> None:
+    """Refuse an alpha that n images cannot keep: no p-value is smaller than 1/(n+1).
+
+    Args:
+        alpha: the promised rate, inside (0, 1).
+        n_calibration: number of calibration images, ≥ 0.
+
+    Raises:
+        PromiseError: alpha < 1/(n+1), with the smallest alpha that n keeps and the number of images alpha needs.
+        InputError: alpha is not inside (0, 1).
+    """
+    if _flagged_ranks(alpha, n_calibration):
+        return
+    needed = max(1, math.ceil(1 / alpha) - 1)
+    while not _flagged_ranks(alpha, needed):
+        needed += 1
+    raise PromiseError(
+        f"a false-alarm rate of {alpha:g} cannot be promised with {n_calibration} calibration images: no image could "
+        f"ever be flagged. The smallest alpha that they keep is {1 / (1 + n_calibration):.4g}; {alpha:g} needs at "
+        f"least {needed} calibration images: bring more images, raise held_out, or raise alpha"
+    )
 
 
 def false_alarm_range(alpha: float, n_calibration: int, n_test: int, confidence: float = 0.99) -> tuple[float, float]:

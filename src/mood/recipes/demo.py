@@ -86,7 +86,6 @@ def demo(config: DemoConfig) -> DemoResult:
                 batch_size=64,
                 base_lr=2e-3,
                 held_out=HELD_OUT,
-                warmup_epochs=1.0,
                 **common,
             ),
             source=known,

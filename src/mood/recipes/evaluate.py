@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 METRIC_NAMES = ("auroc", "fpr95_id_positive", "fpr95_ood_positive", "aupr_id_positive", "aupr_ood_positive")
 
+# Columns of a terminal that all metrics need; a narrower one is shown those that people ask for first.
+WIDE = 110
+
 
 @config
 class EvaluateConfig:
@@ -124,8 +127,10 @@ class Evaluation:
         from mood.report import metrics_table
 
         text = StringIO()
-        console = Console(file=text, width=shutil.get_terminal_size((120, 24)).columns)
-        console.print(metrics_table(self.report.ood, score=self.report.score).to_console())
+        width = shutil.get_terminal_size((120, 24)).columns
+        metrics = METRIC_NAMES if width >= WIDE else ("auroc", "fpr95_id_positive")
+        shown = metrics_table(self.report.ood, score=self.report.score, metrics=(*metrics, "flagged"))
+        Console(file=text, width=width).print(shown.to_console())
         table = "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines()).strip("\n")
         low, high = self.report.promise.allowed
         return (

@@ -54,8 +54,8 @@ class FinetuneConfig:
     """learning rate of the head and the last block"""
     min_lr: float = 1e-6
     """learning rate at the end"""
-    warmup_epochs: float = 2.0
-    """epochs of linear warm-up"""
+    warmup_epochs: float | None = None
+    """epochs of linear warm-up; a twentieth of all unless said"""
     weight_decay: float = 0.05
     """AdamW's weight decay"""
     layer_decay: float = 0.75
@@ -361,7 +361,7 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
                 epochs=config.epochs,
                 lr=config.lr,
                 min_lr=config.min_lr,
-                warmup_epochs=config.warmup_epochs,
+                warmup_epochs=config.epochs / 20 if config.warmup_epochs is None else config.warmup_epochs,
                 weight_decay=config.weight_decay,
                 layer_decay=config.layer_decay,
                 clip=config.clip,

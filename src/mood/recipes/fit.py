@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -168,7 +168,7 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
 
 
 def fitted_source(detector: "Detector", *, data: Any = None, roots: Sequence[str] = ()) -> "Source":
-    """The images that a detector's score was fitted on, found again.
+    """The images that a detector's score was fitted on, found again by their bytes.
 
     Args:
         detector: from `fit`.
@@ -176,29 +176,32 @@ def fitted_source(detector: "Detector", *, data: Any = None, roots: Sequence[str
         roots: folders in which named sets are looked for.
 
     Raises:
-        DataError: they cannot be found.
-        InputError: other images are there now, or the detector was fitted on features or on images in memory.
+        DataError: there are no images.
+        InputError: some of them are not there any more, or the detector was fitted on features or on images in memory.
     """
-    from mood.data import held_out, open_source
+    from mood.data import open_source
+    from mood.models import image_keys
 
     settings = detector.card["config"]
-    if "manifest" not in detector.card:
+    if detector.fitted_on is None:
         raise InputError("this detector was fitted on features: there are no images to find again")
     if data is None and settings["data"] == IN_MEMORY:
-        raise InputError("this detector was fitted on images in memory: say with --fit-data where they are")
+        raise InputError("this detector was fitted on images in memory: say with fit_data where they are")
     source = open_source(
         settings["data"] if data is None else data,
         roots=roots,
         coarse=settings["coarse"],
         classes=settings["classes"] or None,
-        limit=settings["limit"],
     )
-    if source.manifest.fingerprint != detector.card["manifest"]:
-        raise InputError(f"{source.name} holds other images now than those that the detector was fitted on")
-    if settings["calibration"] is not None:
-        return source
-    cut = held_out(source.manifest.hashes, seed=settings["seed"], fraction=settings["held_out"])
-    return source.select(~cut)
+    wanted = detector.fitted_on.numpy()
+    keys = image_keys(source.manifest.hashes).numpy()
+    lost = len(wanted) - int(np.isin(wanted, keys).sum())
+    if lost:
+        raise InputError(
+            f"{lost} of the {len(wanted)} images that the detector was fitted on are not in {source.name} now: say "
+            "with fit_data where they are"
+        )
+    return source.select(np.isin(keys, wanted))
 
 
 def is_features(data: str) -> bool:
@@ -226,6 +229,8 @@ def score_options(pairs: Sequence[str]) -> dict[str, Any]:
 
 def _fit_images(config: FitConfig, source: "Source", other: "Source | None", embedder: "Embedder") -> "Detector":
     from mood.data import held_out
+    from mood.decisions import check_alpha
+    from mood.models import image_keys
     from mood.recipes.extract import extract_features
 
     model = embedder.model
@@ -238,7 +243,7 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
         cut = np.zeros(len(source), bool)
         promise = _promise_of_set(source, other, model)
         count = len(other)
-    _check(config.alpha, count)
+    check_alpha(config.alpha, count)
     extracted = extract_features(source, embedder, batch_size=config.batch_size, workers=config.workers)
     if other is None:
         calibration = extracted.rows(cut)
@@ -258,13 +263,16 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
         "layer": embedder.layer,
         "precision": embedder.precision,
     }
-    return _build(config, extracted.rows(~cut), calibration, embedder.head, embedder, promise, card)
+    keys = image_keys([h for h, out in zip(hashes, cut, strict=True) if not out]).unique()
+    made = _build(config, extracted.rows(~cut), calibration, embedder.head, embedder, promise, card)
+    return replace(made, fitted_on=keys)
 
 
 def _fit_features(config: FitConfig) -> FitResult:
     from mood.core.features import Features
     from mood.core.output import open_output
     from mood.data import held_out
+    from mood.decisions import check_alpha
     from mood.detector import Promise, load
 
     if config.classes or config.limit is not None:
@@ -289,7 +297,7 @@ def _fit_features(config: FitConfig) -> FitResult:
                     "on images that nothing else uses"
                 )
         promise = Promise(False, "features say nothing about the images that their network was trained on")
-        _check(config.alpha, len(calibration))
+        check_alpha(config.alpha, len(calibration))
         return _build(
             config, features[~cut], calibration, None, None, promise, {"data": config.data, "model": "features"}
         )
@@ -364,18 +372,6 @@ def _build(
     )
 
 
-def _check(alpha: float, count: int) -> None:
-    """Refuse an alpha that so many images cannot keep before hours are spent on features."""
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha is a share of the known images and must lie between 0 and 1, got {alpha}")
-    if count < 1 or alpha < 1 / (count + 1):
-        raise PromiseError(
-            f"alpha {alpha:g} cannot be kept with {count} calibration images: the smallest p-value they can give is "
-            f"{1 / (count + 1):.4g}. It needs at least {int(np.ceil(1 / alpha - 1e-9)) - 1} of them: bring more "
-            "images, raise --held-out, or raise --alpha"
-        )
-
-
 def _promise_of_cut(config: FitConfig, model: "Model", calibration: Sequence[str]) -> "Promise":
     from mood.detector import Promise
 
@@ -383,7 +379,7 @@ def _promise_of_cut(config: FitConfig, model: "Model", calibration: Sequence[str
         return Promise(
             False,
             f"what {model.name} was trained on is not known; if these images were among it, more than alpha of new "
-            "images will be flagged. Give images that it has not seen with --calibration",
+            "images will be flagged. Give images that it has not seen as `calibration`",
         )
     seen = int(model.seen_among(calibration).sum())
     if seen:
@@ -392,7 +388,7 @@ def _promise_of_cut(config: FitConfig, model: "Model", calibration: Sequence[str
         raise PromiseError(
             f"{seen} of the {len(calibration)} calibration images were seen in the training of {model.name}{cut}: "
             f"their scores are too low, and new images would be flagged too often. Use the cut of its training, or "
-            "give other images with --calibration"
+            "give other images as `calibration`"
         )
     return Promise(True, f"none of the calibration images was seen by any stage of {model.name}")
 

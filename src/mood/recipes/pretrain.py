@@ -56,8 +56,8 @@ class PretrainConfig:
     """images a step"""
     base_lr: float = 1.5e-4
     """learning rate for 256 images a step; the rate used is base_lr * batch_size / 256"""
-    warmup_epochs: float = 5.0
-    """epochs of linear warm-up"""
+    warmup_epochs: float | None = None
+    """epochs of linear warm-up; a twentieth of all unless said"""
     weight_decay: float = 0.05
     """AdamW's weight decay"""
     beta2: float = 0.95
@@ -268,7 +268,7 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
             Optimisation(
                 epochs=config.epochs,
                 lr=config.base_lr * config.batch_size / 256,
-                warmup_epochs=config.warmup_epochs,
+                warmup_epochs=config.epochs / 20 if config.warmup_epochs is None else config.warmup_epochs,
                 weight_decay=config.weight_decay,
                 betas=(0.9, config.beta2),
                 clip=config.clip,

@@ -92,7 +92,7 @@ class Table:
         grid = Grid(box=box.SIMPLE_HEAD, caption=notes, caption_justify="left")
         for position, column in enumerate(self.columns):
             numeric = any(row.cells[position].measured for row in self.rows)
-            grid.add_column(Text(column), justify="right" if numeric else "left")
+            grid.add_column(Text(column), justify="right" if numeric else "left", no_wrap=not numeric)
         for place, row in enumerate(self.rows):
             cells = []
             for cell in row.cells:
@@ -108,36 +108,37 @@ class Table:
         return grid
 
 
-def metrics_table(sets: Sequence[ScoredSet], *, score: str) -> Table:
+def metrics_table(sets: Sequence[ScoredSet], *, score: str, metrics: Sequence[str] = tuple(METRICS)) -> Table:
     """What a detector and its controls reach on each OOD set, in percent.
 
     Args:
         sets: the OOD sets.
         score: name of the detector's score.
+        metrics: those to be shown, by the keys of `METRICS`.
 
     Returns:
         Columns: set, images, score, then each metric that any set has. Rows: the detector and its controls on each
         set, then their means over the sets that the weights have not seen, if these are more than one. The notes say
         where a control has the better AUROC, and which sets the weights have seen.
     """
-    shown = [key for key in METRICS if any(key in item.metrics for item in sets)]
+    shown = [key for key in METRICS if key in metrics and any(key in item.metrics for item in sets)]
     rows: list[Row] = []
     for position, item in enumerate(sets):
         rivals = {score: item.metrics, **item.controls}
         best = _best(rivals.values(), shown)
-        for place, (name, metrics) in enumerate(rivals.items()):
+        for place, (name, values) in enumerate(rivals.items()):
             words = (_marked(item), str(len(item.scores))) if place == 0 else ("", "")
-            rows.append(_row((*words, name), metrics, shown, best, position, "control" if place else "detector"))
+            rows.append(_row((*words, name), values, shown, best, position, "control" if place else "detector"))
     unseen = [item for item in sets if not item.seen_by_weights]
     if len(unseen) > 1:
         every = {score: [item.metrics for item in unseen]}
         for name in unseen[0].controls:
             every[name] = [item.controls[name] for item in unseen if name in item.controls]
-        means = {name: _mean(metrics) for name, metrics in every.items() if len(metrics) == len(unseen)}
+        means = {name: _mean(values) for name, values in every.items() if len(values) == len(unseen)}
         best = _best(means.values(), shown)
-        for place, (name, metrics) in enumerate(means.items()):
+        for place, (name, values) in enumerate(means.items()):
             words = (f"mean of {len(unseen)} sets", "") if place == 0 else ("", "")
-            rows.append(_row((*words, name), metrics, shown, best, None, "control" if place else "mean"))
+            rows.append(_row((*words, name), values, shown, best, None, "control" if place else "mean"))
     headings = [f"{METRICS[key]}{_arrow(key)}" for key in shown]
     return Table(("OOD set", "images", "score", *headings), tuple(rows), _notes(sets, score))
 

@@ -73,7 +73,12 @@ class Optimisation:
             ("epochs", self.epochs, self.epochs >= 1, "at least 1"),
             ("lr", self.lr, self.lr > 0, "more than 0"),
             ("min_lr", self.min_lr, 0 <= self.min_lr <= self.lr, f"between 0 and lr ({self.lr:g})"),
-            ("warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0, "0 or more"),
+            (
+                "warmup_epochs",
+                self.warmup_epochs,
+                0 <= self.warmup_epochs < self.epochs,
+                f"from 0 to below epochs ({self.epochs})",
+            ),
             ("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more"),
             ("betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "from 0 to below 1"),
             ("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "above 0 and at most 1, which is none"),
