@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data.transforms import RandomResizedCropAndInterpolation
 from timm.data.transforms_factory import create_transform
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import pil_to_tensor, resized_crop
 
 from mood.core.decoding import decode
 from mood.core.errors import DataError, InputError
@@ -82,16 +85,59 @@ def test_workers_and_resumes_change_no_bit(table, augment):
 def test_each_view_is_varied_on_its_own_and_the_first_as_if_it_were_alone(table):
     pair = (Augment.contrast(), Augment.contrast(blur=1.0, solarize=1.0))
     both = TrainingImages(table, pair, (16, 16), MEAN, STD)
-    (first, second), _, positions = made(both)[0]
+    (first, second), _, positions, _ = made(both)[0]
     assert first.shape == second.shape == (4, 3, 16, 16)
-    (alone,), _, same_positions = made(TrainingImages(table, pair[:1], (16, 16), MEAN, STD))[0]
+    (alone,), _, same_positions, _ = made(TrainingImages(table, pair[:1], (16, 16), MEAN, STD))[0]
     assert torch.equal(first, alone)
     assert torch.equal(positions, same_positions)
     twice = TrainingImages(table, (pair[0], pair[0]), (16, 16), MEAN, STD)
-    (one, other), _, _ = made(twice)[0]
+    (one, other), *_ = made(twice)[0]
     assert torch.equal(one, first)
     assert not torch.equal(one, other)
     assert same(made(both, workers=2), made(both))
+
+
+@pytest.mark.parametrize("size", [(12, 20), (40, 40)])
+def test_the_twin_is_the_same_crop_rendered_by_lanczos(table, size):
+    images = TrainingImages(table, (Augment.mae(),), (16, 16), MEAN, STD, seed=3, twin_size=size)
+    for batch in made(images):
+        assert batch.twin.shape == (4, 3, *size)
+        for twin, position in zip(batch.twin, batch.positions.tolist(), strict=True):
+            image = decode(table.read(position))
+            _, python, _, torch_ = _numbers(3, 1, position)
+            random.seed(python)
+            torch.manual_seed(torch_)
+            box = RandomResizedCropAndInterpolation.get_params(image, (0.2, 1.0), (3 / 4, 4 / 3))
+            expected = resized_crop(image, *box, size, InterpolationMode.LANCZOS)
+            expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if torch.rand(1) < 0.5 else expected
+            assert torch.equal(twin, pil_to_tensor(expected) / 255)
+
+
+def test_a_twin_takes_part_in_the_colours_and_disturbs_nothing(table):
+    jitter = Augment(color_jitter=0.4)
+    images = TrainingImages(table, (jitter, CONTRAST), (16, 16), MEAN, STD, twin_size=(32, 32))
+    plain = TrainingImages(table, (jitter, CONTRAST), (16, 16), MEAN, STD)
+    undo = torch.tensor(STD).reshape(3, 1, 1), torch.tensor(MEAN).reshape(3, 1, 1)
+    for batch, alone, helped in zip(made(images), made(plain), made(images, workers=2), strict=True):
+        assert all(torch.equal(view, other) for view, other in zip(batch.views, alone.views, strict=True))
+        assert torch.equal(batch.twin, helped.twin)
+        assert alone.twin is None
+        seen = batch.views[0] * undo[0] + undo[1]
+        smaller = torch.nn.functional.avg_pool2d(batch.twin, 2)
+        assert (smaller.mean((2, 3)) - seen.mean((2, 3))).abs().max() < 0.02
+
+
+def test_a_twin_of_the_size_of_the_view_is_the_view(table):
+    images = TrainingImages(table, (Augment(erase=1.0),), (16, 16), MEAN, STD, twin_size=(16, 16))
+    bare = TrainingImages(table, (Augment(),), (16, 16), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    for batch, expected in zip(made(images), made(bare), strict=True):
+        torch.testing.assert_close(batch.twin, expected.views[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("augment", [Augment.finetune(), Augment(interpolation="random")])
+def test_a_twin_of_a_view_whose_draws_depend_on_the_size(table, augment):
+    with pytest.raises(InputError, match="leave both out of the first view"):
+        made(TrainingImages(table, (augment,), (16, 16), MEAN, STD, twin_size=(8, 8)))
 
 
 def test_solarization_leaves_no_bright_pixel_and_blur_no_edge():
@@ -112,7 +158,7 @@ def test_solarization_leaves_no_bright_pixel_and_blur_no_edge():
 
 def test_a_batch_is_its_images(table):
     images = TrainingImages(table, (Augment.finetune(),), (16, 12), MEAN, STD, seed=5)
-    (pixels,), labels, positions = made(images)[1]
+    (pixels,), labels, positions, _ = made(images)[1]
     assert pixels.shape == (4, 3, 16, 12)
     assert pixels.dtype == torch.float32
     assert positions.dtype == labels.dtype == torch.int64
@@ -130,8 +176,8 @@ def test_an_epoch_is_a_permutation_of_its_own(table):
     assert not torch.equal(other.draw(0, 0), images.draw(0, 0))
     assert not torch.equal(images.draw(1, 0), images.draw(0, 0))
     left = made(images, drop_last=False)
-    assert [len(positions) for _, _, positions in left] == [4, 4, 4, 4, 4, 3]
-    assert torch.cat([positions for _, _, positions in left]).tolist() == orders[1]
+    assert [len(positions) for _, _, positions, _ in left] == [4, 4, 4, 4, 4, 3]
+    assert torch.cat([positions for _, _, positions, _ in left]).tolist() == orders[1]
 
 
 def test_the_order_stays_for_ever(table):
@@ -154,7 +200,7 @@ def test_arrays_and_images_without_labels():
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
     still = Augment(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
     images = TrainingImages(open_source(pixels), (still,), (8, 8), MEAN, STD)
-    (((values,), labels, positions),) = made(images)
+    (((values,), labels, positions, _),) = made(images)
     assert labels is None
     expected = (pixels[positions.numpy()].transpose(0, 3, 1, 2) / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(
         STD, (3, 1, 1)
@@ -166,7 +212,7 @@ def test_arrays_and_images_without_labels():
 def test_an_image_that_cannot_be_read_is_left_out_and_named(pets, caplog, workers):
     (pets / "dog" / "b.png").write_bytes(b"")
     images = TrainingImages(open_source(pets), (Augment.mae(),), (8, 8), MEAN, STD)
-    (((pixels,), _, positions),) = made(images, batch_size=6, workers=workers)
+    (((pixels,), _, positions, _),) = made(images, batch_size=6, workers=workers)
     assert len(pixels) == 5
     assert sorted(positions.tolist()) == [0, 1, 2, 4, 5]
     assert caplog.messages == ["dog/b.png is left out of training: It is empty (0 bytes)."]

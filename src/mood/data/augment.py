@@ -9,7 +9,7 @@ import random
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -44,7 +44,7 @@ class Augment:
         solarize: probability that the brighter half of each channel is inverted.
         rand_augment: timm's string, such as "rand-m9-mstd0.5-inc1"; None is none.
         erase: probability that a rectangle becomes noise, after normalisation.
-        interpolation: "bilinear", "bicubic" or "random", which takes one of the two for each image.
+        interpolation: "bilinear", "bicubic", "lanczos" or "random", which takes one of the first two for each image.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -72,8 +72,10 @@ class Augment:
             raise InputError(f"color_jitter is {self.color_jitter}; it must be 0 or more.")
         if self.rand_augment is not None and not self.rand_augment.startswith("rand"):
             raise InputError(f"rand_augment is {self.rand_augment!r}; expected a string like 'rand-m9-mstd0.5-inc1'.")
-        if self.interpolation not in ("bilinear", "bicubic", "random"):
-            raise InputError(f"interpolation is {self.interpolation!r}; it must be bilinear, bicubic or random.")
+        if self.interpolation not in ("bilinear", "bicubic", "lanczos", "random"):
+            raise InputError(
+                f"interpolation is {self.interpolation!r}; it must be bilinear, bicubic, lanczos or random."
+            )
 
     @classmethod
     def mae(cls) -> Self:
@@ -105,11 +107,13 @@ class TrainingBatch(NamedTuple):
         views: one (B, 3, H, W) float32 normalised tensor for each view of the same images.
         labels: (B,) int64, or None where the images have none.
         positions: (B,) int64, of the images in their source.
+        twin: (B, 3, h, w) float32 in [0, 1], the first view at `TrainingImages.twin_size`; None where that is None.
     """
 
     views: tuple["Tensor", ...]
     labels: "Tensor | None"
     positions: "Tensor"
+    twin: "Tensor | None" = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,6 +128,8 @@ class TrainingImages:
         std: of each channel, for pixels in 0-1.
         seed: of all draws.
         max_pixels: the largest image (width x height) that is decoded.
+        twin_size: (h, w) at which the first view is shown once more, by Lanczos, for a tokenizer: the same crop, mirror
+            image and colours, neither erased nor normalised. Where it is `size`, it is the view itself.
     """
 
     source: Source
@@ -133,6 +139,7 @@ class TrainingImages:
     std: tuple[float, float, float]
     seed: int = 0
     max_pixels: int = MAX_PIXELS
+    twin_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         """N."""
@@ -151,7 +158,7 @@ class TrainingImages:
             DataError: where the image cannot be read.
         """
         with _generators_put_back():
-            return self._drawer().draw(epoch, position)
+            return self._drawer().draw(epoch, position)[0]
 
     def _drawer(self) -> "_Drawer":
         recipe = Transform(
@@ -160,7 +167,19 @@ class TrainingImages:
         # Built here once, so that a wrong string is known at once and forked workers have timm already.
         for augment in self.augments:
             _timm(augment, recipe)
-        return _Drawer(self.source.images, self.augments, recipe, self.seed)
+        return _Drawer(self.source.images, self.augments, recipe, self.seed, self._twin(recipe))
+
+    def _twin(self, recipe: Transform) -> "_Twin | None":
+        if self.twin_size is None:
+            return None
+        first = self.augments[0]
+        if first.rand_augment is not None or first.interpolation == "random":
+            raise InputError(
+                "A twin shows what its view shows, and the draws of rand_augment and of a random interpolation depend "
+                "on the size: leave both out of the first view."
+            )
+        twin = replace(recipe, size=self.twin_size, resize=self.twin_size)
+        return _Twin(self.twin_size, None if twin == recipe else (replace(first, interpolation="lanczos"), twin))
 
 
 def training_batches(
@@ -205,7 +224,9 @@ def training_batches(
     return (_checked(images.source, *part) for part in in_workers(parts, workers))
 
 
-def _checked(source: Source, pixels: "Tensor", read: np.ndarray, reasons: list[tuple[int, str]]) -> TrainingBatch:
+def _checked(
+    source: Source, pixels: "Tensor", twins: "Tensor | None", read: np.ndarray, reasons: list[tuple[int, str]]
+) -> TrainingBatch:
     import torch
 
     for position, reason in reasons:
@@ -221,41 +242,68 @@ def _checked(source: Source, pixels: "Tensor", read: np.ndarray, reasons: list[t
         views=tuple(view.contiguous() for view in pixels.unbind(1)),
         labels=None if labels is None else torch.from_numpy(labels[read]),
         positions=torch.from_numpy(read),
+        twin=twins,
     )
+
+
+class _Twin(NamedTuple):
+    """The size, and how it is made; None where it is the view itself."""
+
+    size: tuple[int, int]
+    recipe: tuple[Augment, Transform] | None
 
 
 class _Drawer:
     """Reads and augments single images; all that a worker process is given."""
 
-    def __init__(self, images: Images, augments: tuple[Augment, ...], transform: Transform, seed: int) -> None:
+    def __init__(
+        self, images: Images, augments: tuple[Augment, ...], transform: Transform, seed: int, twin: _Twin | None
+    ) -> None:
         self._images = images
         self._augments = augments
         self._transform = transform
         self._seed = seed
+        self._twin = twin
         self.shape = (len(augments), 3, *transform.size)
+        self.twin_shape = None if twin is None else (3, *twin.size)
 
-    def draw(self, epoch: int, position: int) -> "Tensor":
-        """See `TrainingImages.draw`; leaves the global generators as the draws left them."""
+    def draw(self, epoch: int, position: int) -> tuple["Tensor", "Tensor | None"]:
+        """See `TrainingImages.draw`, and the twin; leaves the global generators as the draws left them."""
         import torch
 
         seen = as_seen(self._images.read(position), max_pixels=self._transform.max_pixels)
-        return torch.stack([self._view(seen, epoch, position, view) for view in range(len(self._augments))])
+        shown = [self._view(seen, epoch, position, view) for view in range(len(self._augments))]
+        twin = None
+        if self._twin is not None:
+            pixels = shown[0][0]
+            if self._twin.recipe is not None:
+                self._seed_all(epoch, position, 0)
+                pixels = np.asarray(_timm(*self._twin.recipe)[0](seen))
+            twin = torch.from_numpy(pixels.transpose(2, 0, 1) / np.float32(255))
+        return torch.stack([values for _, values in shown]), twin
 
-    def _view(self, seen: Image.Image, epoch: int, position: int, view: int) -> "Tensor":
+    def _view(self, seen: Image.Image, epoch: int, position: int, view: int) -> tuple[np.ndarray, "Tensor"]:
+        """(H, W, 3) uint8 pixels, and what the network sees of them."""
         import torch
 
         vary, erase = _timm(self._augments[view], self._transform)
+        self._seed_all(epoch, position, view)
+        pixels = np.asarray(vary(seen))
+        values = torch.from_numpy(self._transform.normalise(pixels))
+        return pixels, values if erase is None else erase(values)
+
+    def _seed_all(self, epoch: int, position: int, view: int) -> None:
+        import torch
+
         # The first view's draws do not tell whether there are others.
         _, python, numpy, torch_ = _numbers(self._seed, epoch, position, *([view] if view else []))
         random.seed(python)
         np.random.seed(numpy % 2**32)
         torch.default_generator.manual_seed(torch_)
-        values = torch.from_numpy(self._transform.normalise(np.asarray(vary(seen))))
-        return values if erase is None else erase(values)
 
 
 class _AugmentedBatches:
-    """Part k: the pixels of the k-th batch, their positions, and the reasons of the others."""
+    """Part k: the pixels of the k-th batch and their twins, their positions, and the reasons of the others."""
 
     def __init__(self, drawer: _Drawer, epoch: int, chosen: list[np.ndarray]) -> None:
         self._drawer = drawer
@@ -265,21 +313,24 @@ class _AugmentedBatches:
     def __len__(self) -> int:
         return len(self._chosen)
 
-    def __getitem__(self, index: int) -> tuple["Tensor", np.ndarray, list[tuple[int, str]]]:
+    def __getitem__(self, index: int) -> tuple["Tensor", "Tensor | None", np.ndarray, list[tuple[int, str]]]:
         import torch
 
         chosen = self._chosen[index]
         pixels = torch.empty((len(chosen), *self._drawer.shape))
+        twins = None if self._drawer.twin_shape is None else torch.empty((len(chosen), *self._drawer.twin_shape))
         read: list[int] = []
         reasons: list[tuple[int, str]] = []
         with _generators_put_back():
             for position in chosen.tolist():
                 try:
-                    pixels[len(read)] = self._drawer.draw(self._epoch, position)
+                    pixels[len(read)], twin = self._drawer.draw(self._epoch, position)
+                    if twins is not None and twin is not None:
+                        twins[len(read)] = twin
                     read.append(position)
                 except DataError as error:
                     reasons.append((position, str(error)))
-        return pixels[: len(read)], np.array(read, np.int64), reasons
+        return pixels[: len(read)], None if twins is None else twins[: len(read)], np.array(read, np.int64), reasons
 
 
 @lru_cache(maxsize=8)

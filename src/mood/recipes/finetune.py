@@ -165,7 +165,7 @@ class _ClassifierTask:
     def loss(self, module: Any, batch: Any, epoch: int) -> "tuple[Tensor, Mapping[str, Tensor]]":
         from torch.nn.functional import cross_entropy
 
-        (pixels,), labels, _ = batch
+        (pixels,), labels = batch.views, batch.labels
         smoothing = self.settings.label_smoothing
         if self.mixup is not None and len(pixels) % 2 == 0:
             # timm's mixing pairs a batch with its mirror image and smooths the labels itself.

@@ -160,8 +160,9 @@ class _PretextTask:
             workers=self.settings.workers,
             start_batch=start,
         )
-        for views, labels, positions in batches:
-            yield Views(views, uniform(self.settings.seed, epoch, positions, self.module.draws), labels)
+        for batch in batches:
+            draws = uniform(self.settings.seed, epoch, batch.positions, self.module.draws)
+            yield Views(batch.views, draws, batch.labels, batch.twin, self.module.hide(draws))
 
     def loss(self, module: Any, batch: Any, epoch: int) -> "tuple[Tensor, Mapping[str, Tensor]]":
         loss, extra = module(batch)
@@ -259,6 +260,7 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
             mean=transform.mean,
             std=transform.std,
             seed=config.seed,
+            twin_size=pretext.twin_size,
         )
         device = resolve_device(config.device)
         if device.type == "cpu":

@@ -15,12 +15,15 @@ class Views(NamedTuple):
         labels: (N,) int64, or None where the images have none.
         twin: (N, 3, h, w) in [0, 1]: the crop of the first view once more, at `Pretext.twin_size`; None where that
             is None.
+        mask: (N, P) bool, True where a patch is hidden: what `Pretext.hide` made of the draws; None where it hides
+            none.
     """
 
     images: tuple[Tensor, ...]
     draws: Tensor
     labels: Tensor | None = None
     twin: Tensor | None = None
+    mask: Tensor | None = None
 
 
 class Pretext(nn.Module):
@@ -48,6 +51,13 @@ class Pretext(nn.Module):
     def forward(self, batch: Views) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss (a scalar) and what to log beside it."""
         raise NotImplementedError
+
+    def hide(self, draws: Tensor) -> Tensor | None:
+        """The masks of a batch from its (N, `draws`) numbers, called where batches are made; None is no mask.
+
+        On the CPU and outside of the compiled step, so that it may take as many turns as it needs.
+        """
+        return None
 
     def after_step(self, done: float) -> None:
         """Called after each step of the optimiser with the share of the run that is done, in (0, 1]."""
