@@ -5,19 +5,21 @@ from mood.models.controls import ChannelStatistics, six_numbers
 from mood.models.embedding import Embedder, resolve_device, resolve_precision
 from mood.models.model import Architecture, Model, Stage, image_keys
 from mood.models.opening import EMBEDDED, input_transform, load_model, open_model, own_model, randomised, save_model
-from mood.models.pretexts import PRETEXTS, MaskedAutoencoder, Pretext, Views, make_pretext
+from mood.models.pretexts import PRETEXTS, BeitPretext, MaskedAutoencoder, Pretext, SimMim, Views, make_pretext
 from mood.models.weights import ImportReport, load_weights, read_state
 
 __all__ = [
     "EMBEDDED",
     "PRETEXTS",
     "Architecture",
+    "BeitPretext",
     "ChannelStatistics",
     "Embedder",
     "ImportReport",
     "MaskedAutoencoder",
     "Model",
     "Pretext",
+    "SimMim",
     "Stage",
     "Views",
     "image_keys",

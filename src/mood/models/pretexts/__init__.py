@@ -7,15 +7,19 @@ from typing import Any
 from torch import nn
 
 from mood.core.errors import InputError
+from mood.models.pretexts.beit import BeitPretext
 from mood.models.pretexts.classification import Classification
 from mood.models.pretexts.interface import Pretext, Views
 from mood.models.pretexts.mae import MaskedAutoencoder
 from mood.models.pretexts.moco_v3 import MocoV3
 from mood.models.pretexts.scratch import Scratch
+from mood.models.pretexts.simmim import SimMim
 from mood.models.pretexts.supcon import SupCon
 
 PRETEXTS: Mapping[str, type[Pretext]] = {
+    "beit": BeitPretext,
     "mae": MaskedAutoencoder,
+    "simmim": SimMim,
     "moco_v3": MocoV3,
     "supcon": SupCon,
     "classification": Classification,
@@ -54,11 +58,13 @@ def settings_of(name: str) -> dict[str, Any]:
 
 __all__ = [
     "PRETEXTS",
+    "BeitPretext",
     "Classification",
     "MaskedAutoencoder",
     "MocoV3",
     "Pretext",
     "Scratch",
+    "SimMim",
     "SupCon",
     "Views",
     "make_pretext",

@@ -1,7 +1,8 @@
 """What every pretext is: a network, what it is shown, and a loss that needs no knowledge of what is out there."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -39,6 +40,9 @@ class Pretext(nn.Module):
         labelled: whether the images need labels.
         trained: whether there is anything to train.
         twin_size: (h, w) of the second rendering of the crop, for a tokenizer; None is none.
+        options: arguments of timm's architecture that the pretext's own recipe has, unless others are said.
+        drop_path: stochastic depth of the last block in that recipe.
+        color_jitter: strength in that recipe, for pretexts whose augmentation is a crop, a mirror image and colours.
     """
 
     encoder: nn.Module
@@ -47,6 +51,12 @@ class Pretext(nn.Module):
     labelled: bool = False
     trained: bool = True
     twin_size: tuple[int, int] | None = None
+    options: Mapping[str, Any] = MappingProxyType({})
+    drop_path: float = 0.0
+    color_jitter: float = 0.0
+
+    def initialise(self) -> None:
+        """Give a new encoder the initial weights of the pretext's paper, where it has its own."""
 
     def forward(self, batch: Views) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss (a scalar) and what to log beside it."""
