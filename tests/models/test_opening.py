@@ -21,6 +21,7 @@ from mood.models import (
     open_model,
     own_model,
     randomised,
+    resized,
     save_model,
 )
 
@@ -126,8 +127,46 @@ def test_arguments_that_exclude_each_other(tmp_path):
     with pytest.raises(InputError, match="exclude"):
         open_model("mood_vit_patch4_32", checkpoint=tmp_path, random_weights=True)
     save_model(tmp_path, small())
-    with pytest.raises(InputError, match="own architecture"):
+    with pytest.raises(InputError, match="own architecture.* all options but img_size"):
         open_model(str(tmp_path), options={"depth": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mood_vit_patch4_32", {}),
+        ("mood_vit_conv4_32", {"img_size": [32, 48]}),
+        ("beit_base_patch16_224", {"img_size": 32, "patch_size": 4, "num_heads": 2}),
+    ],
+)
+def test_a_network_with_its_weights_can_be_opened_for_another_size(tmp_path, name, options):
+    made = open_model(name, options={**SMALL, **options}, random_weights=True)
+    for parameter in made.module.parameters():
+        parameter.data.normal_(0, 0.1)
+    save_model(tmp_path, replace(made, transform=made.transform.changed({"crop_pct": 0.8})))
+    model = open_model(str(tmp_path), options={"img_size": 64})
+    assert (model.transform.size, model.transform.resize) == ((64, 64), 80)
+    assert model.module(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+    assert model.source.endswith("to 64 x 64 pixels")
+    old, new = made.module.state_dict(), model.module.state_dict()
+    tables = {key for key, value in old.items() if value.shape != new[key].shape}
+    assert tables == {key for key in old if key == "pos_embed" or "relative_position_bias_table" in key}
+    assert all(torch.equal(value, new[key]) for key, value in old.items() if key not in tables)
+    save_model(tmp_path / "again", model)
+    assert load_model(tmp_path / "again").fingerprint() == model.fingerprint()
+    same = open_model(str(tmp_path), options={"img_size": list(made.transform.size)})
+    assert all(torch.equal(value, same.module.state_dict()[key]) for key, value in old.items())
+
+
+def test_sizes_that_cannot_be(tmp_path):
+    save_model(tmp_path, small())
+    with pytest.raises(ModelError, match="patches of 4 pixels do not fill 30"):
+        open_model(str(tmp_path), options={"img_size": 30})
+    convolutions = open_model("resnet10t", options={"num_classes": 2}, random_weights=True)
+    with pytest.raises(ModelError, match="does not take these options"):
+        resized(convolutions, 64)
+    with pytest.raises(ModelError, match="your own module cannot be resized"):
+        resized(replace(convolutions, architecture=None), 64)
 
 
 def test_weights_that_do_not_fit_their_architecture(tmp_path):

@@ -3,7 +3,9 @@
 import multiprocessing
 import multiprocessing.forkserver
 import signal
+import sys
 import time
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -111,6 +113,24 @@ def stripes_folder():
 def tiny():
     """Options of the smallest network."""
     return TINY
+
+
+class Brightness(torch.nn.Module):
+    """A tokenizer of 4 x 4 tokens for 16 x 16 pixels: how bright each cell is."""
+
+    vocabulary, image_size, grid = 8, (16, 16), (4, 4)
+
+    def tokens(self, images):
+        return (torch.nn.functional.avg_pool2d(images, 4).mean(dim=1) * 8).long().clamp(0, 7)
+
+
+@pytest.fixture
+def tokenizer(monkeypatch, tmp_path):
+    """A path that opens as a tokenizer."""
+    module = types.ModuleType("mood.models.tokenizer")
+    module.open_tokenizer = lambda path: Brightness()
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return tmp_path / "tokenizer"
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,24 @@ def test_learns_two_easy_classes_of_sixty_four_images(config, stripes_folder, tm
     assert model.head().weight.shape == (2, 32)
 
 
+def test_a_pretrained_network_is_fine_tuned_at_another_size(config, stripes, tiny, tmp_path):
+    made = PretrainConfig(
+        data=("stripes",),
+        output=tmp_path / "pretrained",
+        model="mood_vit_patch4_32",
+        model_options=tiny,
+        epochs=1,
+        batch_size=8,
+        workers=0,
+    )
+    small = load_model(pretrain(made, source=stripes(32)).output)
+    larger = {"model": str(made.output), "random_weights": False, "model_options": ("img_size=32",)}
+    model = load_model(finetune(config(**larger), source=stripes(32)).output)
+    assert (small.transform.size, model.transform.size) == ((16, 16), (32, 32))
+    assert model.module.pos_embed.shape == (1, 64, 32)
+    assert "resized from 16 x 16 to 32 x 32 pixels" in model.source
+
+
 @pytest.mark.parametrize(
     "change",
     [

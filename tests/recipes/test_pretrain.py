@@ -7,7 +7,7 @@ import pytest
 
 from mood.core.errors import DataError, InputError, ModelError, OutputError
 from mood.data import held_out
-from mood.models import image_keys, load_model
+from mood.models import image_keys, load_model, open_model
 from mood.recipes.pretrain import PretrainConfig, pretrain
 
 WRITTEN = ["artifact.json", "config.json", "metrics.jsonl", "model.safetensors", "pretext.safetensors"]
@@ -31,6 +31,10 @@ def config(tiny, tmp_path):
         return PretrainConfig(**{**settings, **changes})
 
     return config
+
+
+# The settings that `config` gives to MAE.
+PLAIN = {"decoder_width": None, "decoder_heads": None}
 
 
 def losses(folder):
@@ -77,6 +81,44 @@ def test_each_other_pretext_learns_sixty_four_images_too(config, stripes, settin
     assert stage.labelled == (settings["pretext"] != "moco_v3")
 
 
+@pytest.mark.parametrize(
+    ("settings", "share"),
+    [
+        ({"pretext": "simmim", "base_lr": 0.03}, 0.5),
+        ({"pretext": "beit", "base_lr": 0.05, "exact_mask": True}, 0.6),
+    ],
+    ids=["simmim", "beit"],
+)
+def test_masked_pixels_and_tokens_are_learned_too(config, stripes, tokenizer, settings, share):
+    settings = {**settings, "tokenizer": tokenizer} if settings["pretext"] == "beit" else settings
+    run = {"epochs": 150, "batch_size": 64, "crop_scale": 1.0, "held_out": 0.0, "color_jitter": 0.0, "drop_path": 0.0}
+    result = pretrain(config(**PLAIN, **run, **settings), source=stripes(64))
+    first, *_, last = losses(result.output)
+    assert last == result.loss < share * first
+    assert set(load_model(result.output).module.state_dict()) == set(
+        open_model(
+            "mood_vit_patch4_32", options=load_model(result.output).architecture.options, random_weights=True
+        ).module.state_dict()
+    )
+
+
+def test_beit_is_as_its_recipe_has_it_unless_told_otherwise(config, stripes, tokenizer, tmp_path):
+    def written(name, **changes):
+        folder = tmp_path / name
+        pretrain(config(output=folder, pretext="beit", tokenizer=tokenizer, **PLAIN, **changes), source=stripes(32))
+        return (folder / "model.safetensors").read_bytes()
+
+    plain = written("plain")
+    module = load_model(tmp_path / "plain").module
+    assert module.blocks[0].ls1.gamma.detach().mean().item() == pytest.approx(0.1, abs=0.01)
+    usual = {"color_jitter": 0.4, "drop_path": 0.1, "mask_ratio": 75 / 196, "min_block": 1, "exact_mask": False}
+    assert written("same", **usual) == plain
+    for number, (key, value) in enumerate(
+        {"color_jitter": 0.0, "drop_path": 0.0, "mask_ratio": 0.6, "min_block": 4, "exact_mask": True}.items()
+    ):
+        assert written(str(number), **{key: value}, seed=4) != written(f"not {number}", seed=4), key
+
+
 def test_scratch_is_a_network_that_has_seen_nothing(config, stripes):
     nothing = {"decoder_width": None, "decoder_heads": None}
     result = pretrain(config(pretext="scratch", **nothing), source=stripes(20))
@@ -105,9 +147,13 @@ def test_leaves_a_network_and_no_optimiser(config, stripes):
     assert f"pre-trained on {result.images} images, loss " in result.summary()
 
 
-def test_killed_anywhere_it_ends_with_the_bytes_of_an_unbroken_run(config, stripes_folder, tmp_path, kill_when):
+@pytest.mark.parametrize("pretext", ["mae", "simmim"])
+def test_killed_anywhere_it_ends_with_the_bytes_of_an_unbroken_run(
+    config, stripes_folder, tmp_path, kill_when, pretext
+):
     data = (str(stripes_folder(tmp_path / "data", 48)),)
-    long = {"data": data, "epochs": 60, "save_seconds": 0.0}
+    long = {"data": data, "epochs": 60, "save_seconds": 0.0, "pretext": pretext}
+    long |= {} if pretext == "mae" else PLAIN
     at = random.randrange(1, 60)
 
     def reached():
@@ -184,6 +230,17 @@ def test_each_setting_reaches_the_training(config, stripes, tmp_path, change):
         ({"model": "resnet10t", "model_options": ()}, ModelError, "MAE needs a timm VisionTransformer"),
         ({"pretext": "jigsaw"}, InputError, "'pretext' is 'jigsaw'"),
         ({"pretext": "moco_v3"}, InputError, "decoder_width is a setting of pretext mae"),
+        ({"pretext": "beit", **PLAIN}, InputError, "train one with `mood tokenizer`"),
+        ({"min_block": 4}, InputError, "min_block is a setting of pretext beit; mae has decoder_width"),
+        ({"pretext": "simmim", "mask_unit": 5, **PLAIN}, ModelError, "mask_unit is 5 pixels"),
+        (
+            {"pretext": "simmim", "model": "resnet10t", "model_options": (), **PLAIN},
+            ModelError,
+            "SimMim needs a Vision",
+        ),
+        ({"drop_path": 1.0}, InputError, "drop_path is 1.0; it must be from 0"),
+        ({"color_jitter": -1.0}, InputError, "color_jitter is -1.0"),
+        ({"pretext": "supcon", "color_jitter": 0.4, **PLAIN}, InputError, "color_jitter is not for pretext supcon"),
         ({"mask_ratio": 1.0}, ModelError, "mask_ratio must lie between 0 and 1"),
         ({"mask_ratio": 0.99}, ModelError, "leaves none of 16 patches visible"),
         ({"decoder_width": 18}, ModelError, "divisible by 4 and by 2 heads"),

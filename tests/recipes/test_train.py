@@ -77,6 +77,13 @@ def test_a_stage_may_name_its_own_start(config, tmp_path):
     assert [stage.config.model for stage in only] == ["embedded"]
 
 
+def test_a_stage_may_ask_for_another_size_and_inherits_none(config):
+    text = RECIPE.replace("seed = 3", 'seed = 3\nmodel_options = ["img_size=16"]')
+    text = text.replace('name = "fine-tune"', 'name = "fine-tune"\nmodel_options = ["img_size=32"]')
+    assert [stage.config.model_options for stage in plan(config(text))[1:]] == [(), ("img_size=32",)]
+    assert load_model(train(config(text)).output).transform.size == (32, 32)
+
+
 def test_what_stands_for_the_stages_left_out_can_be_named(config, tmp_path):
     rest = {"skip": ("pretrain",), "model": "mood_vit_patch4_32", "checkpoint": tmp_path / "weights.pth"}
     first, second = plan(config(**rest))

@@ -3,8 +3,17 @@
 from mood.models.attention import without_fused_attention
 from mood.models.controls import ChannelStatistics, six_numbers
 from mood.models.embedding import Embedder, resolve_device, resolve_precision
-from mood.models.model import Architecture, Model, Stage, image_keys
-from mood.models.opening import EMBEDDED, input_transform, load_model, open_model, own_model, randomised, save_model
+from mood.models.model import Architecture, Model, Stage, image_keys, weights_digest
+from mood.models.opening import (
+    EMBEDDED,
+    input_transform,
+    load_model,
+    open_model,
+    own_model,
+    randomised,
+    resized,
+    save_model,
+)
 from mood.models.pretexts import PRETEXTS, BeitPretext, MaskedAutoencoder, Pretext, SimMim, Views, make_pretext
 from mood.models.weights import ImportReport, load_weights, read_state
 
@@ -31,9 +40,11 @@ __all__ = [
     "own_model",
     "randomised",
     "read_state",
+    "resized",
     "resolve_device",
     "resolve_precision",
     "save_model",
     "six_numbers",
+    "weights_digest",
     "without_fused_attention",
 ]

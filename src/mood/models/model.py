@@ -148,10 +148,7 @@ class Model:
         digest = hashlib.sha256()
         digest.update(repr(self.architecture or type(self.module).__qualname__).encode())
         digest.update(self.transform.fingerprint.encode())
-        for name, tensor in sorted(self.module.state_dict().items()):
-            value = tensor.detach().cpu().contiguous()
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        _digest_weights(digest, self.module)
         return digest.hexdigest()
 
     def seen_among(self, hashes: Sequence[str]) -> np.ndarray:
@@ -163,6 +160,20 @@ class Model:
         if self.seen is None:
             raise InputError(f"what the weights of {self.name!r} were trained on is not known")
         return np.isin(image_keys(hashes).numpy(), self.seen.numpy())
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Hex digest of the names, types, shapes and values of a module's weights."""
+    digest = hashlib.sha256()
+    _digest_weights(digest, module)
+    return digest.hexdigest()
+
+
+def _digest_weights(digest: "hashlib._Hash", module: nn.Module) -> None:
+    for name, tensor in sorted(module.state_dict().items()):
+        value = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
 
 
 def image_keys(hashes: Sequence[str]) -> Tensor:

@@ -36,7 +36,8 @@ def open_model(
         name: `embedded`, a folder written by `mood pretrain` or `mood finetune`, or any timm model name (hub weights
             unless `checkpoint` is given).
         checkpoint: a local file with weights for that timm name, in timm's, BEiT's or MAE's format.
-        options: keyword arguments of the timm architecture (`img_size`, `depth`, …).
+        options: keyword arguments of the timm architecture (`img_size`, `depth`, …); of a network that comes with its
+            weights, `img_size` alone (`resized`).
         random_weights: keep the architecture's random initialisation instead of any weights (a control).
         seed: of that initialisation.
         transform: settings of the input transform in place of the network's own (`Transform.changed`).
@@ -55,10 +56,14 @@ def _opened(
     if checkpoint is not None and random_weights:
         raise InputError("a checkpoint and random weights exclude each other")
     is_folder = name == EMBEDDED or Path(name).is_dir()
-    if is_folder and (checkpoint is not None or options):
-        raise InputError(f"model {name!r} brings its own architecture and weights: leave out checkpoint and options")
+    if is_folder and (checkpoint is not None or set(options or ()) - {"img_size"}):
+        raise InputError(
+            f"model {name!r} brings its own architecture and weights: leave out checkpoint and all options but img_size"
+        )
     if is_folder:
         model = _embedded() if name == EMBEDDED else load_model(Path(name))
+        if options:
+            model = resized(model, options["img_size"])
         return randomised(model, seed) if random_weights else model
     architecture = Architecture(name, dict(options or {}))
     if name.split(".")[0] not in timm.list_models(include_tags=False):
@@ -193,6 +198,35 @@ def randomised(model: Model, seed: int) -> Model:
         history=(),
         seen=torch.empty(0, dtype=torch.int64),
         source="random weights",
+    )
+
+
+def resized(model: Model, size: int | tuple[int, int]) -> Model:
+    """The same weights for images of another size: tables of positions, absolute and relative, are resampled.
+
+    Args:
+        model: with an architecture.
+        size: (H, W), or the side of a square.
+
+    Raises:
+        ModelError: the user's own module; a network that is built for no size, or one that its patches do not fill.
+    """
+    if model.architecture is None:
+        raise ModelError("your own module cannot be resized: only your code can build it")
+    architecture = replace(model.architecture, options={**model.architecture.options, "img_size": size})
+    architecture.check()
+    module = architecture.build()
+    load_weights(module, model.module.state_dict())
+    new, old, resize = input_transform(module).size, model.transform.size, model.transform.resize
+    sides = (resize, resize) if isinstance(resize, int) else resize
+    # What lies around the crop keeps its share.
+    scaled = round(sides[0] * new[0] / old[0]), round(sides[1] * new[1] / old[1])
+    return replace(
+        model,
+        module=module.eval(),
+        architecture=architecture,
+        transform=replace(model.transform, size=new, resize=scaled),
+        source=f"{model.source or model.name}, resized from {old[0]} x {old[1]} to {new[0]} x {new[1]} pixels",
     )
 
 

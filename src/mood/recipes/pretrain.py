@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mood.data import Augment, Source, TrainingImages
-    from mood.models import Pretext
+    from mood.models import Architecture, Pretext
 
 
 @config
@@ -27,11 +28,20 @@ class PretrainConfig:
     """timm name of a vision transformer"""
     model_options: tuple[str, ...] = ()
     """KEY=VALUE arguments of the architecture, such as depth=8 or img_size=64"""
-    pretext: Literal["mae", "moco_v3", "supcon", "classification", "scratch"] = "mae"
-    """what the network learns: mae = the pixels of masked patches; moco_v3 = that two views are one image; supcon =
-    that images of a class are alike; classification = the classes; scratch = nothing, it stays as it was initialised"""
+    pretext: Literal["beit", "mae", "simmim", "moco_v3", "supcon", "classification", "scratch"] = "mae"
+    """what the network learns: beit = the tokens of masked patches; mae, simmim = their pixels; moco_v3 = that two
+    views are one image; supcon = that images of a class are alike; classification = the classes; scratch = nothing, it
+    stays as it was initialised"""
+    tokenizer: Path | None = None
+    """beit: folder or file of the tokenizer, which must give one token for each patch"""
     mask_ratio: float | None = None
-    """share of the patches that is masked: mae .75"""
+    """share of the patches that is masked: beit 75/196 at most, mae .75, simmim .6"""
+    min_block: int | None = None
+    """beit: patches of the smallest masked block, 16 of 196 in proportion unless said"""
+    exact_mask: bool | None = None
+    """beit: mask exactly that share, by single patches where blocks leave something to mask"""
+    mask_unit: int | None = None
+    """simmim: side in pixels of the squares that are masked as a whole; at most 32, and 6 to a side, unless said"""
     decoder_width: int | None = None
     """mae: width of the decoder, 128 unless said; 512 in the paper's"""
     decoder_depth: int | None = None
@@ -66,6 +76,11 @@ class PretrainConfig:
     """largest gradient norm; 0 does not clip"""
     crop_scale: float = 0.2
     """smallest share of an image that a random crop keeps"""
+    color_jitter: float | None = None
+    """strength of changes of brightness, contrast and saturation: beit .4, others none unless said; moco_v3 and supcon
+    have their own"""
+    drop_path: float | None = None
+    """stochastic depth of the last block: beit and simmim .1, others none unless said"""
     held_out: float = 0.1
     """share of the images, cut by their hash, that no stage sees: they calibrate the detector later"""
     limit: int | None = None
@@ -108,7 +123,11 @@ class PretrainResult:
 
 # What belongs to a pretext and not to the run; None leaves it to the pretext's own default.
 _PRETEXT_SETTINGS = (
+    "tokenizer",
     "mask_ratio",
+    "min_block",
+    "exact_mask",
+    "mask_unit",
     "decoder_width",
     "decoder_depth",
     "decoder_heads",
@@ -126,16 +145,55 @@ def pretext_settings(config: PretrainConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in _PRETEXT_SETTINGS}
 
 
+def architecture_of(config: PretrainConfig) -> "Architecture":
+    """The network that is pre-trained: what the config says of it, and else what the pretext's recipe has."""
+    from mood.models import PRETEXTS, Architecture
+    from mood.recipes.inputs import model_options
+
+    options = {**PRETEXTS[config.pretext].options, **model_options(config.model_options), "num_classes": 0}
+    return Architecture(config.model, options)
+
+
+def _check(config: PretrainConfig, given: Mapping[str, Any]) -> None:
+    """Refuse what cannot be pre-trained, before an image is looked at and without memory for a single weight.
+
+    Raises:
+        InputError: a setting that is out of range, or of another pretext.
+        ModelError: a network that cannot be built, or that the pretext cannot use.
+    """
+    import torch
+
+    from mood.core.errors import InputError
+    from mood.models import Architecture, make_pretext
+    from mood.recipes.inputs import model_options
+
+    if config.drop_path is not None and not 0 <= config.drop_path < 1:
+        raise InputError(f"drop_path is {config.drop_path}; it must be from 0, which is none, to below 1")
+    _augments(config)
+    # Without the pretext's own options, so that a network that does not take them is told what it is not.
+    said = Architecture(config.model, {**model_options(config.model_options), "num_classes": 0})
+    said.check()
+    # How many classes there are is known later; two are enough here.
+    classes = {"classes": 2} if config.pretext == "classification" else {}
+    with torch.device("meta"):
+        make_pretext(config.pretext, said.build(), {**given, **classes})
+
+
 def _augments(config: PretrainConfig) -> "tuple[Augment, ...]":
     """How the views of the pretext are varied: the published recipe of each, but for the size of the crop."""
+    from mood.core.errors import InputError
     from mood.data import Augment
+    from mood.models import PRETEXTS
 
     scale = (config.crop_scale, 1.0)
+    if config.pretext in ("moco_v3", "supcon") and config.color_jitter is not None:
+        raise InputError(f"color_jitter is not for pretext {config.pretext}, whose colours belong to its views")
     if config.pretext == "moco_v3":
         return Augment.contrast(blur=1.0, scale=scale), Augment.contrast(blur=0.1, solarize=0.2, scale=scale)
     if config.pretext == "supcon":
         return (Augment.contrast(blur=0.0, scale=scale),) * 2
-    return (Augment(scale=scale),)
+    usual = PRETEXTS[config.pretext].color_jitter
+    return (Augment(scale=scale, color_jitter=usual if config.color_jitter is None else config.color_jitter),)
 
 
 @dataclass
@@ -190,7 +248,6 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
     from mood.data import TrainingImages, open_source
     from mood.models import (
         PRETEXTS,
-        Architecture,
         Model,
         Pretext,
         input_transform,
@@ -198,6 +255,7 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         resolve_device,
         resolve_precision,
         save_model,
+        weights_digest,
         without_fused_attention,
     )
     from mood.recipes.inputs import (
@@ -206,19 +264,23 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         images_of_last_stage,
         keep_metrics,
         last_metrics,
-        model_options,
         training_set,
     )
     from mood.training import Optimisation, seed_everything, train
 
-    architecture = Architecture(config.model, {**model_options(config.model_options), "num_classes": 0})
-    architecture.check()
+    architecture = architecture_of(config)
+    given = pretext_settings(config)
+    if config.tokenizer is not None:
+        given["tokenizer"] = import_module("mood.models.tokenizer").open_tokenizer(config.tokenizer)
+    _check(config, given)
     sources = (
         [open_source(name, roots=config.data_root, limit=config.limit) for name in config.data]
         if source is None
         else [source]
     )
     settings = to_dict(config) | {"images": [item.manifest.fingerprint for item in sources]}
+    if config.tokenizer is not None:
+        settings["tokenizer"] = weights_digest(given["tokenizer"])
     with open_output(config.output, settings, overwrite=config.overwrite) as output:
         if output.finished:
             loss = last_metrics(config.output).get("loss")
@@ -233,12 +295,13 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         )
         check_batch_size(len(chosen.source), config.batch_size)
         seed_everything(config.seed)
-        encoder = architecture.build()
+        drop_path = PRETEXTS[config.pretext].drop_path if config.drop_path is None else config.drop_path
+        encoder = architecture.build(drop_path_rate=drop_path) if drop_path else architecture.build()
         transform = input_transform(encoder)
-        given = pretext_settings(config)
         if config.pretext == "classification":
             given["classes"] = len(chosen.source.manifest.class_names or ())
         pretext = make_pretext(config.pretext, encoder, given)
+        pretext.initialise()
         if not pretext.trained:
             untrained = Model(
                 name=config.output.name,

@@ -162,8 +162,8 @@ def _stage(
         networks = [stage for stage in before if stage.command in ("pretrain", "finetune")]
         if networks:
             settings["model"] = str(networks[-1].config.output)
-            # What an architecture is built with was said where it was built.
-            for key in ("model_options", "checkpoint"):
+            # What an architecture is built with was said where it was built; its own stage may ask for another size.
+            for key in {"model_options", "checkpoint"} - set(table):
                 settings.pop(key, None)
         elif config.model is not None:
             settings |= {"model": config.model, "checkpoint": config.checkpoint}
