@@ -158,12 +158,20 @@ def test_a_network_with_its_weights_can_be_opened_for_another_size(tmp_path, nam
     assert all(torch.equal(value, same.module.state_dict()[key]) for key, value in old.items())
 
 
+def test_a_grid_that_is_turned_is_resampled_though_it_has_as_many_patches():
+    wide = small(img_size=(16, 32))
+    tall = resized(wide, (32, 16))
+    assert tall.transform.size == (32, 16)
+    assert tall.module.pos_embed.shape == wide.module.pos_embed.shape
+    assert not torch.equal(tall.module.pos_embed, wide.module.pos_embed)
+
+
 def test_sizes_that_cannot_be(tmp_path):
     save_model(tmp_path, small())
     with pytest.raises(ModelError, match="patches of 4 pixels do not fill 30"):
         open_model(str(tmp_path), options={"img_size": 30})
     convolutions = open_model("resnet10t", options={"num_classes": 2}, random_weights=True)
-    with pytest.raises(ModelError, match="does not take these options"):
+    with pytest.raises(ModelError, match="resnet10t is built for no size of its own"):
         resized(convolutions, 64)
     with pytest.raises(ModelError, match="your own module cannot be resized"):
         resized(replace(convolutions, architecture=None), 64)

@@ -1,6 +1,8 @@
 """From what the user says to a `Model`: a timm name, a checkpoint, the embedded model, or a module of their own."""
 
+import copy
 import difflib
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.resources import as_file, files
@@ -214,9 +216,16 @@ def resized(model: Model, size: int | tuple[int, int]) -> Model:
     if model.architecture is None:
         raise ModelError("your own module cannot be resized: only your code can build it")
     architecture = replace(model.architecture, options={**model.architecture.options, "img_size": size})
+    if not hasattr(model.module, "set_input_size"):
+        raise ModelError(
+            f"{architecture.name} is built for no size of its own: it takes any as it is, without img_size"
+        )
     architecture.check()
-    module = architecture.build()
-    load_weights(module, model.module.state_dict())
+    module: Any = copy.deepcopy(model.module)
+    with warnings.catch_warnings():
+        # timm hands a transposed grid to torch, which warns of the copy that it makes of it.
+        warnings.simplefilter("ignore", UserWarning)
+        module.set_input_size(img_size=(size, size) if isinstance(size, int) else tuple(size))
     new, old, resize = input_transform(module).size, model.transform.size, model.transform.resize
     sides = (resize, resize) if isinstance(resize, int) else resize
     # What lies around the crop keeps its share.
