@@ -25,7 +25,9 @@ def blocks(draw):
 @st.composite
 def units(draw):
     unit, number = draw(st.tuples(*[st.integers(1, 4)] * 2)), draw(st.tuples(*[st.integers(2, 6)] * 2))
-    ratio = draw(st.floats(0.05, 0.8).filter(lambda ratio: math.ceil(ratio * number[0] * number[1]) > 0))
+    ratio = draw(
+        st.floats(0.05, 1.0).filter(lambda ratio: math.ceil(ratio * number[0] * number[1]) < math.prod(number))
+    )
     return UnitMasks((unit[0] * number[0], unit[1] * number[1]), unit, ratio)
 
 
