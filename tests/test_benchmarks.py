@@ -19,6 +19,7 @@ EMBEDDED = FOLDER.parent / "src" / "mood" / "models" / "embedded"
 
 # ROOT is a folder of generated sets, WORK an empty one. A script that comes to the folder gets its line here.
 SMALLEST = {
+    "cifar10": "--data-root ROOT --work WORK/runs --page WORK/page.md --limit 100 --workers 0 --device cpu",
     "million_embeddings": "--rows 1200 --shard-rows 800",
     "pretexts": "--data-root ROOT --work WORK/runs --arm mae --limit 50 --epochs 1 --workers 0 --device cpu",
     "release_embedded": "EMBEDDED --data-root ROOT --effort none --output WORK/network",
