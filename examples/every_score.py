@@ -7,17 +7,10 @@ cells are far from it. The network is the small one that comes with mood.
 import numpy as np
 
 import mood
-from mood.core.features import Features
-from mood.data import Source, held_out, open_source
-from mood.models import Embedder, open_model
-from mood.recipes.extract import extract_features
+from mood.data import held_out, open_source
+from mood.models import open_model
 
 UNKNOWN = ("hat", "shoes")
-
-
-def features(source: Source, embedder: Embedder) -> Features:
-    """All features of a source in memory; from the cache where a run before this one has made them."""
-    return Features.concat(list(extract_features(source, embedder).store))
 
 
 def main() -> None:
@@ -25,14 +18,14 @@ def main() -> None:
     clothes = open_source("clothing", exclude_classes=UNKNOWN)
     # No score may be fitted on the images that it is measured on.
     is_test = held_out(clothes.manifest.hashes, fraction=0.3)
-    embedder = Embedder(open_model("embedded"))
-    fit, test = (features(clothes.select(part), embedder) for part in (~is_test, is_test))
+    network = open_model("embedded")
+    fit, test = (mood.extract(clothes.select(part), model=network) for part in (~is_test, is_test))
     unknown = {
-        "hats and shoes": features(open_source("clothing", classes=UNKNOWN), embedder),
-        "blood cells": features(open_source("bccd"), embedder),
+        "hats and shoes": mood.extract(open_source("clothing", classes=UNKNOWN), model=network),
+        "blood cells": mood.extract("bccd", model=network),
     }
     for name in mood.scores.available():
-        score = mood.scores.fit(name, fit, head=embedder.head)
+        score = mood.scores.fit(name, fit, head=network.head())
         on_known = score(test).numpy()
         for title, shown in unknown.items():
             on_unknown = score(shown).numpy()

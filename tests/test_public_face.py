@@ -53,6 +53,23 @@ def test_every_error_has_an_exit_code_of_its_own() -> None:
     assert all(issubclass(error, mood.MoodError) for error in errors)
 
 
+def test_two_lines_from_images_to_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOOD_CACHE", str(tmp_path))
+    clothes = mood.data.open_source("clothing", limit=60)
+    features = mood.extract(clothes)
+    assert len(features) == 60
+    assert features.labels is not None
+    network = mood.models.open_model("embedded")
+    score = mood.scores.fit("vim", features, head=network.head(), dim=8)
+    assert score(mood.extract("bccd", model=network)).shape == (200,)
+    assert mood.extract(clothes, layer="0", pool="mean+std").embedding.shape != features.embedding.shape
+    module = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    transform = mood.Transform(size=(16, 16), resize=16)
+    assert mood.extract(clothes, model=module, transform=transform).embedding.shape == (60, 3)
+    with pytest.raises(mood.InputError, match="your own module needs transform"):
+        mood.extract(clothes, model=module)
+
+
 def test_fit_passes_everything_on_to_the_recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from mood.recipes import fit as recipe
 

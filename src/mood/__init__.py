@@ -56,6 +56,7 @@ __all__ = [
     "data",
     "decisions",
     "evaluation",
+    "extract",
     "fit",
     "load",
     "models",
@@ -116,16 +117,71 @@ def fit(
     if isinstance(model, str | PathLike):
         settings["model"] = fspath(model)
     else:
-        from mood.models import Model, own_model
-
-        if not isinstance(model, Model):
-            if transform is None:
-                raise InputError("your own module needs transform=mood.Transform(...), which makes its input")
-            model = own_model(model, transform, head=head)
-        memory["model"] = model
-        settings["model"] = model.name
+        memory["model"] = _network(model, transform, head)
+        settings["model"] = memory["model"].name
     pairs = tuple(f"{key}={json.dumps(value)}" for key, value in (options or {}).items())
     return run(FitConfig(**settings, options=pairs), **memory).detector
+
+
+def extract(
+    data: Any,
+    *,
+    model: "str | PathLike[str] | Model | nn.Module" = "embedded",
+    transform: "Transform | None" = None,
+    head: str | None = None,
+    pool: str = "model",
+    layer: str = "last",
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 64,
+    workers: int = 0,
+) -> "Features":
+    """Features of images, for scores of your own: one pass through the network, or none where the cache has it.
+
+    ```python
+    known, new = mood.extract("cifar10:train"), mood.extract("cifar10:test")
+    score = mood.scores.fit("mood", known)
+    score(new)                                     # (N,) float64, higher = more OOD
+    ```
+
+    Args:
+        data: a folder, a Parquet file or glob, a named set, images in memory, or an opened `mood.data.Source`.
+        model: as in `fit`; `mood.models.open_model(...).head()` is what some scores want as their `head`.
+        transform: how a file becomes the input of your own module; needed with one.
+        head: dotted name of the last linear layer of your own module.
+        pool: as in `mood.models.Embedder`.
+        layer: likewise.
+        device: likewise.
+        precision: likewise.
+        batch_size: images a pass.
+        workers: processes that decode.
+
+    Returns:
+        A row for each image that can be read, in their order: ids, embedding, logits and labels where there are any.
+
+    Raises:
+        DataError: not one image can be read.
+        MoodError: images or a network that cannot be had.
+    """
+    from mood.core.features import Features
+    from mood.data import Source, open_source
+    from mood.models import Embedder, open_model
+    from mood.recipes.extract import extract_features
+
+    network = open_model(fspath(model)) if isinstance(model, str | PathLike) else _network(model, transform, head)
+    source = data if isinstance(data, Source) else open_source(data)
+    embedder = Embedder(network, pool=pool, layer=layer, device=device, precision=precision)
+    return Features.concat(list(extract_features(source, embedder, batch_size=batch_size, workers=workers).store))
+
+
+def _network(model: "Model | nn.Module", transform: "Transform | None", head: str | None) -> "Model":
+    from mood.models import Model, own_model
+
+    if isinstance(model, Model):
+        return model
+    if transform is None:
+        raise InputError("your own module needs transform=mood.Transform(...), which makes its input")
+    return own_model(model, transform, head=head)
 
 
 def __getattr__(name: str) -> Any:
