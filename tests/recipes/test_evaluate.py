@@ -157,15 +157,62 @@ def test_sets_without_a_readable_image_are_refused_by_name(place, tmp_path):
         evaluate(config(place, ood=(f"dark={tmp_path / 'dark'}",)))
 
 
-def test_a_detector_on_features_cannot_look_at_images(place, tmp_path):
-    draws = np.random.default_rng(0)
-    np.savez(tmp_path / "f.npz", embedding=draws.normal(size=(400, 8)), labels=draws.integers(0, 3, 400))
-    made = fit(FitConfig(data=str(tmp_path / "f.npz"), score="mahalanobis", output=tmp_path / "d", held_out=0.2))
-    for controls in (False, True):
-        with pytest.raises(InputError, match="fitted on features"):
-            evaluate(config(place, detector=tmp_path / "d", controls=controls))
-    with pytest.raises(InputError, match="fitted on features"):
-        examine(made.detector, open_source(str(place / "test")), {})
+def saved_features(folder, name, shift=0.0, width=8):
+    draws = np.random.default_rng(len(name))
+    path = folder / f"{name}.npz"
+    np.savez(path, embedding=draws.normal(size=(400, width)) + shift, labels=draws.integers(0, 3, 400))
+    return str(path)
+
+
+@pytest.fixture
+def on_features(tmp_path):
+    config = FitConfig(
+        data=saved_features(tmp_path, "f"), score="mahalanobis", output=tmp_path / "d", held_out=0.2, alpha=0.1
+    )
+    return fit(config).detector
+
+
+def test_a_detector_on_features_cannot_look_at_images(on_features, place, tmp_path):
+    for source in (place / "test", saved_features(tmp_path, "narrow", width=4)):
+        with pytest.raises(InputError, match=r"fitted on features|wide|width|4"):
+            evaluate(config(place, detector=tmp_path / "d", id=str(source)))
+    with pytest.raises(InputError, match="cannot look at the images of test"):
+        examine(on_features, open_source(str(place / "test")), {})
+
+
+def test_features_stand_where_images_do(on_features, tmp_path):
+    known, strange = saved_features(tmp_path, "known"), saved_features(tmp_path, "strange", shift=3.0)
+    settings = {"detector": tmp_path / "d", "id": known, "ood": (f"far={strange}",)}
+    made = evaluate(EvaluateConfig(**settings, output=tmp_path / "report"))
+    assert made.evaluation.report.ood[0].metrics["auroc"].value > 0.95
+    assert made.evaluation.kept
+    assert made.evaluation.report.ood[0].most_unusual == ()
+    assert "features" in (tmp_path / "report" / "report.html").read_text()
+    again = evaluate(EvaluateConfig(**settings, output=tmp_path / "report"))
+    assert again.evaluation.to_dict() == made.evaluation.to_dict()
+    with pytest.raises(InputError, match="there are no images to find again"):
+        evaluate(EvaluateConfig(**settings, controls=True))
+    with pytest.raises(InputError, match="of features take the rows before you save them"):
+        evaluate(EvaluateConfig(**settings, limit=5))
+
+
+def test_features_of_a_networks_images_give_what_the_images_give(place, tmp_path):
+    from mood.recipes.extract import ExtractConfig, extract
+
+    images = evaluate(config(place))
+    made = config(place)
+    pairs = dict(pair.split("=", 1) for pair in made.ood)
+    network = str(made.detector / "model")
+    files = {
+        name: extract(ExtractConfig(data=data, model=network, output=tmp_path / f"{name}.parquet", workers=0)).output
+        for name, data in {"id": made.id, **pairs}.items()
+    }
+    ood = tuple(f"{name}={files[name]}" for name in pairs)
+    features = evaluate(EvaluateConfig(detector=made.detector, id=str(files["id"]), ood=ood, replicates=50))
+    for ours, theirs in zip(images.evaluation.report.ood, features.evaluation.report.ood, strict=True):
+        assert ours.metrics == theirs.metrics
+    with pytest.raises(InputError, match="controls look at images"):
+        evaluate(EvaluateConfig(detector=made.detector, id=str(files["id"]), ood=ood, controls=True))
 
 
 def test_the_images_of_a_fit_in_memory_must_be_named(stripes, tiny_network, place, tmp_path):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mood.core.batch import Rejection
+    from mood.core.features import Features
     from mood.data import Source
     from mood.detector import Detector
     from mood.evaluation import Estimate
@@ -35,9 +36,9 @@ class EvaluateConfig:
     detector: Annotated[Path, Argument("DIR")]
     """folder that `mood fit` wrote"""
     id: str
-    """images of the known world that nothing was fitted or calibrated on"""
+    """images of the known world that nothing was fitted or calibrated on, or features of them (.npz, Parquet)"""
     ood: tuple[str, ...]
-    """NAME=DATA of a set of unknown images"""
+    """NAME=DATA of a set of unknown images, or of features of them"""
     output: Annotated[Path | None, NotInFingerprint] = None
     """folder for report.html, results.json, results.md and the scores of every image"""
     controls: bool = False
@@ -159,14 +160,21 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
     Raises:
         MoodError: no detector there, images that cannot be found, an output that is taken.
     """
+    from mood.core.features import Features
     from mood.core.output import open_output
     from mood.data import open_source
     from mood.detector import load
-    from mood.recipes.fit import fitted_source
+    from mood.recipes.fit import features_fingerprint, fitted_source, is_features
 
     detector = load(config.detector, device=config.device)
 
-    def opened(data: str, classes: tuple[str, ...] | None = None, coarse: bool = False) -> "Source":
+    def opened(data: str, classes: tuple[str, ...] | None = None, coarse: bool = False) -> "Source | Features":
+        if is_features(data):
+            if classes or config.limit is not None:
+                raise InputError(
+                    "classes and limit choose among images; of features take the rows before you save them"
+                )
+            return Features.load(data)
         return open_source(data, roots=config.data_root, coarse=coarse, classes=classes, limit=config.limit)
 
     if not config.ood:
@@ -196,7 +204,10 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
 
     if config.output is None:
         return EvaluateResult(examined(), None)
-    prints = {name: source.manifest.fingerprint for name, source in {"id": known, **unknown}.items()}
+    prints = {
+        name: features_fingerprint(item) if isinstance(item, Features) else item.manifest.fingerprint
+        for name, item in {"id": known, **unknown}.items()
+    }
     settings = to_dict(config) | {"images": prints, "fitted": detector.fingerprint()}
     with open_output(config.output, settings, overwrite=config.overwrite) as output:
         # From cached features the figures cost seconds, so a finished run looks at them again.
@@ -227,8 +238,8 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
 
 def examine(
     detector: "Detector",
-    known: "Source",
-    unknown: Mapping[str, "Source"],
+    known: "Source | Features",
+    unknown: "Mapping[str, Source | Features]",
     *,
     fitted_on: "Source | None" = None,
     replicates: int = 1000,
@@ -242,8 +253,8 @@ def examine(
 
     Args:
         detector: what is measured.
-        known: ID images that nothing was fitted or calibrated on.
-        unknown: OOD sets by name.
+        known: ID images that nothing was fitted or calibrated on, or features of such images.
+        unknown: OOD sets by name, or features of them.
         fitted_on: the images that the detector's score was fitted on; with them the controls are measured as well.
         replicates: of the bootstrap.
         confidence: of the intervals.
@@ -254,18 +265,22 @@ def examine(
 
     Raises:
         DataError: not one image of a set can be read.
-        InputError: the detector was fitted on features and cannot look at images.
+        InputError: images for a detector that was fitted on features, features of another width, or controls without
+            images.
     """
+    from mood.core.features import Features
     from mood.decisions import false_alarm_range
     from mood.evaluation import evaluate as compare
     from mood.evaluation import flagged_share, roc_curve
     from mood.recipes.controls import RANDOM_WEIGHTS, SIX_NUMBERS, Control
     from mood.report import Promise, Report, ScoredSet
 
-    if detector.embedder is None:
-        raise InputError("this detector was fitted on features and cannot look at images")
-    model = detector.embedder.model
-    judged = {name: _judge(detector, source, batch_size, workers) for name, source in {"id": known, **unknown}.items()}
+    sets = {"id": known, **unknown}
+    model = None if detector.embedder is None else detector.embedder.model
+    images = {name: item for name, item in sets.items() if not isinstance(item, Features)}
+    if fitted_on is not None and (model is None or len(images) < len(sets)):
+        raise InputError("controls look at images: give images in place of features, or leave the controls out")
+    judged = {name: _judge(detector, item, batch_size, workers) for name, item in sets.items()}
     of_known = judged["id"].scores
 
     def measured(of_unknown: np.ndarray, on_known: np.ndarray) -> "dict[str, Measured]":
@@ -273,12 +288,12 @@ def examine(
         return {key: _measured(getattr(found, key)) for key in METRIC_NAMES}
 
     controls: dict[str, dict[str, Any]] = {name: {} for name in unknown}
-    if fitted_on is not None:
+    if fitted_on is not None and model is not None:
         for title in [SIX_NUMBERS] if model.architecture is None else [SIX_NUMBERS, RANDOM_WEIGHTS]:
             control = Control(title, detector, fitted_on, batch_size=batch_size, workers=workers, seed=seed)
-            on_known = control(known)
-            for name, source in unknown.items():
-                controls[name][title] = measured(control(source), on_known)
+            on_known = control(images["id"])
+            for name in unknown:
+                controls[name][title] = measured(control(images[name]), on_known)
     ood = tuple(
         ScoredSet(
             name=name,
@@ -288,19 +303,19 @@ def examine(
             | {"flagged": _measured(flagged_share(judged[name].scores, detector.threshold, confidence=confidence))},
             controls=controls[name],
             roc=roc_curve(of_known, judged[name].scores),
-            seen_by_weights=bool(_seen(model, source)),
-            most_unusual=judged[name].pictures(source, most=True),
-            least_unusual=judged[name].pictures(source, most=False),
+            seen_by_weights=bool(_seen(model, judged[name].source)),
+            most_unusual=judged[name].pictures(most=True),
+            least_unusual=judged[name].pictures(most=False),
             rejections=judged[name].rejections,
         )
-        for name, source in unknown.items()
+        for name in unknown
     )
     count = len(detector.calibration)
-    history = model.history
+    history = None if model is None else model.history
     report = Report(
-        title=f"{detector.score_name} on {known.name}",
+        title=f"{detector.score_name} on {judged['id'].name}",
         score=detector.score_name,
-        model=f"{model.name} ({model.source})",
+        model="features" if model is None else f"{model.name} ({model.source})",
         promise=Promise(
             alpha=detector.alpha,
             n_calibration=count,
@@ -311,26 +326,25 @@ def examine(
             realised=detector.calibration.realised_range(detector.alpha, confidence=0.9),
         ),
         id=ScoredSet(
-            name=known.name,
+            name=judged["id"].name,
             scores=of_known,
             p_values=judged["id"].p_values,
-            most_unusual=judged["id"].pictures(known, most=True),
-            least_unusual=judged["id"].pictures(known, most=False),
+            most_unusual=judged["id"].pictures(most=True),
+            least_unusual=judged["id"].pictures(most=False),
             rejections=judged["id"].rejections,
         ),
         ood=ood,
         seen=("what these weights were trained on is not known",)
         if history is None
         else tuple(f"{stage.stage}: {stage.images} images of {stage.data}" for stage in history),
-        notes=_too_good(model, known)
-        + tuple(f"{name}: {seen}" for name, source in unknown.items() if (seen := _seen(model, source))),
+        notes=_too_good(model, judged["id"].source)
+        + tuple(f"{name}: {seen}" for name in unknown if (seen := _seen(model, judged[name].source))),
         config={"fit": detector.card["config"], "evaluate": dict(settings or {})},
         versions=detector.card["versions"],
         hashes={
-            "weights": model.fingerprint(),
-            "transform": model.transform.fingerprint,
+            **({} if model is None else {"weights": model.fingerprint(), "transform": model.transform.fingerprint}),
             "detector": detector.fingerprint(),
-            **{f"images of {name}": item.manifest.fingerprint for name, item in {"id": known, **unknown}.items()},
+            **{f"images of {name}": item.fingerprint for name, item in judged.items()},
         },
     )
     return Evaluation(report=report, tables={name: item.table for name, item in judged.items()})
@@ -338,19 +352,25 @@ def examine(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Judged:
-    """One set after the detector."""
+    """One set after the detector; features have no source."""
 
+    name: str
+    fingerprint: str
+    source: "Source | None"
     table: "pa.Table"
     scores: np.ndarray
     p_values: np.ndarray
     positions: np.ndarray
     rejections: "tuple[Rejection, ...]"
 
-    def pictures(self, source: "Source", *, most: bool) -> "tuple[Thumbnail, ...]":
-        """The images at one end, as a person sees them."""
+    def pictures(self, *, most: bool) -> "tuple[Thumbnail, ...]":
+        """The images at one end, as a person sees them; none of features."""
         from mood.core.decoding import as_seen
         from mood.report import Thumbnail, extremes
 
+        source = self.source
+        if source is None:
+            return ()
         chosen = extremes(self.scores)[0 if most else 1]
         return tuple(
             Thumbnail(
@@ -363,22 +383,37 @@ class _Judged:
         )
 
 
-def _judge(detector: "Detector", source: "Source", batch_size: int, workers: int) -> _Judged:
+def _judge(detector: "Detector", data: "Source | Features", batch_size: int, workers: int) -> _Judged:
     """Verdicts from cached features: the numbers of `Detector.stream`, without a second pass for every score."""
     import pyarrow as pa
 
+    from mood.core.features import Features
     from mood.detector import in_order
     from mood.recipes.extract import extract_features
+    from mood.recipes.fit import features_fingerprint
 
-    assert detector.embedder is not None
-    extracted = extract_features(source, detector.embedder, batch_size=batch_size, workers=workers)
-    rows = pa.concat_tables(detector.judge(shard) for shard in extracted.store)
+    rejections: tuple[Rejection, ...]
+    if isinstance(data, Features):
+        rows = table = detector.judge(data)
+        name, fingerprint, source = "features", features_fingerprint(data), None
+        positions, rejections = np.arange(len(data)), ()
+    elif detector.embedder is None:
+        raise InputError(f"this detector was fitted on features and cannot look at the images of {data.name}")
+    else:
+        extracted = extract_features(data, detector.embedder, batch_size=batch_size, workers=workers)
+        rows = pa.concat_tables(detector.judge(shard) for shard in extracted.store)
+        table = in_order(rows, extracted.positions, extracted.rejections)
+        name, fingerprint, source = data.name, data.manifest.fingerprint, data
+        positions, rejections = extracted.positions, extracted.rejections
     return _Judged(
-        table=in_order(rows, extracted.positions, extracted.rejections),
+        name=name,
+        fingerprint=fingerprint,
+        source=source,
+        table=table,
         scores=rows["score"].to_numpy(),
         p_values=rows["p_value"].to_numpy(),
-        positions=extracted.positions,
-        rejections=extracted.rejections,
+        positions=positions,
+        rejections=rejections,
     )
 
 
@@ -388,15 +423,19 @@ def _measured(estimate: "Estimate") -> "Measured":
     return Measured(estimate.value, estimate.low, estimate.high)
 
 
-def _too_good(model: "Model", known: "Source") -> tuple[str, ...]:
+def _too_good(model: "Model | None", known: "Source | None") -> tuple[str, ...]:
     """A word on ID images that are not new to the weights: they look more usual than new ones will."""
-    count = 0 if model.seen is None else int(model.seen_among(known.manifest.hashes).sum())
+    count = (
+        0
+        if model is None or known is None or model.seen is None
+        else int(model.seen_among(known.manifest.hashes).sum())
+    )
     return (f"id: {count} of these images were trained on, so that the figures are too good",) if count else ()
 
 
-def _seen(model: "Model", source: "Source") -> str:
+def _seen(model: "Model | None", source: "Source | None") -> str:
     """Why a network's weights are not new to a set; empty where they are, or where nobody knows."""
-    if model.history is None or model.seen is None:
+    if model is None or source is None or model.history is None or model.seen is None:
         return ""
     count = int(model.seen_among(source.manifest.hashes).sum())
     if count:
