@@ -201,14 +201,14 @@ def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
 
 def test_a_run_that_waited_finds_the_features_made(stripes, embedder, passes, monkeypatch):
     source = stripes(20)
-    alone = recipe._alone
+    alone = recipe.alone
 
     def somebody_was_first(folder):
-        monkeypatch.setattr(recipe, "_alone", alone)
+        monkeypatch.setattr(recipe, "alone", alone)
         extract_features(source, embedder)
         return alone(folder)
 
-    monkeypatch.setattr(recipe, "_alone", somebody_was_first)
+    monkeypatch.setattr(recipe, "alone", somebody_was_first)
     assert len(extract_features(source, embedder).store) == 20
     assert passes == [(0, 20)]
 

@@ -17,7 +17,7 @@ RECIPES = {
     "Start here": ("demo",),
     "Use a detector": ("fit", "score", "evaluate"),
     "Train a network": ("pretrain", "finetune", "train"),
-    "Work with features": ("extract",),
+    "Work with features": ("extract", "cache"),
 }
 
 app = typer.Typer(

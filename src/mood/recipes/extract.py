@@ -5,10 +5,10 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mood.models import Embedder
 
 FORMAT = 1
+INDEX = "features.json"
 # Images of a shard: enough for quick disks, few enough that a kill costs seconds.
 SHARD = 2048
 
@@ -168,7 +169,7 @@ def extract_features(source: "Source", embedder: "Embedder", *, batch_size: int 
     }
     folder = cache_folder() / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     if not _is_finished(folder):
-        with _alone(folder):
+        with alone(folder):
             # Another run may have filled it meanwhile.
             if not _is_finished(folder):
                 _fill(folder, key, source, embedder, batch_size, workers)
@@ -193,20 +194,50 @@ def _fill(
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two runs that want the same features: the second waits for the first, and finds them made."""
+def alone(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Two runs that want the same features: the second waits for the first, and finds them made.
+
+    Args:
+        folder: of one set of features.
+        wait: for another run to end; else this gives False where there is one.
+
+    Raises:
+        OutputError: nothing can be written there.
+    """
+    path = folder.with_suffix(".lock")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = folder.with_suffix(".lock").open("a")
+        lock = path.open("a")
+        # A record lock, as in `core.output`: a worker process that outlives a killed run does not hold it.
+        how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
+        try:
+            fcntl.lockf(lock, how)
+            # Whoever held it before has removed the file: then this lock is one that nobody else will look at.
+            while not _is_still(lock, path):
+                lock.close()
+                lock = path.open("a")
+                fcntl.lockf(lock, how)
+        except BlockingIOError:
+            lock.close()
+            yield False
+            return
     except OSError as error:
         raise OutputError(
             f"features are kept in {folder.parent}, and nothing can be written there ({error.strerror}): name another "
             "folder in the environment variable MOOD_CACHE"
         ) from error
-    with lock as file:
-        # A record lock, as in `core.output`: a worker process that outlives a killed run does not hold it.
-        fcntl.lockf(file, fcntl.LOCK_EX)
-        yield
+    with lock:
+        try:
+            yield True
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _is_still(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _embed(
@@ -235,7 +266,7 @@ def _note(folder: Path, index: int) -> Path:
 
 
 def _is_finished(folder: Path) -> bool:
-    index = folder / "features.json"
+    index = folder / INDEX
     return index.exists() and json.loads(index.read_text())["rows"] is not None
 
 
@@ -244,6 +275,9 @@ def _open(folder: Path, source: "Source") -> Extracted:
     from mood.core.feature_store import FeatureStore
 
     store = FeatureStore(folder)
+    # `mood cache` goes by the last use.
+    with suppress(OSError):
+        os.utime(folder / INDEX)
     rejections = tuple(
         Rejection(*item) for path in sorted(folder.glob("rejected-*.json")) for item in json.loads(path.read_text())
     )

@@ -1,0 +1,74 @@
+"""`mood cache`: what the features that are kept cost on disk, and how to be rid of them."""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mood.core.config import config
+from mood.core.errors import InputError
+
+_DAY = 24 * 3600
+
+
+@config
+class CacheConfig:
+    """Show what the feature cache holds, and clear it."""
+
+    clear: bool = False
+    """remove what is shown; features are made again when they are needed"""
+    unused_days: float = 0.0
+    """only what nothing has read for so many days"""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheResult:
+    """What is, or was, in the cache.
+
+    Attributes:
+        folder: where it is.
+        sets: how many sets of features.
+        size: of them together, in bytes.
+        cleared: whether they were removed.
+        busy: sets that were left because another run is writing them.
+    """
+
+    folder: Path
+    sets: int
+    size: int
+    cleared: bool
+    busy: int
+
+    def summary(self) -> str:
+        """One line for a person."""
+        word = "removed" if self.cleared else "holds"
+        left = f"; {self.busy} are being written and were left" if self.busy else ""
+        return f"{self.folder}: {word} {self.sets} sets of features, {self.size / 1e6:.1f} MB{left}"
+
+
+def cache(config: CacheConfig) -> CacheResult:
+    """Count the cache, and remove it where that is asked for.
+
+    Raises:
+        InputError: a negative number of days.
+    """
+    from mood.recipes.extract import INDEX, alone, cache_folder
+
+    if config.unused_days < 0:
+        raise InputError(f"unused_days is {config.unused_days}; it must be 0 or more")
+    folder = cache_folder()
+    sets = size = busy = 0
+    before = time.time() - config.unused_days * _DAY
+    for path in sorted(item for item in folder.glob("*") if item.is_dir()):
+        index = path / INDEX
+        if (index if index.exists() else path).stat().st_mtime > before:
+            continue
+        bytes_held = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        if config.clear:
+            with alone(path, wait=False) as free:
+                if not free:
+                    busy += 1
+                    continue
+                shutil.rmtree(path)
+        sets, size = sets + 1, size + bytes_held
+    return CacheResult(folder, sets, size, config.clear, busy)
