@@ -102,6 +102,9 @@ def network_against(
         except MoodError as error:
             found[name] = {"reason": str(error)}
             continue
+        if isinstance(score, mood.scores.Moving) and score.epsilon > 0:
+            found[name] = {"reason": "it moves the images themselves, and these are stored features"}
+            continue
         promise = Conformal(score(calibration))
         low, high = false_alarm_range(ALPHA, len(promise), len(known), confidence=0.99)
         found[name] = {

@@ -24,7 +24,9 @@ def main() -> None:
         "hats and shoes": mood.extract(open_source("clothing", classes=UNKNOWN), model=network),
         "blood cells": mood.extract("bccd", model=network),
     }
-    for name in mood.scores.available():
+    for name, info in mood.scores.available().items():
+        if {"layers", "tokens", "reconstruction"} & set(info.needs):
+            continue  # wants more of the network than this one pass: `mood fit --score NAME`
         score = mood.scores.fit(name, fit, head=network.head())
         on_known = score(test).numpy()
         for title, shown in unknown.items():

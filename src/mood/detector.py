@@ -20,7 +20,7 @@ from mood.core.features import Features
 from mood.core.progress import progress
 from mood.core.transform import Transform
 from mood.data import Source, batches, open_source
-from mood.models import Embedder, Model, load_model, own_model, save_model
+from mood.models import Embedder, Model, Seen, load_model, own_model, save_model
 
 KIND = "detector"
 
@@ -79,13 +79,18 @@ class Detector:
         """An image is flagged exactly when its score is above this."""
         return self.calibration.threshold(self.alpha)
 
+    @property
+    def view(self) -> "View | None":
+        """How the score looks at images; None where there is no network."""
+        return None if self.embedder is None else View(self.embedder, self.score_name, self.score)
+
     def fingerprint(self) -> str:
         """Hex digest of all that decides a verdict: two detectors with the same one judge alike."""
         tensors, meta = scores.state(self.score)
         digest = hashlib.sha256(json.dumps([self.score_name, meta, self.alpha], sort_keys=True).encode())
         if self.embedder is not None:
             at = (self.embedder.model.fingerprint(), self.embedder.pool, self.embedder.layer, self.embedder.precision)
-            digest.update(json.dumps(at).encode())
+            digest.update(json.dumps(at + self.embedder.inner).encode())
         for name, tensor in sorted(tensors.items()):
             digest.update(name.encode() + np.ascontiguousarray(tensor.numpy()).tobytes())
         digest.update(self.calibration.scores.tobytes())
@@ -114,9 +119,12 @@ class Detector:
 
         Raises:
             DataError: the images cannot be found.
-            InputError: features for a detector that has another width, or images for one that has no network.
+            InputError: features for a detector that has another width or that moves its images, or images for one that
+                has no network.
         """
         if isinstance(images, Features):
+            if self.view is not None and self.view.live:
+                raise InputError(f"{self.score_name} looks at the images themselves: give it images, not features")
             return self.judge(images)
         source = images if isinstance(images, Source) else open_source(images, value_range=value_range)
         tables = list(self.stream(source, batch_size=batch_size, workers=workers))
@@ -140,14 +148,14 @@ class Detector:
         Raises:
             InputError: this detector was fitted on features and has no network.
         """
-        if self.embedder is None:
+        if self.embedder is None or (view := self.view) is None:
             raise InputError("this detector was fitted on features: give it features (.npz, Parquet), not images")
         total = (len(source) if stop is None else stop) - start
         with progress(total, "score") as bar:
             for batch in batches(
                 source, self.embedder.model.transform, batch_size=batch_size, workers=workers, start=start, stop=stop
             ):
-                rows = self.judge(embed(self.embedder, batch.ids, batch.pixels)) if len(batch) else None
+                rows = self.judge(view(batch.ids, batch.pixels)) if len(batch) else None
                 yield in_order(rows, batch.positions, batch.rejections)
                 bar.advance(len(batch) + len(batch.rejections))
 
@@ -186,6 +194,8 @@ class Detector:
                 "pool": self.embedder.pool,
                 "layer": self.embedder.layer,
                 "precision": self.embedder.precision,
+                "inner": "+".join(map(str, self.embedder.inner)),
+                "reconstruction": self.embedder.decoder is not None,
                 "own": None
                 if model.architecture
                 else {"head": model.head_name, "name": model.name, "transform": model.transform.to_dict()},
@@ -229,7 +239,14 @@ def load(folder: str | Path, *, model: nn.Module | None = None, device: str = "a
                 f"the weights differ from those that {folder} was fitted with: its promise would be void"
             )
         embedder = Embedder(
-            network, pool=about["pool"], layer=about["layer"], device=device, precision=about["precision"]
+            network,
+            pool=about["pool"],
+            layer=about["layer"],
+            device=device,
+            precision=about["precision"],
+            # Detectors of the first versions have none.
+            inner=about.get("inner", ""),
+            reconstruction=about.get("reconstruction", False),
         )
     score_meta = dict(meta["score"])
     name = score_meta.pop("name")
@@ -245,10 +262,85 @@ def load(folder: str | Path, *, model: nn.Module | None = None, device: str = "a
     )
 
 
-def embed(embedder: Embedder, ids: tuple[str, ...], pixels: np.ndarray, labels: np.ndarray | None = None) -> Features:
-    """Pixels through the network, as features."""
-    embedding, logits = embedder(pixels)
-    return Features(embedding, ids=ids, logits=logits, labels=labels)
+def embed(
+    embedder: Embedder,
+    ids: tuple[str, ...],
+    pixels: np.ndarray,
+    labels: np.ndarray | None = None,
+    *,
+    tokens: bool = False,
+) -> Features:
+    """Pixels through the network, as features; with the tokens of inner layers where they are asked for."""
+    return _features(embedder.look(pixels, tokens=tokens), ids, labels)
+
+
+def _features(seen: Seen, ids: tuple[str, ...], labels: np.ndarray | None) -> Features:
+    return Features(
+        seen.embedding,
+        ids=ids,
+        logits=seen.logits,
+        labels=labels,
+        layers=seen.layers,
+        reconstruction=seen.reconstruction,
+        tokens=seen.tokens,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How a score looks at images: most take what one pass leaves on disk, some want more of the network.
+
+    Attributes:
+        embedder: the network.
+        score_name: registry name.
+        score: the fitted score; None while it is being fitted, when no image is moved.
+    """
+
+    embedder: Embedder
+    score_name: str
+    score: scores.Score | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether images must pass through the network for this score: no stored feature will do."""
+        return self._tokens or self._moving is not None
+
+    @property
+    def _tokens(self) -> bool:
+        return "tokens" in scores.info(self.score_name).needs
+
+    @property
+    def _moving(self) -> scores.Moving | None:
+        return self.score if isinstance(self.score, scores.Moving) and self.score.epsilon > 0 else None
+
+    def __call__(self, ids: tuple[str, ...], pixels: np.ndarray, labels: np.ndarray | None = None) -> Features:
+        """The features that the score is to see of these images."""
+        if (moving := self._moving) is None:
+            return embed(self.embedder, ids, pixels, labels, tokens=self._tokens)
+        moved = self.embedder.look_moved(pixels, moving.objectives, moving.epsilon)
+        return moving.of_moved([_features(seen, ids, labels) for seen in moved])
+
+    def of(self, source: Source, *, batch_size: int, workers: int) -> "LiveFeatures":
+        """Features of the readable images of a source, again at each iteration."""
+        return LiveFeatures(self, source, batch_size, workers)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFeatures:
+    """Features straight from the network, a batch at a time, again at each iteration."""
+
+    view: View
+    source: Source
+    batch_size: int
+    workers: int
+
+    def __iter__(self) -> Iterator[Features]:
+        transform = self.view.embedder.model.transform
+        with progress(len(self.source), f"embed {self.source.name}") as bar:
+            for batch in batches(self.source, transform, batch_size=self.batch_size, workers=self.workers):
+                if len(batch):
+                    yield self.view(batch.ids, batch.pixels, batch.labels)
+                bar.advance(len(batch) + len(batch.rejections))
 
 
 def in_order(rows: pa.Table | None, positions: np.ndarray, rejections: tuple[Rejection, ...]) -> pa.Table:

@@ -13,6 +13,7 @@ from mood.core.errors import ArtifactError, InputError, ModelError
 from mood.core.transform import Transform
 from mood.models import (
     Architecture,
+    Beside,
     Embedder,
     Model,
     Stage,
@@ -88,9 +89,12 @@ def test_saved_and_loaded_it_is_the_same_network(tmp_path):
         history=(stage,),
         seen=keys,
         source="test",
+        beside=Beside("mae", {"decoder_width": 4}, {"mask_token": torch.ones(1, 1, 4)}),
     )
-    save_model(tmp_path / "m", model, pretext={"mask_token": torch.ones(1, 1, 4)})
+    save_model(tmp_path / "m", model)
     again = open_model(str(tmp_path / "m"))
+    assert again.beside is not None
+    assert again.beside.fingerprint() == model.beside.fingerprint()
     assert again.fingerprint() == model.fingerprint()
     assert (again.history, again.class_names, again.source) == (model.history, model.class_names, "test")
     assert again.seen_among(["ab" * 32, "cd" * 32, "00" * 32]).tolist() == [True, False, True]

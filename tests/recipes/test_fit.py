@@ -57,9 +57,10 @@ def test_scores_do_not_depend_on_workers(detector, clothes):
     assert detector(few, workers=2).equals(detector(few, workers=0))
 
 
-@pytest.mark.parametrize("name", sorted(mood.scores.available()))
+# The reconstruction wants a network with its decoder: see test_live_scores.py.
+@pytest.mark.parametrize("name", sorted(set(mood.scores.available()) - {"mim_reconstruction"}))
 def test_every_score_becomes_a_detector_and_comes_back(name, network, clothes, tmp_path):
-    options = {"knn": ("k=5",)}.get(name, ())
+    options = {"knn": ("k=5",), "kpca_corp": ("width=64",), "gmm": ("components=1",)}.get(name, ())
     made = fit(config(network, score=name, options=options)).detector
     made.save(tmp_path / "d")
     assert mood.load(tmp_path / "d")(clothes.select(range(20))).equals(made(clothes.select(range(20))))

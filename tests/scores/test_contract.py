@@ -17,7 +17,13 @@ from mood.scores import _registry
 NAMES = tuple(scores.available())
 D, K, N, QUERIES = 12, 5, 203, 37
 # Neighbours, tails and random features for 203 rows, where the defaults are for thousands.
-OPTIONS = {"knn": {"k": 10}, "openmax": {"tail": 3}, "kpca_corp": {"width": 64}}
+OPTIONS = {
+    "knn": {"k": 10},
+    "openmax": {"tail": 3},
+    "kpca_corp": {"width": 64},
+    "gmm": {"components": 2},
+    "isolation_forest": {"trees": 10},
+}
 
 
 def fitted(name: str, *arguments, **options):
@@ -36,7 +42,25 @@ def made(rows: int = N, *, seed: int = 0, width: int = D, classes: int = K, dtyp
     embedding = (centres(width, classes)[labels] + noise + 1).to(dtype)
     linear = head(width, classes)
     logits = embedding.double() @ linear.weight.T + linear.bias
-    return Features(embedding, ids=[f"{seed}/{row}" for row in range(rows)], logits=logits.to(dtype), labels=labels)
+    # Inner layers are parts of the embedding; tokens are four positions around it.
+    offsets = torch.randn(rows, 4, width, generator=generator, dtype=torch.float64)
+    tokens = embedding.double()[:, None] + 0.3 * offsets
+    return Features(
+        embedding,
+        ids=[f"{seed}/{row}" for row in range(rows)],
+        logits=logits.to(dtype),
+        labels=labels,
+        layers=[embedding[:, : width // 2 + 1], embedding],
+        reconstruction=embedding.double().square().mean(1).to(dtype),
+        tokens=[tokens.to(dtype), tokens[:, :2].to(dtype)],
+    )
+
+
+COLUMNS = ("logits", "labels", "layers", "reconstruction", "tokens")
+
+
+def columns(features: Features, names) -> dict:
+    return {name: getattr(features, name) for name in names if name in COLUMNS}
 
 
 def head(width: int = D, classes: int = K) -> Head:
@@ -140,7 +164,13 @@ def test_a_planted_outlier_scores_higher(name):
     # Elsewhere in angle and closer to the origin than any fit row: flat logits for the head, alone for the distances.
     fit_rows = made()
     away = torch.linalg.svd(fit_rows.embedding).Vh[-1:] * 0.5 * fit_rows.embedding.norm(dim=1).mean()
-    outlier = Features(away, logits=torch.zeros(1, K, dtype=torch.float64))
+    outlier = Features(
+        away,
+        logits=torch.zeros(1, K, dtype=torch.float64),
+        layers=[away[:, : D // 2 + 1], away],
+        reconstruction=[1e3],
+        tokens=[away[:, None].expand(-1, 4, -1), away[:, None].expand(-1, 2, -1)],
+    )
     score = fitted(name, fit_rows, head=head())
     assert score(outlier)[0] > score(made(QUERIES, seed=1)).quantile(0.9)
 
@@ -150,7 +180,7 @@ def test_a_missing_column_is_named_at_fit(name):
     info = scores.available()[name]
     whole = made()
     for column in set(info.needs) - {"embedding", "head"}:
-        rest = {other: getattr(whole, other) for other in ("logits", "labels") if other != column}
+        rest = columns(whole, set(COLUMNS) - {column})
         with pytest.raises(InputError, match=f"'{column}' is missing"):
             fitted(name, Features(whole.embedding, **rest), head=head())
     if "head" in info.needs:
@@ -168,7 +198,7 @@ def test_a_missing_column_is_named_at_scoring(name):
 def test_what_is_not_needed_is_not_asked_for(name):
     """`needs` is the whole truth: labels and head never at scoring, nothing undeclared at the fit."""
     needs, whole = scores.available()[name].needs, made()
-    given = {column: getattr(whole, column) for column in needs if column in ("logits", "labels")}
+    given = columns(whole, needs)
     score = fitted(name, Features(whole.embedding, **given), head=head() if "head" in needs else None)
     given.pop("labels", None)
     assert len(score(Features(whole.embedding, **given))) == N
@@ -208,7 +238,15 @@ def test_narrow_floats_are_widened_before_any_arithmetic(name, dtype):
     """The score of float16 features is the score of the same numbers in float64."""
     narrow_fit, narrow = made(dtype=dtype), made(QUERIES, seed=1, dtype=dtype)
     wide_fit, wide = (
-        Features(f.embedding.double(), ids=f.ids, logits=f.logits.double(), labels=f.labels)
+        Features(
+            f.embedding.double(),
+            ids=f.ids,
+            logits=f.logits.double(),
+            labels=f.labels,
+            layers=[layer.double() for layer in f.layers],
+            reconstruction=f.reconstruction.double(),
+            tokens=[layer.double() for layer in f.tokens],
+        )
         for f in (narrow_fit, narrow)
     )
     found = fitted(name, narrow_fit, head=head())(narrow)
@@ -223,7 +261,8 @@ LOGITS = {name for name in NAMES if "logits" in scores.available()[name].needs}
 @pytest.mark.parametrize("name", [name for name in LABELLED if name not in LOGITS])
 def test_labels_may_skip_classes_and_be_in_any_range(name):
     fit_rows, queries = made(), made(QUERIES, seed=1)
-    renamed = Features(fit_rows.embedding, labels=torch.tensor([900, 3, 10**12, 40, 7])[fit_rows.labels])
+    labels = torch.tensor([900, 3, 10**12, 40, 7])[fit_rows.labels]
+    renamed = Features(fit_rows.embedding, labels=labels, layers=fit_rows.layers)
     close(fitted(name, renamed)(queries), fitted(name, fit_rows)(queries))
 
 
@@ -232,7 +271,7 @@ def test_negative_labels_are_refused(name):
     labels = torch.zeros(4, dtype=torch.int64)
     labels[2] = -1
     with pytest.raises(InputError, match="label -1 in row 2 is negative"):
-        fitted(name, Features(torch.randn(4, 3), logits=torch.randn(4, 2), labels=labels))
+        fitted(name, Features(torch.randn(4, 3), logits=torch.randn(4, 2), labels=labels, layers=[torch.randn(4, 3)]))
 
 
 @pytest.mark.parametrize("name", [name for name in LABELLED if name in LOGITS])
@@ -253,13 +292,16 @@ def test_one_dimension(name):
 @pytest.mark.parametrize("name", FITTED)
 def test_another_width_is_refused(name):
     score = fitted(name, made(), head=head())
-    if "embedding" in scores.available()[name].needs:
-        column, size, other = "embedding", D, {"width": 7}
+    needs = scores.available()[name].needs
+    if "embedding" in needs:
+        column, found, size, other = "embedding", 7, D, {"width": 7}
+    elif "layers" in needs:
+        column, found, size, other = "layers.0", 4, D // 2 + 1, {"width": 7}
     else:
-        column, size, other = "logits", K, {"classes": 7}
-    with pytest.raises(InputError, match=f"{column} has 7 values per row; {size} were expected"):
+        column, found, size, other = "logits", 7, K, {"classes": 7}
+    with pytest.raises(InputError, match=f"{column} has {found} values per row; {size} were expected"):
         score(made(3, **other))
-    with pytest.raises(InputError, match=f"{column} has 7 values per row"):
+    with pytest.raises(InputError, match=f"{column} has {found} values per row"):
         fitted(name, [made(), made(**other)], head=head())
 
 
@@ -333,7 +375,7 @@ def test_the_registry_says_what_one_must_know(name):
     assert info.summary.endswith(".")
     assert "\n" not in info.summary
     assert any(character.isdigit() for character in info.source)
-    assert set(info.needs) <= {"embedding", "logits", "labels", "layers", "reconstruction", "head"}
+    assert set(info.needs) <= {"embedding", "head", *COLUMNS}
     json.dumps(dict(info.options))
 
 

@@ -38,6 +38,8 @@ class Features:
         labels: (N,) int64 class indices, or None.
         layers: one (N, D_l) floating tensor per layer; widths may differ between layers.
         reconstruction: (N,) floating, the masked reconstruction error, or None.
+        tokens: one (N, P_l, C_l) floating tensor per layer, values at P_l positions. They come straight from the
+            network and are too large to keep: neither files nor stores have them.
     """
 
     ids: tuple[str, ...]
@@ -46,6 +48,7 @@ class Features:
     labels: Tensor | None
     layers: tuple[Tensor, ...]
     reconstruction: Tensor | None
+    tokens: tuple[Tensor, ...]
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class Features:
         labels: Any = None,
         layers: Sequence[Any] = (),
         reconstruction: Any = None,
+        tokens: Sequence[Any] = (),
     ) -> None:
         """Converts and checks the columns; tensors, arrays and nested lists are welcome, and are not copied if need be.
 
@@ -66,6 +70,7 @@ class Features:
             labels: (N,) integers.
             layers: a sequence of (N, D_l) floating.
             reconstruction: (N,) floating.
+            tokens: a sequence of (N, P_l, C_l) floating.
 
         Raises:
             InputError: a column has another rank, another length or another kind of number, or is not finite.
@@ -83,6 +88,9 @@ class Features:
             "reconstruction": None
             if reconstruction is None
             else _floating("reconstruction", reconstruction, rank=1, rows=rows),
+            "tokens": tuple(
+                _floating(f"tokens.{index}", layer, rank=3, rows=rows) for index, layer in enumerate(tokens)
+            ),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -113,6 +121,7 @@ class Features:
             labels=None if self.labels is None else self.labels[take],
             layers=tuple(layer[take] for layer in self.layers),
             reconstruction=None if self.reconstruction is None else self.reconstruction[take],
+            tokens=tuple(layer[take] for layer in self.tokens),
         )
 
     @property
@@ -121,6 +130,10 @@ class Features:
         named = {name: getattr(self, name) for name in (*MATRICES, "labels", "reconstruction")}
         named |= {f"layers.{index}": layer for index, layer in enumerate(self.layers)}
         return {name: column for name, column in named.items() if column is not None}
+
+    @property
+    def _all(self) -> dict[str, Tensor]:
+        return {**self.columns, **{f"tokens.{index}": layer for index, layer in enumerate(self.tokens)}}
 
     def need(self, column: str) -> Tensor:
         """A column that must be there.
@@ -136,6 +149,20 @@ class Features:
             )
         return columns[column]
 
+    def need_layers(self, column: str) -> tuple[Tensor, ...]:
+        """The `layers` or the `tokens`, which must be there.
+
+        Raises:
+            InputError: there are none; the message says where they come from.
+        """
+        found: tuple[Tensor, ...] = getattr(self, column)
+        if not found:
+            made = ", which only a pass through the network gives" if column == "tokens" else ""
+            raise InputError(
+                f"{column!r} is missing from the features{made}; fit on images, or pass Features(…, {column}=[…])"
+            )
+        return found
+
     @staticmethod
     def concat(parts: Sequence["Features"]) -> "Features":
         """All rows of all parts, one after the other.
@@ -146,12 +173,16 @@ class Features:
         if not parts:
             raise InputError("Features.concat got no parts; at least one was expected")
         for position, part in enumerate(parts):
-            same_layout(f"part {position}", _layout(part.columns), "part 0", _layout(parts[0].columns))
+            same_layout(f"part {position}", _layout(part._all), "part 0", _layout(parts[0]._all))
         columns = {name: torch.cat([part.columns[name] for part in parts]) for name in parts[0].columns}
-        return _from_columns(columns, ids=[name for part in parts for name in part.ids])
+        tokens = [torch.cat(layer) for layer in zip(*(part.tokens for part in parts), strict=True)]
+        return _from_columns(columns, ids=[name for part in parts for name in part.ids], tokens=tokens)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes one safetensors file, under a temporary name first, so that it is whole or not there."""
+        """Writes one safetensors file, under a temporary name first, so that it is whole or not there.
+
+        Tokens are left out.
+        """
         path = Path(path)
         text = np.frombuffer(json.dumps(self.ids, ensure_ascii=False).encode(), dtype=np.uint8).copy()
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -214,7 +245,7 @@ class Head:
         object.__setattr__(self, "bias", _floating("head bias", vector, rank=1, rows=len(matrix)))
 
 
-def _from_columns(columns: Mapping[str, Any], ids: Any) -> Features:
+def _from_columns(columns: Mapping[str, Any], ids: Any, tokens: Sequence[Any] = ()) -> Features:
     layers: list[Any] = []
     while f"layers.{len(layers)}" in columns:
         layers.append(columns[f"layers.{len(layers)}"])
@@ -225,6 +256,7 @@ def _from_columns(columns: Mapping[str, Any], ids: Any) -> Features:
         labels=columns.get("labels"),
         layers=layers,
         reconstruction=columns.get("reconstruction"),
+        tokens=tokens,
     )
 
 
@@ -324,10 +356,10 @@ def _tensor(name: str, values: Any) -> Tensor:
 
 def _floating(name: str, values: Any, *, rank: int, rows: int | None = None) -> Tensor:
     column = _tensor(name, values)
-    axes = "(N, width)" if rank == 2 else "(N,)"
+    axes = {1: "(N,)", 2: "(N, width)", 3: "(N, positions, width)"}[rank]
     if column.dim() != rank or not column.dtype.is_floating_point:
         raise InputError(f"{name} is {described(column)}; floating numbers of shape {axes} were expected")
-    if rank == 2 and column.shape[1] == 0:
+    if 0 in column.shape[1:]:
         raise InputError(f"{name} is {described(column)}; at least one value per row was expected")
     _check_rows(name, column, rows)
     if column.dtype not in (torch.float16, torch.float32, torch.float64):

@@ -2,8 +2,8 @@
 
 from mood.models.attention import without_fused_attention
 from mood.models.controls import ChannelStatistics, six_numbers
-from mood.models.embedding import Embedder, resolve_device, resolve_precision
-from mood.models.model import Architecture, Model, Stage, image_keys, weights_digest
+from mood.models.embedding import Embedder, Seen, resolve_device, resolve_precision
+from mood.models.model import Architecture, Beside, Model, Stage, image_keys, weights_digest
 from mood.models.opening import (
     EMBEDDED,
     input_transform,
@@ -22,12 +22,14 @@ __all__ = [
     "PRETEXTS",
     "Architecture",
     "BeitPretext",
+    "Beside",
     "ChannelStatistics",
     "Embedder",
     "ImportReport",
     "MaskedAutoencoder",
     "Model",
     "Pretext",
+    "Seen",
     "SimMim",
     "Stage",
     "Views",

@@ -1,7 +1,9 @@
 """One pass through a network: the embedding that its head sees, other poolings and earlier layers, and the logits."""
 
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -10,8 +12,11 @@ from torch import Tensor
 from mood.core.errors import InputError, ModelError
 from mood.core.features import Head
 from mood.models.model import Model
+from mood.models.pretexts import MaskedAutoencoder, make_pretext
 
 POOLS = ("model", "cls", "avg", "mean+std")
+MASKS = 8
+"""Masks that a reconstruction error is averaged over."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -75,6 +80,57 @@ def parse_layers(layer: str, pool: str) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
+def parse_inner(inner: str, blocks: int) -> tuple[int, ...]:
+    """`"auto"` (a quarter, half, three quarters and all of the depth), or block numbers joined by `+`; "" is none.
+
+    Raises:
+        InputError: not a number, a block that does not exist, or a network without blocks.
+    """
+    if not inner:
+        return ()
+    if not blocks:
+        raise InputError("inner layers are read from networks of timm that are a sequence of blocks, and this is none")
+    if inner == "auto":
+        return tuple(sorted({-(-blocks * quarter // 4) - 1 for quarter in (1, 2, 3, 4)}))
+    numbers = inner.split("+")
+    if not all(number.isdigit() and int(number) < blocks for number in numbers):
+        raise InputError(f"inner must be 'auto' or block numbers from 0 to {blocks - 1} joined by '+', got {inner!r}")
+    return tuple(sorted({int(number) for number in numbers}))
+
+
+class Seen(NamedTuple):
+    """What one pass gives.
+
+    Attributes:
+        embedding: (N, D) float32.
+        logits: (N, K) float32; None for an encoder.
+        layers: (N, C) float32 for each inner layer, the mean of its patch tokens.
+        tokens: (N, P, C) float32 for each inner layer, its patch tokens.
+        reconstruction: (N,) float32, the masked reconstruction error; None where it is not asked for.
+    """
+
+    embedding: Tensor
+    logits: Tensor | None
+    layers: tuple[Tensor, ...] = ()
+    tokens: tuple[Tensor, ...] = ()
+    reconstruction: Tensor | None = None
+
+    def columns(self) -> dict[str, Tensor]:
+        """By the names that features have for them, without the tokens."""
+        named = {"embedding": self.embedding, **{f"layers.{index}": part for index, part in enumerate(self.layers)}}
+        return named if self.logits is None else {**named, "logits": self.logits}
+
+    def cpu(self, *, tokens: bool) -> "Seen":
+        """The same in main memory, with the tokens or without."""
+        return Seen(
+            self.embedding.float().cpu(),
+            None if self.logits is None else self.logits.float().cpu(),
+            tuple(part.float().cpu() for part in self.layers),
+            tuple(part.float().cpu() for part in self.tokens) if tokens else (),
+            None if self.reconstruction is None else self.reconstruction.float().cpu(),
+        )
+
+
 class Embedder:
     """Turns pixels into embeddings and logits, in one pass.
 
@@ -88,13 +144,25 @@ class Embedder:
             is `model`).
         device: "auto", "cpu", "cuda", …
         precision: "auto", "fp32" or "bf16".
+        inner: blocks whose tokens are given beside the embedding, for scores of inner layers; see `parse_inner`.
+        reconstruction: give the error of the decoder that pre-training left, over `MASKS` seeded masks, the same for
+            every image.
 
     Raises:
         InputError: a pooling or layer that this network does not have.
+        ModelError: no decoder was left beside this network.
     """
 
     def __init__(
-        self, model: Model, *, pool: str = "model", layer: str = "last", device: str = "auto", precision: str = "auto"
+        self,
+        model: Model,
+        *,
+        pool: str = "model",
+        layer: str = "last",
+        device: str = "auto",
+        precision: str = "auto",
+        inner: str = "",
+        reconstruction: bool = False,
     ) -> None:
         self.model = model
         self.pool = pool
@@ -106,7 +174,9 @@ class Embedder:
         self._own = model.architecture is None
         if self._own and self.layers != (Layer(None, "model"),):
             raise InputError("your own module gives the input of its head: pool and layer must be 'model' and 'last'")
-        blocks = len(getattr(self.module, "blocks", ()))
+        blocks = 0 if self._own else len(getattr(self.module, "blocks", ()))
+        self.inner = parse_inner(inner, blocks)
+        self.decoder = _decoder(model).to(self.device).eval() if reconstruction else None
         for part in self.layers:
             if part.index is not None and part.index >= blocks:
                 raise InputError(f"layer {part.index} does not exist: {model.name} has blocks 0 to {blocks - 1}")
@@ -118,19 +188,68 @@ class Embedder:
         """The classifier where it is one linear layer on exactly this embedding, else None."""
         return self.model.head() if self.layers == (Layer(None, "model"),) else None
 
-    @torch.inference_mode()
     def __call__(self, pixels: np.ndarray) -> tuple[Tensor, Tensor | None]:
         """(N, H, W, 3) uint8 → embedding (N, D) float32 and logits (N, K) float32 (None for an encoder), on the CPU."""
-        images = torch.from_numpy(self.model.transform.normalise(pixels)).to(self.device)
-        embedding, logits = self._through_own(images) if self._own else self._through_timm(images)
-        return embedding.float().cpu(), None if logits is None else logits.float().cpu()
+        seen = self.look(pixels)
+        return seen.embedding, seen.logits
+
+    @torch.inference_mode()
+    def look(self, pixels: np.ndarray, *, tokens: bool = False) -> Seen:
+        """(N, H, W, 3) uint8 → all that one pass gives, on the CPU; tokens only where they are asked for."""
+        images = self._input(pixels)
+        return self._through(images)._replace(reconstruction=self._reconstruction(images)).cpu(tokens=tokens)
+
+    def _reconstruction(self, images: Tensor) -> Tensor | None:
+        """(N,) error over the seeded masks; they are the same for every image, so that each is measured alone."""
+        if self.decoder is None:
+            return None
+        total = torch.zeros(len(images), device=self.device)
+        for seed in range(MASKS):
+            noise = torch.rand(self.decoder.patches, generator=torch.Generator().manual_seed(seed))
+            with self._autocast():
+                total += self.decoder.errors(images, noise.expand(len(images), -1).to(self.device))
+        return total / MASKS
+
+    def look_moved(
+        self, pixels: np.ndarray, objectives: Callable[[Mapping[str, Tensor]], Sequence[Tensor]], epsilon: float
+    ) -> tuple[Seen, ...]:
+        """What the network sees of images moved by one signed step along a gradient, once for each objective.
+
+        x̃ = x − (ε / std)·sign(∇ₓ objective): the step is ε in units of pixels from 0 to 1, whatever the input's scale.
+
+        Args:
+            pixels: (N, H, W, 3) uint8.
+            objectives: the columns of the images as they are → (N,) each, of one image alone; they are made smaller.
+            epsilon: ε ≥ 0.
+
+        Raises:
+            ModelError: an objective that does not depend on the image.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            images = self._input(pixels).clone().requires_grad_()
+            found = list(objectives(self._through(images).columns()))
+            step = epsilon / torch.tensor(self.model.transform.std, device=self.device)[:, None, None]
+            moved = []
+            for index, objective in enumerate(found):
+                if not objective.requires_grad:
+                    raise ModelError("the network passes no gradient to its input, so images cannot be moved")
+                (gradient,) = torch.autograd.grad(objective.sum(), images, retain_graph=index + 1 < len(found))
+                moved.append(images.detach() - step * gradient.sign())
+        with torch.inference_mode():
+            return tuple(self._through(part).cpu(tokens=False) for part in moved)
+
+    def _input(self, pixels: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.model.transform.normalise(pixels)).to(self.device)
+
+    def _through(self, images: Tensor) -> Seen:
+        return Seen(*self._through_own(images)) if self._own else self._through_timm(images)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
-    def _through_timm(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _through_timm(self, images: Tensor) -> Seen:
         module = cast(Any, self.module)
-        indices = sorted({part.index for part in self.layers if part.index is not None})
+        indices = sorted({*self.inner, *(part.index for part in self.layers if part.index is not None)})
         earlier: dict[int, tuple[Tensor, Tensor | None]] = {}
         with self._autocast():
             if indices:
@@ -155,7 +274,13 @@ class Embedder:
                 parts.append(pooled)
             else:
                 parts.append(_pool(*_split(tokens, module), part.pool))
-        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], logits
+        inner = tuple(earlier[index][0].float() for index in self.inner)
+        return Seen(
+            torch.cat(parts, dim=1) if len(parts) > 1 else parts[0],
+            logits,
+            tuple(patches.mean(dim=1) for patches in inner),
+            inner,
+        )
 
     def _through_own(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         head = self.model.classifier()
@@ -176,6 +301,20 @@ class Embedder:
             raise ModelError(f"the layer {self.model.head_name!r} must see one (N, D) tensor a pass")
         embedding = seen[-1].float()
         return embedding, head(embedding)
+
+
+def _decoder(model: Model) -> MaskedAutoencoder:
+    """The masked autoencoder that the network was pre-trained in, around a copy of it."""
+    if model.beside is None or model.beside.name != "mae":
+        raise ModelError(
+            f"{model.name} has no decoder of pixels beside it, and so no reconstruction error: give the folder that "
+            "`mood pretrain --pretext mae` wrote; fine-tuning drops the decoder"
+        )
+    pretext = make_pretext(model.beside.name, deepcopy(model.module), model.beside.settings)
+    assert isinstance(pretext, MaskedAutoencoder)
+    weights = {f"encoder.{name}": value for name, value in model.module.state_dict().items()}
+    pretext.load_state_dict({**weights, **model.beside.tensors})
+    return pretext
 
 
 def _split(tokens: Tensor, module: Any) -> tuple[Tensor, Tensor | None]:

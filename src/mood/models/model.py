@@ -1,6 +1,7 @@
 """A network with what belongs to it: how it is built, what it is fed, where its head is, what its weights have seen."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,6 +92,28 @@ class Stage:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Beside:
+    """What pre-training left beside the network.
+
+    Attributes:
+        name: of the pretext.
+        settings: keyword arguments of the pretext.
+        tensors: its own weights, such as those of a decoder.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+    def fingerprint(self) -> str:
+        """Hex digest of all of it."""
+        digest = hashlib.sha256(json.dumps([self.name, dict(self.settings)], sort_keys=True).encode())
+        for name, tensor in sorted(self.tensors.items()):
+            digest.update(name.encode() + np.ascontiguousarray(tensor.float().numpy()).tobytes())
+        return digest.hexdigest()
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Model:
     """A network ready to embed images.
@@ -105,6 +128,7 @@ class Model:
         history: what the weights were trained on, in order; empty for random weights; None where nobody knows.
         seen: (n,) int64 keys of the training images (`image_keys`), sorted; None where nobody knows.
         source: where the weights came from, in words.
+        beside: what pre-training left beside the network; None where it is gone, as after fine-tuning.
     """
 
     name: str
@@ -116,6 +140,7 @@ class Model:
     history: tuple[Stage, ...] | None = None
     seen: Tensor | None = None
     source: str = ""
+    beside: Beside | None = None
 
     def classifier(self) -> nn.Module | None:
         """The layer that turns the embedding into logits; None for an encoder.

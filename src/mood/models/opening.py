@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from mood.core import artifact
 from mood.core.errors import InputError, ModelError
 from mood.core.transform import Transform
-from mood.models.model import Architecture, Model, Stage, patch_embedding
+from mood.models.model import Architecture, Beside, Model, Stage, patch_embedding
+from mood.models.pretexts import make_pretext
 from mood.models.weights import load_weights, read_state
 
 EMBEDDED = "embedded"
@@ -115,7 +116,6 @@ def save_model(
     folder: Path,
     model: Model,
     *,
-    pretext: Mapping[str, Tensor] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write a network of timm's making as an artifact of kind "model".
@@ -123,7 +123,6 @@ def save_model(
     Args:
         folder: where to; made if absent.
         model: with an architecture.
-        pretext: further tensors of the pretext task (a decoder), kept beside the network.
         dtype: stores floating-point weights in this type; loading gives float32 again.
 
     Raises:
@@ -135,8 +134,8 @@ def save_model(
     if dtype is not None:
         state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
     tensors: dict[str, Mapping[str, Tensor]] = {"model": state}
-    if pretext:
-        tensors["pretext"] = {name: value.detach().cpu() for name, value in pretext.items()}
+    if model.beside is not None:
+        tensors["pretext"] = {name: value.detach().cpu() for name, value in model.beside.tensors.items()}
     if model.seen is not None:
         tensors["seen"] = {"keys": model.seen}
     meta = {
@@ -146,6 +145,9 @@ def save_model(
         "class_names": list(model.class_names),
         "history": None if model.history is None else [asdict(stage) for stage in model.history],
         "source": model.source,
+        "pretext": None
+        if model.beside is None
+        else {"name": model.beside.name, "settings": dict(model.beside.settings)},
     }
     artifact.write(folder, kind=KIND, tensors=tensors, meta=meta)
 
@@ -177,6 +179,8 @@ def load_model(folder: Path) -> Model:
         else tuple(Stage(**{**stage, "class_names": tuple(stage["class_names"])}) for stage in history),
         seen=tensors["seen"]["keys"] if "seen" in tensors else None,
         source=meta["source"],
+        # Folders of the first versions do not say which pretext their tensors are of.
+        beside=Beside(**beside, tensors=tensors.get("pretext", {})) if (beside := meta.get("pretext")) else None,
     )
 
 
@@ -200,6 +204,7 @@ def randomised(model: Model, seed: int) -> Model:
         history=(),
         seen=torch.empty(0, dtype=torch.int64),
         source="random weights",
+        beside=_random_decoder(model.architecture, model.beside, seed),
     )
 
 
@@ -236,7 +241,20 @@ def resized(model: Model, size: int | tuple[int, int]) -> Model:
         architecture=architecture,
         transform=replace(model.transform, size=new, resize=scaled),
         source=f"{model.source or model.name}, resized from {old[0]} x {old[1]} to {new[0]} x {new[1]} pixels",
+        # A decoder is made for one size.
+        beside=None,
     )
+
+
+def _random_decoder(architecture: Architecture, beside: Beside | None, seed: int) -> Beside | None:
+    """Of a masked autoencoder; nobody reads what other pretexts leave."""
+    if beside is None or beside.name != "mae":
+        return None
+    encoder = _seeded(architecture, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        state = make_pretext(beside.name, encoder, beside.settings).state_dict()
+    return replace(beside, tensors={name: state[name] for name in beside.tensors})
 
 
 def _seeded(architecture: Architecture, seed: int) -> nn.Module:

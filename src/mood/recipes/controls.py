@@ -1,5 +1,6 @@
 """What a network that has learned nothing reaches on the same images: the figures to hold beside every result."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from mood import scores
 from mood.core.errors import ModelError
 from mood.core.features import Features
+from mood.detector import View
 from mood.models import Embedder, randomised, six_numbers
 from mood.recipes.extract import extract_features
 from mood.recipes.fit import score_options
@@ -55,21 +57,27 @@ class Control:
                 layer=fitted.layer,
                 device=str(fitted.device),
                 precision=fitted.precision,
+                inner="+".join(map(str, fitted.inner)),
+                reconstruction=fitted.decoder is not None,
             )
             score_name = detector.score_name
-        features = self._features(images)
+        self.score_name = score_name
+        shards = self._shards(images, View(self.embedder, score_name))
         if name == SIX_NUMBERS:
             # One Gaussian for all known images.
-            features = Features(
-                features.embedding, ids=features.ids, labels=torch.zeros(len(features), dtype=torch.int64)
-            )
+            shards = [
+                Features(part.embedding, ids=part.ids, labels=torch.zeros(len(part), dtype=torch.int64))
+                for part in shards
+            ]
         options = {} if name == SIX_NUMBERS else score_options(detector.card["config"]["options"])
-        self.score = scores.fit(score_name, features, head=self.embedder.head, **options)
+        self.score = scores.fit(score_name, shards, head=self.embedder.head, **options)
 
     def __call__(self, source: "Source") -> np.ndarray:
         """(n,) scores of the readable images of a source, higher = more OOD."""
-        return self.score(self._features(source)).numpy()
+        shards = self._shards(source, View(self.embedder, self.score_name, self.score))
+        return np.concatenate([self.score(part).numpy() for part in shards])
 
-    def _features(self, source: "Source") -> Features:
-        extracted = extract_features(source, self.embedder, batch_size=self.batch_size, workers=self.workers)
-        return Features.concat(list(extracted.store))
+    def _shards(self, source: "Source", view: View) -> Iterable[Features]:
+        if view.live:
+            return view.of(source, batch_size=self.batch_size, workers=self.workers)
+        return extract_features(source, self.embedder, batch_size=self.batch_size, workers=self.workers).store

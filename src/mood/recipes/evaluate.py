@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -394,14 +394,17 @@ def _judge(detector: "Detector", data: "Source | Features", batch_size: int, wor
 
     rejections: tuple[Rejection, ...]
     if isinstance(data, Features):
-        rows = table = detector.judge(data)
+        rows = table = detector(data)
         name, fingerprint, source = "features", features_fingerprint(data), None
         positions, rejections = np.arange(len(data)), ()
     elif detector.embedder is None:
         raise InputError(f"this detector was fitted on features and cannot look at the images of {data.name}")
     else:
         extracted = extract_features(data, detector.embedder, batch_size=batch_size, workers=workers)
-        rows = pa.concat_tables(detector.judge(shard) for shard in extracted.store)
+        shards: Iterable[Features] = extracted.store
+        if (view := detector.view) is not None and view.live:
+            shards = view.of(data.select(extracted.positions), batch_size=batch_size, workers=workers)
+        rows = pa.concat_tables(detector.judge(shard) for shard in shards)
         table = in_order(rows, extracted.positions, extracted.rejections)
         name, fingerprint, source = data.name, data.manifest.fingerprint, data
         positions, rejections = extracted.positions, extracted.rejections

@@ -167,6 +167,10 @@ def extract_features(source: "Source", embedder: "Embedder", *, batch_size: int 
         # The last bits of a matrix product may depend on the number of rows.
         "batch_size": batch_size,
     }
+    if embedder.inner:
+        key["inner"] = list(embedder.inner)
+    if embedder.decoder is not None and embedder.model.beside is not None:
+        key["decoder"] = embedder.model.beside.fingerprint()
     folder = cache_folder() / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     if not _is_finished(folder):
         with alone(folder):
@@ -251,7 +255,16 @@ def _embed(
     # An empty piece of the right width, should no image of the shard be readable.
     parts = [embed(embedder, ("",), np.zeros((1, *transform.size, 3), np.uint8))[:0]]
     if source.manifest.labels is not None:
-        parts = [Features(parts[0].embedding, logits=parts[0].logits, labels=np.empty(0, np.int64))]
+        empty = parts[0]
+        parts = [
+            Features(
+                empty.embedding,
+                logits=empty.logits,
+                labels=np.empty(0, np.int64),
+                layers=empty.layers,
+                reconstruction=empty.reconstruction,
+            )
+        ]
     rejections: list[Rejection] = []
     for batch in batches(source, transform, batch_size=batch_size, workers=workers, start=start, stop=stop):
         if len(batch):

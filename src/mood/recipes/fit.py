@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from mood.core.feature_store import FeatureStore
     from mood.core.features import Features, Head
     from mood.data import Source
-    from mood.detector import Detector, Promise
+    from mood.detector import Detector, LiveFeatures, Promise
     from mood.models import Embedder, Model
+    from mood.scores import Score
 
 # What stands for DATA that has no name.
 IN_MEMORY = "images in memory"
@@ -46,6 +47,9 @@ class FitConfig:
     """model = what the head sees, cls, avg, or mean+std of the patch tokens"""
     layer: str = "last"
     """last, a block number, or several joined by +"""
+    inner: str = "auto"
+    """blocks that scores of inner layers look at, joined by +; auto = at a quarter, half, three quarters and all of the
+    depth"""
     score: str = "mood"
     """one of `mood scores`"""
     options: tuple[str, ...] = ()
@@ -127,6 +131,7 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
     from mood.detector import load
     from mood.models import Embedder, open_model
     from mood.recipes.inputs import model_options
+    from mood.scores import info
 
     if data is None and is_features(config.data):
         return _fit_features(config)
@@ -149,7 +154,16 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
         seed=config.seed,
         transform=model_options(config.transform_options),
     )
-    embedder = Embedder(network, pool=config.pool, layer=config.layer, device=config.device, precision=config.precision)
+    needs = info(config.score).needs
+    embedder = Embedder(
+        network,
+        pool=config.pool,
+        layer=config.layer,
+        device=config.device,
+        precision=config.precision,
+        inner=config.inner if {"layers", "tokens"} & {*needs} else "",
+        reconstruction="reconstruction" in needs,
+    )
     if config.output is None:
         return FitResult(_fit_images(config, source, other, embedder), None)
     settings = to_dict(config) | {
@@ -230,6 +244,7 @@ def score_options(pairs: Sequence[str]) -> dict[str, Any]:
 def _fit_images(config: FitConfig, source: "Source", other: "Source | None", embedder: "Embedder") -> "Detector":
     from mood.data import held_out
     from mood.decisions import check_alpha
+    from mood.detector import View
     from mood.models import image_keys
     from mood.recipes.extract import extract_features
 
@@ -245,10 +260,21 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
         count = len(other)
     check_alpha(config.alpha, count)
     extracted = extract_features(source, embedder, batch_size=config.batch_size, workers=config.workers)
+    apart = source.select(cut) if other is None else other
     if other is None:
         calibration = extracted.rows(cut)
     else:
         calibration = extract_features(other, embedder, batch_size=config.batch_size, workers=config.workers).store
+
+    def seen(score: "Score") -> "Iterable[Features]":
+        view = View(embedder, config.score, score)
+        return view.of(apart, batch_size=config.batch_size, workers=config.workers) if view.live else calibration
+
+    stored = extracted.rows(~cut)
+    rows: FeatureStore | LiveFeatures = stored
+    fitting = View(embedder, config.score)
+    if fitting.live:
+        rows = fitting.of(source.select(~cut), batch_size=config.batch_size, workers=config.workers)
     card = {
         "data": source.name,
         "manifest": source.manifest.fingerprint,
@@ -264,7 +290,7 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
         "precision": embedder.precision,
     }
     keys = image_keys([h for h, out in zip(hashes, cut, strict=True) if not out]).unique()
-    made = _build(config, extracted.rows(~cut), calibration, embedder.head, embedder, promise, card)
+    made = _build(config, rows, len(stored), seen, embedder.head, embedder, promise, card)
     return replace(made, fitted_on=keys)
 
 
@@ -298,8 +324,16 @@ def _fit_features(config: FitConfig) -> FitResult:
                 )
         promise = Promise(False, "features say nothing about the images that their network was trained on")
         check_alpha(config.alpha, len(calibration))
+        rows = features[~cut]
         return _build(
-            config, features[~cut], calibration, None, None, promise, {"data": config.data, "model": "features"}
+            config,
+            rows,
+            len(rows),
+            lambda _: [calibration],
+            None,
+            None,
+            promise,
+            {"data": config.data, "model": "features"},
         )
 
     if config.output is None:
@@ -331,8 +365,9 @@ def features_fingerprint(features: "Features") -> str:
 
 def _build(
     config: FitConfig,
-    rows: "Features | FeatureStore",
-    calibration: "Features | FeatureStore",
+    rows: "Features | FeatureStore | LiveFeatures",
+    count: int,
+    calibration: "Callable[[Score], Iterable[Features]]",
     head: "Head | None",
     embedder: "Embedder | None",
     promise: "Promise",
@@ -343,15 +378,13 @@ def _build(
 
     import mood
     from mood import scores
-    from mood.core.features import Features
     from mood.decisions import Conformal
     from mood.detector import Detector
 
-    if not len(rows):
+    if not count:
         raise InputError(f"nothing is left to fit on: held_out is {config.held_out:g}; lower it, or bring more images")
     score = scores.fit(config.score, rows, head=head, **score_options(config.options))
-    shards = [calibration] if isinstance(calibration, Features) else calibration
-    held = Conformal(np.concatenate([score(shard).numpy() for shard in shards]))
+    held = Conformal(np.concatenate([score(shard).numpy() for shard in calibration(score)]))
     held.check(config.alpha)
     return Detector(
         embedder=embedder,
@@ -362,7 +395,7 @@ def _build(
         promise=promise,
         card={
             **card,
-            "fit_images": len(rows),
+            "fit_images": count,
             "calibration_images": len(held),
             "seed": config.seed,
             "held_out": config.held_out,

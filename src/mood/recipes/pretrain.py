@@ -248,6 +248,7 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
     from mood.data import TrainingImages, open_source
     from mood.models import (
         PRETEXTS,
+        Beside,
         Model,
         Pretext,
         input_transform,
@@ -348,6 +349,7 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         )
         assert isinstance(trained, Pretext)
         beside = {name: value for name, value in trained.state_dict().items() if not name.startswith("encoder.")}
+        told = {name: value for name, value in given.items() if isinstance(value, bool | int | float | str)}
         model = Model(
             name=config.output.name,
             module=trained.release(),
@@ -356,8 +358,9 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
             history=chosen.stages,
             seen=chosen.keys,
             source=f"mood pretrain, {config.epochs} epochs",
+            beside=Beside(config.pretext, told, beside) if beside else None,
         )
-        save_model(output.work, model, pretext=beside)
+        save_model(output.work, model)
         loss = keep_metrics(output.scratch, output.work)["loss"]
         output.commit()
     return PretrainResult(config.output, len(images), loss, reused=False)

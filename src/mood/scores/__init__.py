@@ -18,7 +18,8 @@ finish(statistics, state) → state          the last state is the score
 """
 
 from mood.scores._fitting import Score, fit, restore, rounds, state
-from mood.scores._registry import ScoreInfo, available
+from mood.scores._moving import Moving
+from mood.scores._registry import ScoreInfo, available, info
 from mood.scores._round import Round
 
-__all__ = ["Round", "Score", "ScoreInfo", "available", "fit", "restore", "rounds", "state"]
+__all__ = ["Moving", "Round", "Score", "ScoreInfo", "available", "fit", "info", "restore", "rounds", "state"]

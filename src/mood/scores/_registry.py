@@ -96,6 +96,15 @@ def available() -> Mapping[str, ScoreInfo]:
     return MappingProxyType({name: entry.info for name, entry in sorted(_load().items())})
 
 
+def info(name: str) -> ScoreInfo:
+    """What `available` says of one score.
+
+    Raises:
+        InputError: nothing has this name; the message names the nearest one.
+    """
+    return entry(name).info
+
+
 def entry(name: str) -> Entry:
     """The score registered under a name.
 

@@ -153,6 +153,12 @@ class MaskedAutoencoder(Pretext):
         self.encoder.patch_drop = nn.Identity()  # type: ignore[assignment]
         return self.encoder
 
+    def errors(self, images: Tensor, noise: Tensor) -> Tensor:
+        """(N,) mean squared error of each image over its removed patches; arguments as those of `reconstruct`."""
+        output = self.reconstruct(images, noise)
+        error = (output.prediction.float() - self.target(images)).square().mean(dim=-1)
+        return (error * output.mask).sum(1) / output.mask.sum(1)
+
     def reconstruct(self, images: Tensor, noise: Tensor) -> MaeOutput:
         """Mask, encode the visible, decode, and compare.
 
