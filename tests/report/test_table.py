@@ -52,15 +52,17 @@ def test_the_console_shows_the_same_numbers(full: Report) -> None:
         assert note in shown
 
 
-def test_what_is_asked_for_alone_is_shown_and_no_name_is_broken(full: Report) -> None:
-    table = metrics_table(full.ood, score="mood", metrics=("auroc", "flagged"))
-    assert table.columns[3:] == ("AUROC ↑", "flagged")
+def test_what_is_asked_for_alone_is_shown_and_nothing_is_cut_short(full: Report) -> None:
+    table = metrics_table(full.ood, score="mood", metrics=("auroc", "flagged")).without("images")
+    assert table.columns == ("OOD set", "score", "AUROC ↑", "flagged")
     file = io.StringIO()
     Console(file=file, width=80).print(table.to_console())
-    lines = file.getvalue().splitlines()
-    assert max(len(line) for line in lines) <= 80
+    shown = file.getvalue()
+    assert max(len(line) for line in shown.splitlines()) <= 80
     for row in table.rows:
-        assert any(row.cells[2].text in line for line in lines)
+        for cell in row.cells:
+            assert (cell.number or cell.text) in shown
+            assert cell.interval in shown
 
 
 def test_names_are_words_on_the_console_and_no_style(made: SimpleNamespace) -> None:

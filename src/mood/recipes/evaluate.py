@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 METRIC_NAMES = ("auroc", "fpr95_id_positive", "fpr95_ood_positive", "aupr_id_positive", "aupr_ood_positive")
 
 # Columns of a terminal that all metrics need; a narrower one is shown those that people ask for first.
-WIDE = 110
+WIDE = 140
 
 
 @config
@@ -129,8 +129,11 @@ class Evaluation:
 
         text = StringIO()
         width = shutil.get_terminal_size((120, 24)).columns
-        metrics = METRIC_NAMES if width >= WIDE else ("auroc", "fpr95_id_positive")
-        shown = metrics_table(self.report.ood, score=self.report.score, metrics=(*metrics, "flagged"))
+        if width >= WIDE:
+            shown = metrics_table(self.report.ood, score=self.report.score)
+        else:
+            few = ("auroc", "fpr95_id_positive", "flagged")
+            shown = metrics_table(self.report.ood, score=self.report.score, metrics=few).without("images")
         Console(file=text, width=width).print(shown.to_console())
         table = "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines()).strip("\n")
         low, high = self.report.promise.allowed

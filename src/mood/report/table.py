@@ -1,8 +1,8 @@
 """One table, three faces: the console, Markdown, and (in `page`) HTML."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Self
 
 from mood.report.results import METRICS, Measured, ScoredSet
 
@@ -70,6 +70,12 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
 
+    def without(self, column: str) -> Self:
+        """The same table without one of its columns."""
+        at = self.columns.index(column)
+        rows = tuple(replace(row, cells=row.cells[:at] + row.cells[at + 1 :]) for row in self.rows)
+        return replace(self, columns=self.columns[:at] + self.columns[at + 1 :], rows=rows)
+
     def to_markdown(self) -> str:
         """The table as GitHub and Sphinx read it; the best number of a set is bold, intervals follow in brackets."""
         words = sum(1 for cell in self.rows[0].cells if cell.measured is None and cell.text) if self.rows else 0
@@ -92,7 +98,11 @@ class Table:
         grid = Grid(box=box.SIMPLE_HEAD, caption=notes, caption_justify="left")
         for position, column in enumerate(self.columns):
             numeric = any(row.cells[position].measured for row in self.rows)
-            grid.add_column(Text(column), justify="right" if numeric else "left", no_wrap=not numeric)
+            # An interval that is cut short is none.
+            width = max((len(row.cells[position].interval) for row in self.rows), default=0)
+            grid.add_column(
+                Text(column), justify="right" if numeric else "left", no_wrap=not numeric, min_width=width or None
+            )
         for place, row in enumerate(self.rows):
             cells = []
             for cell in row.cells:
