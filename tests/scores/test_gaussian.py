@@ -10,7 +10,7 @@ from sklearn.covariance import OAS, LedoitWolf
 from mood import scores
 from mood.core.errors import InputError
 from mood.core.features import Features
-from mood.scores._gaussian import Moments, nearest, whitener
+from mood.scores._gaussian import PANEL, Moments, nearest, whitened, whitener
 
 PEERS = {"ledoit-wolf": LedoitWolf, "oas": OAS}
 
@@ -83,6 +83,20 @@ def test_whitener_squares_to_the_pseudo_inverse(smallest):
     if smallest in (1e-2, 0.0):
         inverse = (turn[:, kept] / values[kept]) @ turn[:, kept].T
         np.testing.assert_allclose((found @ found.T).numpy(), inverse, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("width", [1, PANEL - 1, PANEL, PANEL + 1, 3 * PANEL, 3 * PANEL + 5])
+@pytest.mark.parametrize("form", ["triangular", "full", "narrow", "one number below the diagonal"])
+def test_zeros_below_the_diagonal_are_left_out_and_nothing_else(width, form):
+    generator = torch.Generator().manual_seed(width)
+    rows = torch.randn(4, width, generator=generator, dtype=torch.float64)
+    matrix = torch.randn(width, width, generator=generator, dtype=torch.float64)
+    if form in ("triangular", "one number below the diagonal"):
+        matrix = matrix.triu()
+        matrix[-1, 0] = matrix[-1, 0] if form == "triangular" else 7.0
+    if form == "narrow":
+        matrix = matrix[:, : (width + 1) // 2].contiguous()
+    torch.testing.assert_close(whitened(rows, matrix), rows @ matrix, rtol=1e-12, atol=1e-12)
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 12))

@@ -271,6 +271,30 @@ def whitener(covariance: Tensor, rank: int) -> Tensor:
     return scaled.contiguous()
 
 
+PANEL = 192
+"""Columns of a whitener that are multiplied at a time. Of 96 to 384, this took the least time on two cores."""
+
+
+def whitened(rows: Tensor, whitener: Tensor) -> Tensor:
+    """(n, R) rows · whitener.
+
+    A whitener from a Cholesky factor is zero below its diagonal, and those zeros are nearly half of the product. Panel
+    by panel of columns, rows of it that hold nothing but zeros are left out.
+
+    Args:
+        rows: (n, D) float64.
+        whitener: (D, R) float64.
+    """
+    out = rows.new_empty(len(rows), whitener.shape[1])
+    for start in range(0, whitener.shape[1], PANEL):
+        panel = whitener[:, start : start + PANEL]
+        depth = start + PANEL
+        if panel[depth:].any():
+            return rows @ whitener
+        torch.mm(rows[:, :depth], panel[:depth], out=out[:, start : start + PANEL])
+    return out
+
+
 def nearest(rows: Tensor, means: Tensor) -> Tensor:
     """(n,) int64, the row of `means` nearest to each row, exactly as float64 would choose it.
 

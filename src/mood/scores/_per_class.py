@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mood.core.errors import InputError
-from mood.scores._gaussian import shrunk_whitener
+from mood.scores._gaussian import shrunk_whitener, whitened
 from mood.scores._rows import of_width
 
 PENDING = 2**16
@@ -121,6 +121,6 @@ def nearest_distance(rows: Tensor, means: Tensor, whiteners: Tensor) -> Tensor:
     """(n,) min_c ‖(row − μ_c)·W_c‖², a class at a time: all at once would be n × C × D numbers."""
     best = torch.full((len(rows),), torch.inf, dtype=torch.float64)
     for mean, whitener in zip(means, whiteners, strict=True):
-        distance = ((rows - mean) @ whitener).square_().sum(1)
+        distance = whitened(rows - mean, whitener).square_().sum(1)
         best = torch.minimum(best, distance)
     return best

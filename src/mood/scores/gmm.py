@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mood.core.features import Features
+from mood.scores._gaussian import whitened
 from mood.scores._registry import between, fitted
 from mood.scores._round import Round
 from mood.scores._rows import l2_normalised, of_width, row_by_row
@@ -41,7 +42,7 @@ class GMM:
         directions, width = l2_normalised(rows), rows.shape[1]
         parts = []
         for log_weight, mean, whitener in zip(self.log_weights, self.means, self.whiteners, strict=True):
-            distance = ((directions - mean) @ whitener).square_().sum(1)
+            distance = whitened(directions - mean, whitener).square_().sum(1)
             parts.append(log_weight + whitener.diagonal().log().sum() - 0.5 * distance)
         surprise: Tensor = 0.5 * width * math.log(2 * math.pi) - torch.stack(parts, 1).logsumexp(1)
         return surprise

@@ -44,7 +44,7 @@ class Mahalanobis:
         return row_by_row(self._distance, embedding, width=max(*self.whitener.shape, len(self.means)))
 
     def _distance(self, rows: Tensor) -> Tensor:
-        whitened = (embedded(rows, self.normalise) - self.origin) @ self.whitener  # (n, R)
+        whitened = _gaussian.whitened(embedded(rows, self.normalise) - self.origin, self.whitener)  # (n, R)
         whitened -= self.means[nearest(whitened, self.means)]
         return whitened.square_().sum(1)
 

@@ -41,7 +41,7 @@ class Mood:
         return row_by_row(self._distance, embedding, width=len(self.mean))
 
     def _distance(self, rows: Tensor) -> Tensor:
-        whitened = (l2_normalised(rows) - self.mean) @ self.whitener  # (n, R)
+        whitened = _gaussian.whitened(l2_normalised(rows) - self.mean, self.whitener)  # (n, R)
         return whitened.square_().sum(1)
 
 

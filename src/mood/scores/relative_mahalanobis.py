@@ -48,7 +48,7 @@ class RelativeMahalanobis:
 
     def _distance(self, rows: Tensor) -> Tensor:
         centred = embedded(rows, self.normalise) - self.mean
-        whitened = centred @ self.whitener  # (n, R)
+        whitened = _gaussian.whitened(centred, self.whitener)  # (n, R)
         whitened -= self.means[nearest(whitened, self.means)]
         return whitened.square_().sum(1) - (centred @ self.background).square_().sum(1)
 
