@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import nn
 
+from mood.core import artifact
 from mood.core.errors import ArtifactError, InputError, ModelError
 from mood.core.transform import Transform
 from mood.models import (
@@ -99,6 +100,26 @@ def test_saved_and_loaded_it_is_the_same_network(tmp_path):
     assert (again.history, again.class_names, again.source) == (model.history, model.class_names, "test")
     assert again.seen_among(["ab" * 32, "cd" * 32, "00" * 32]).tolist() == [True, False, True]
     assert torch.equal(Embedder(model, device="cpu")(PIXELS)[0], Embedder(again, device="cpu")(PIXELS)[0])
+
+
+def test_a_network_keeps_what_was_chosen_of_it(tmp_path):
+    save_model(tmp_path / "chosen", replace(small(), pool="avg", layer="0+last"))
+    model = open_model(str(tmp_path / "chosen"))
+    for known in (model, randomised(model, 1), resized(model, 16)):
+        own = Embedder(known, device="cpu")
+        assert (own.pool, own.layer) == ("avg", "0+last")
+    told = Embedder(model, pool="model", layer="last", device="cpu")
+    assert (told.pool, told.layer) == ("model", "last")
+    assert (Embedder(model, pool="mean+std", device="cpu").layer) == "0+last"
+
+
+def test_a_network_of_an_older_mood_has_chosen_nothing(tmp_path):
+    save_model(tmp_path / "new", small())
+    tensors, meta = artifact.read(tmp_path / "new", kind="model")
+    older = {key: value for key, value in meta.items() if key not in ("pool", "layer")}
+    artifact.write(tmp_path / "old", kind="model", tensors=tensors, meta=older)
+    old = load_model(tmp_path / "old")
+    assert (old.pool, old.layer) == ("model", "last")
 
 
 def test_half_precision_storage_is_read_as_float32(tmp_path):

@@ -1,6 +1,7 @@
 """Features: one pass for all, kept under a key that nothing stale can hit, and resumed where a kill cut it off."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,7 +11,7 @@ import torch
 from mood.core.errors import DataError, InputError, OutputError
 from mood.core.features import Features
 from mood.data import batches, open_source
-from mood.models import Embedder, open_model
+from mood.models import Embedder, load_model, open_model, save_model
 from mood.recipes import extract as recipe
 from mood.recipes.extract import ExtractConfig, cache_folder, extract, extract_features
 from mood.recipes.fit import FitConfig, fit
@@ -107,6 +108,18 @@ def test_finished_it_is_reused_and_kept_from_other_settings(stripes_folder, tiny
     assert len(passes) == 1
     with pytest.raises(OutputError, match="pool"):
         extract(config(folder, tiny_network, output=tmp_path / "f.parquet", pool="avg"))
+
+
+def test_a_network_that_changed_its_mind_is_asked_again(stripes_folder, tiny_network, tmp_path):
+    folder, model = stripes_folder(tmp_path / "data", 10), load_model(tiny_network)
+    save_model(tmp_path / "network", model)
+    extract(config(folder, tmp_path / "network", output=tmp_path / "f.parquet"))
+    save_model(tmp_path / "network", replace(model, pool="mean+std"))
+    with pytest.raises(OutputError, match="pool"):
+        extract(config(folder, tmp_path / "network", output=tmp_path / "f.parquet"))
+    wide = extract(config(folder, tmp_path / "network", output=tmp_path / "wide.parquet"))
+    width = pq.read_schema(wide.output).field("embedding").type.list_size
+    assert width == 2 * pq.read_schema(tmp_path / "f.parquet").field("embedding").type.list_size
 
 
 def test_a_second_pass_is_not_made(stripes, embedder, passes):

@@ -9,10 +9,11 @@ import torch
 
 from mood.core.errors import DataError, InputError, ModelError, OutputError, PromiseError
 from mood.data import held_out
-from mood.models import load_model, open_model
+from mood.models import load_model, open_model, save_model
 from mood.recipes.accuracy import accuracy
 from mood.recipes.finetune import FinetuneConfig, finetune
 from mood.recipes.fit import FitConfig, fit
+from mood.recipes.inputs import model_options
 from mood.recipes.pretrain import PretrainConfig, pretrain
 
 
@@ -55,6 +56,15 @@ def test_learns_two_easy_classes_of_sixty_four_images(config, stripes_folder, tm
     model = load_model(result.output)
     assert model.class_names == ("class 0", "class 1")
     assert model.head().weight.shape == (2, 32)
+
+
+def test_a_choice_of_embedding_stays_with_the_weights_that_it_was_made_for(config, stripes_folder, tiny, tmp_path):
+    start = open_model("mood_vit_patch4_32", options=model_options(tiny), random_weights=True)
+    save_model(tmp_path / "start", replace(start, pool="avg", layer="0"))
+    data = str(stripes_folder(tmp_path / "data", 16))
+    given = {"model": str(tmp_path / "start"), "model_options": (), "random_weights": False}
+    model = load_model(finetune(config(data=data, **given)).output)
+    assert (model.pool, model.layer) == ("model", "last")
 
 
 def test_a_pretrained_network_is_fine_tuned_at_another_size(config, stripes, tiny, tmp_path):

@@ -138,10 +138,10 @@ class Embedder:
 
     Args:
         model: the network.
-        pool: `model` = what the network's own head sees; `cls` = the class token; `avg` = mean of the patch tokens;
-            `mean+std` = their mean and standard deviation side by side.
-        layer: `last`, a block number, or several joined by `+` (an earlier block is pooled by `mean+std` where `pool`
-            is `model`).
+        pool: None = the network's own choice (`Model.pool`); `model` = what the network's own head sees; `cls` = the
+            class token; `avg` = mean of the patch tokens; `mean+std` = their mean and standard deviation side by side.
+        layer: None = the network's own choice (`Model.layer`); `last`, a block number, or several joined by `+` (an
+            earlier block is pooled by `mean+std` where `pool` is `model`).
         device: "auto", "cpu", "cuda", …
         precision: "auto", "fp32" or "bf16".
         inner: blocks whose tokens are given beside the embedding, for scores of inner layers; see `parse_inner`.
@@ -157,17 +157,17 @@ class Embedder:
         self,
         model: Model,
         *,
-        pool: str = "model",
-        layer: str = "last",
+        pool: str | None = None,
+        layer: str | None = None,
         device: str = "auto",
         precision: str = "auto",
         inner: str = "",
         reconstruction: bool = False,
     ) -> None:
         self.model = model
-        self.pool = pool
-        self.layer = layer
-        self.layers = parse_layers(layer, pool)
+        self.pool = model.pool if pool is None else pool
+        self.layer = model.layer if layer is None else layer
+        self.layers = parse_layers(self.layer, self.pool)
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.module = model.module.to(self.device).eval()

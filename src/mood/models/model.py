@@ -129,6 +129,8 @@ class Model:
         seen: (n,) int64 keys of the training images (`image_keys`), sorted; None where nobody knows.
         source: where the weights came from, in words.
         beside: what pre-training left beside the network; None where it is gone, as after fine-tuning.
+        pool: how `Embedder` pools this network unless it is told.
+        layer: which layers it takes, likewise.
     """
 
     name: str
@@ -141,6 +143,8 @@ class Model:
     seen: Tensor | None = None
     source: str = ""
     beside: Beside | None = None
+    pool: str = "model"
+    layer: str = "last"
 
     def classifier(self) -> nn.Module | None:
         """The layer that turns the embedding into logits; None for an encoder.

@@ -148,6 +148,8 @@ def save_model(
         "pretext": None
         if model.beside is None
         else {"name": model.beside.name, "settings": dict(model.beside.settings)},
+        "pool": model.pool,
+        "layer": model.layer,
     }
     artifact.write(folder, kind=KIND, tensors=tensors, meta=meta)
 
@@ -181,6 +183,9 @@ def load_model(folder: Path) -> Model:
         source=meta["source"],
         # Folders of the first versions do not say which pretext their tensors are of.
         beside=Beside(**beside, tensors=tensors.get("pretext", {})) if (beside := meta.get("pretext")) else None,
+        # Networks that were saved before they could choose have chosen nothing.
+        pool=meta.get("pool", "model"),
+        layer=meta.get("layer", "last"),
     )
 
 

@@ -48,10 +48,10 @@ class ExtractConfig:
     """KEY=VALUE arguments of a timm architecture"""
     transform_options: tuple[str, ...] = ()
     """KEY=VALUE settings of the input transform in place of the network's own, such as crop_pct=0.875"""
-    pool: str = "model"
-    """model = what the head sees, cls, avg, or mean+std of the patch tokens"""
-    layer: str = "last"
-    """last, a block number, or several joined by +"""
+    pool: str | None = None
+    """model = what the head sees, cls, avg, or mean+std of the patch tokens; the network's own choice unless said"""
+    layer: str | None = None
+    """last, a block number, or several joined by +; the network's own choice unless said"""
     batch_size: int = 64
     """images a pass"""
     device: str = "auto"
@@ -94,20 +94,23 @@ def extract(config: ExtractConfig) -> ExtractResult:
     from mood.recipes.inputs import model_options
 
     source = open_source(config.data, roots=config.data_root)
-    settings = to_dict(config) | {"images": source.manifest.fingerprint}
+    model = open_model(
+        config.model,
+        checkpoint=config.checkpoint,
+        options=model_options(config.model_options),
+        transform=model_options(config.transform_options),
+    )
+    embedder = Embedder(model, pool=config.pool, layer=config.layer, device=config.device, precision=config.precision)
+    settings = to_dict(config) | {
+        "images": source.manifest.fingerprint,
+        "weights": model.fingerprint(),
+        "pool": embedder.pool,
+        "layer": embedder.layer,
+    }
     with open_output(config.output, settings, kind="file", overwrite=config.overwrite) as output:
         if output.finished:
             rows = pq.read_metadata(config.output).num_rows
             return ExtractResult(config.output, rows, len(source) - rows)
-        model = open_model(
-            config.model,
-            checkpoint=config.checkpoint,
-            options=model_options(config.model_options),
-            transform=model_options(config.transform_options),
-        )
-        embedder = Embedder(
-            model, pool=config.pool, layer=config.layer, device=config.device, precision=config.precision
-        )
         extracted = extract_features(source, embedder, batch_size=config.batch_size, workers=config.workers)
         writer = None
         for features in extracted.store:

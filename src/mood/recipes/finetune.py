@@ -385,6 +385,9 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
             history=None if start.history is None else (*start.history, *chosen.stages),
             seen=None if start.seen is None else union(start.seen, chosen.keys),
             source=f"mood finetune, {config.epochs} epochs, from {start.source or start.name}",
+            # A choice belongs to the weights that it was measured on; these learned what their head sees.
+            pool="model",
+            layer="last",
         )
         save_model(output.work, finished)
         metrics = keep_metrics(output.scratch, output.work)

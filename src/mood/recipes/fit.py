@@ -43,10 +43,10 @@ class FitConfig:
     """keep random weights (a control)"""
     transform_options: tuple[str, ...] = ()
     """KEY=VALUE settings of the input transform in place of the network's own, such as crop_pct=0.875"""
-    pool: str = "model"
-    """model = what the head sees, cls, avg, or mean+std of the patch tokens"""
-    layer: str = "last"
-    """last, a block number, or several joined by +"""
+    pool: str | None = None
+    """model = what the head sees, cls, avg, or mean+std of the patch tokens; the network's own choice unless said"""
+    layer: str | None = None
+    """last, a block number, or several joined by +; the network's own choice unless said"""
     inner: str = "auto"
     """blocks that scores of inner layers look at, joined by +; auto = at a quarter, half, three quarters and all of the
     depth"""
@@ -170,6 +170,8 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
         "images": source.manifest.fingerprint,
         "calibration_images": None if other is None else other.manifest.fingerprint,
         "weights": network.fingerprint(),
+        "pool": embedder.pool,
+        "layer": embedder.layer,
     }
     with open_output(config.output, settings, overwrite=config.overwrite) as output:
         if output.finished:
