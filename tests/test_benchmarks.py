@@ -17,9 +17,12 @@ from mood.models import load_model
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 EMBEDDED = FOLDER.parent / "src" / "mood" / "models" / "embedded"
 
-# ROOT is a folder of generated sets, WORK an empty one. A script that comes to the folder gets its line here.
+# ROOT is a folder of generated sets, IMAGES one of them, WORK an empty folder.
+# A script that comes to the folder gets its line here.
 SMALLEST = {
     "cifar10": "--data-root ROOT --work WORK/runs --page WORK/page.md --limit 100 --workers 0 --device cpu",
+    "choose_embedding": "--data-root ROOT --rows 60 100 --workers 0 --device cpu",
+    "feature_extraction": "--images IMAGES --model vit_tiny_patch16_224 --count 4 --turns 1 --workers 0",
     "million_embeddings": "--rows 1200 --shard-rows 800",
     "pretexts": "--data-root ROOT --work WORK/runs --arm mae --limit 50 --epochs 1 --workers 0 --device cpu",
     "release_embedded": "EMBEDDED --data-root ROOT --effort none --output WORK/network",
@@ -61,7 +64,12 @@ def root(tmp_path_factory):
 
 @pytest.mark.parametrize("script", sorted(path.stem for path in FOLDER.glob("*.py")))
 def test_it_runs(script, root, tmp_path, monkeypatch, capsys):
-    words = {"ROOT": str(root), "EMBEDDED": str(EMBEDDED), "SHAPE": "patch 4, 128 x 6"}
+    words = {
+        "ROOT": str(root),
+        "EMBEDDED": str(EMBEDDED),
+        "IMAGES": str(root / "cifar10-test.parquet"),
+        "SHAPE": "patch 4, 128 x 6",
+    }
     arguments = [words.get(word, word.replace("WORK", str(tmp_path))) for word in SMALLEST[script].split()]
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     runpy.run_path(str(FOLDER / f"{script}.py"), run_name="__main__")

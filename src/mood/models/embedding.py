@@ -1,6 +1,7 @@
 """One pass through a network: the embedding that its head sees, other poolings and earlier layers, and the logits."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -12,6 +13,7 @@ from torch import Tensor
 from mood.core.errors import InputError, ModelError
 from mood.core.features import Head
 from mood.models.model import Model
+from mood.models.packing import PackedLinear, can_pack
 from mood.models.pretexts import MaskedAutoencoder, make_pretext
 
 POOLS = ("model", "cls", "avg", "mean+std")
@@ -170,6 +172,8 @@ class Embedder:
         self.layers = parse_layers(self.layer, self.pool)
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
+        packs = self.device.type == "cpu" and self.precision == "bf16" and can_pack()
+        self._products: PackedLinear | nullcontext[None] = PackedLinear() if packs else nullcontext()
         self.module = model.module.to(self.device).eval()
         self._own = model.architecture is None
         if self._own and self.layers != (Layer(None, "model"),):
@@ -244,8 +248,10 @@ class Embedder:
     def _through(self, images: Tensor) -> Seen:
         return Seen(*self._through_own(images)) if self._own else self._through_timm(images)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"), self._products:
+            yield
 
     def _through_timm(self, images: Tensor) -> Seen:
         module = cast(Any, self.module)

@@ -155,10 +155,12 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
         transform=model_options(config.transform_options),
     )
     needs = info(config.score).needs
+    # A score that reads the head wants what the head sees, whatever a network gives by its own choice.
+    pool, layer = ("model", "last") if "head" in needs else (None, None)
     embedder = Embedder(
         network,
-        pool=config.pool,
-        layer=config.layer,
+        pool=config.pool or pool,
+        layer=config.layer or layer,
         device=config.device,
         precision=config.precision,
         inner=config.inner if {"layers", "tokens"} & {*needs} else "",
