@@ -11,6 +11,7 @@ from timm.data.transforms_factory import create_transform
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import pil_to_tensor, resized_crop
 
+from mood.core.batch import Rejection
 from mood.core.decoding import decode
 from mood.core.errors import DataError, InputError
 from mood.data import Augment, TrainingImages, open_source, training_batches
@@ -85,7 +86,7 @@ def test_workers_and_resumes_change_no_bit(table, augment):
 def test_each_view_is_varied_on_its_own_and_the_first_as_if_it_were_alone(table):
     pair = (Augment.contrast(), Augment.contrast(blur=1.0, solarize=1.0))
     both = TrainingImages(table, pair, (16, 16), MEAN, STD)
-    (first, second), _, positions, _ = made(both)[0]
+    (first, second), _, positions, *_ = made(both)[0]
     assert first.shape == second.shape == (4, 3, 16, 16)
     (alone,), _, same_positions, _ = made(TrainingImages(table, pair[:1], (16, 16), MEAN, STD))[0]
     assert torch.equal(first, alone)
@@ -158,7 +159,7 @@ def test_solarization_leaves_no_bright_pixel_and_blur_no_edge():
 
 def test_a_batch_is_its_images(table):
     images = TrainingImages(table, (Augment.finetune(),), (16, 12), MEAN, STD, seed=5)
-    (pixels,), labels, positions, _ = made(images)[1]
+    (pixels,), labels, positions, *_ = made(images)[1]
     assert pixels.shape == (4, 3, 16, 12)
     assert pixels.dtype == torch.float32
     assert positions.dtype == labels.dtype == torch.int64
@@ -176,8 +177,8 @@ def test_an_epoch_is_a_permutation_of_its_own(table):
     assert not torch.equal(other.draw(0, 0), images.draw(0, 0))
     assert not torch.equal(images.draw(1, 0), images.draw(0, 0))
     left = made(images, drop_last=False)
-    assert [len(positions) for _, _, positions, _ in left] == [4, 4, 4, 4, 4, 3]
-    assert torch.cat([positions for _, _, positions, _ in left]).tolist() == orders[1]
+    assert [len(batch.positions) for batch in left] == [4, 4, 4, 4, 4, 3]
+    assert torch.cat([batch.positions for batch in left]).tolist() == orders[1]
 
 
 def test_the_order_stays_for_ever(table):
@@ -200,7 +201,7 @@ def test_arrays_and_images_without_labels():
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
     still = Augment(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
     images = TrainingImages(open_source(pixels), (still,), (8, 8), MEAN, STD)
-    (((values,), labels, positions, _),) = made(images)
+    (((values,), labels, positions, *_),) = made(images)
     assert labels is None
     expected = (pixels[positions.numpy()].transpose(0, 3, 1, 2) / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(
         STD, (3, 1, 1)
@@ -209,13 +210,13 @@ def test_arrays_and_images_without_labels():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_image_that_cannot_be_read_is_left_out_and_named(pets, caplog, workers):
+def test_an_image_that_cannot_be_read_is_left_out_and_named(pets, workers):
     (pets / "dog" / "b.png").write_bytes(b"")
     images = TrainingImages(open_source(pets), (Augment.mae(),), (8, 8), MEAN, STD)
-    (((pixels,), _, positions, _),) = made(images, batch_size=6, workers=workers)
+    (((pixels,), _, positions, _, rejections),) = made(images, batch_size=6, workers=workers)
     assert len(pixels) == 5
     assert sorted(positions.tolist()) == [0, 1, 2, 4, 5]
-    assert caplog.messages == ["dog/b.png is left out of training: It is empty (0 bytes)."]
+    assert rejections == (Rejection(3, "dog/b.png", "It is empty (0 bytes)."),)
 
 
 def test_a_batch_without_a_readable_image(tmp_path):

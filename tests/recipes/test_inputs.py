@@ -13,7 +13,7 @@ from mood.core.features import Features
 from mood.data import held_out
 from mood.models import image_keys
 from mood.recipes.fit import FitConfig, features_fingerprint, fit, is_features, score_options
-from mood.recipes.inputs import check_batch_size, keep_metrics, last_metrics, model_options, training_set, union
+from mood.recipes.inputs import check_batch_size, keep_records, last_metrics, model_options, training_set, union
 
 
 def chosen(sources, **changes):
@@ -73,7 +73,7 @@ def test_the_newest_of_every_metric_is_kept(tmp_path):
     rows = [{"step": 1, "loss": 2.0}, {"step": 2, "accuracy": 0.5}, {"step": 3, "loss": 1.0}]
     (tmp_path / "scratch").mkdir()
     (tmp_path / "scratch" / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    assert keep_metrics(tmp_path / "scratch", tmp_path) == {"step": 3, "loss": 1.0, "accuracy": 0.5}
+    assert keep_records(tmp_path / "scratch", tmp_path) == {"step": 3, "loss": 1.0, "accuracy": 0.5}
     assert last_metrics(tmp_path) == last_metrics(tmp_path / "scratch")
 
 

@@ -4,7 +4,6 @@ A run that was killed, or that decodes with another number of workers, sees the 
 """
 
 import hashlib
-import logging
 import random
 import struct
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from PIL import Image, ImageOps
 
+from mood.core.batch import Rejection
 from mood.core.decoding import MAX_PIXELS, as_seen
 from mood.core.errors import DataError, InputError
 from mood.core.transform import Transform
@@ -24,8 +24,6 @@ from mood.data.source import Images, Source
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +106,14 @@ class TrainingBatch(NamedTuple):
         labels: (B,) int64, or None where the images have none.
         positions: (B,) int64, of the images in their source.
         twin: (B, 3, h, w) float32 in [0, 1], the first view at `TrainingImages.twin_size`; None where that is None.
+        rejections: the images that belong here and cannot be read.
     """
 
     views: tuple["Tensor", ...]
     labels: "Tensor | None"
     positions: "Tensor"
     twin: "Tensor | None" = None
+    rejections: tuple[Rejection, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,8 +196,8 @@ def training_batches(
     Which images are in batch k, and what they look like, depends on (seed, epoch, k) alone: not on the workers, and
     not on where one starts. The global generators of Python, NumPy and torch are left as they were.
 
-    An image that cannot be read is left out, so that its batch is smaller, the same in every run; a warning in the log
-    names it with its reason each time it comes up. Leave it out for good with `source.select`.
+    An image that cannot be read is left out, so that its batch is smaller, the same in every run; the batch names it
+    with its reason, in every epoch. Leave it out for good with `source.select`.
 
     Args:
         images: what to train on, and how.
@@ -229,8 +229,6 @@ def _checked(
 ) -> TrainingBatch:
     import torch
 
-    for position, reason in reasons:
-        _log.warning("%s is left out of training: %s", source.manifest.ids[position], reason)
     if not len(read):
         position, reason = reasons[0]
         raise DataError(
@@ -243,6 +241,7 @@ def _checked(
         labels=None if labels is None else torch.from_numpy(labels[read]),
         positions=torch.from_numpy(read),
         twin=twins,
+        rejections=tuple(Rejection(position, source.manifest.ids[position], reason) for position, reason in reasons),
     )
 
 

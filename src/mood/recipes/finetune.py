@@ -111,16 +111,19 @@ class FinetuneResult:
     classes: int
     metrics: Mapping[str, float]
     reused: bool
+    rejected: int = 0
 
     def summary(self) -> str:
         """One line for a person."""
+        from mood.recipes.rejected import told
+
         if self.reused:
             return f"{self.output} was already finished with this configuration; nothing to do"
         accuracy = self.metrics.get("accuracy")
         shown = "" if accuracy is None else f", accuracy {accuracy:.1%}"
         return (
-            f"fine-tuned on {self.images} images of {self.classes} classes, loss {self.metrics['loss']:.4f}{shown}; "
-            f"the network is in {self.output}"
+            f"fine-tuned on {self.images - self.rejected} images of {self.classes} classes, "
+            f"loss {self.metrics['loss']:.4f}{shown}; the network is in {self.output}{told(self.rejected)}"
         )
 
 
@@ -134,6 +137,7 @@ class _ClassifierTask:
     test: "Source | None"
     precision: str
     anchors: "Mapping[str, Tensor]"
+    scratch: Path
     steps_per_epoch: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -153,14 +157,16 @@ class _ClassifierTask:
 
     def batches(self, epoch: int, start: int) -> Iterable[Any]:
         from mood.data import training_batches
+        from mood.recipes.rejected import noted
 
-        return training_batches(
+        batches = training_batches(
             self.images,
             epoch=epoch,
             batch_size=self.settings.batch_size,
             workers=self.settings.workers,
             start_batch=start,
         )
+        return noted(batches, self.scratch)
 
     def loss(self, module: Any, batch: Any, epoch: int) -> "tuple[Tensor, Mapping[str, Tensor]]":
         from torch.nn.functional import cross_entropy
@@ -258,12 +264,13 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
     from mood.recipes.inputs import (
         check_batch_size,
         images_of_last_stage,
-        keep_metrics,
+        keep_records,
         last_metrics,
         model_options,
         training_set,
         union,
     )
+    from mood.recipes.rejected import rejections
     from mood.training import Optimisation, seed_everything, train
 
     if config.l2_sp < 0:
@@ -290,7 +297,8 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
         if output.finished:
             classes = len(artifact.describe(config.output)["meta"]["history"][-1]["class_names"])
             images = images_of_last_stage(config.output)
-            return FinetuneResult(config.output, images, classes, last_metrics(config.output), reused=True)
+            rejected = len(rejections(config.output))
+            return FinetuneResult(config.output, images, classes, last_metrics(config.output), True, rejected)
         chosen = training_set(
             [source],
             stage="finetune",
@@ -356,7 +364,9 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
             without_fused_attention(module)
         precision = resolve_precision(config.precision, device)
         trained = train(
-            _ClassifierTask(module, training, config, outputs, start.transform, test, precision, anchors),
+            _ClassifierTask(
+                module, training, config, outputs, start.transform, test, precision, anchors, output.scratch
+            ),
             Optimisation(
                 epochs=config.epochs,
                 lr=config.lr,
@@ -390,6 +400,7 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
             layer="last",
         )
         save_model(output.work, finished)
-        metrics = keep_metrics(output.scratch, output.work)
+        metrics = keep_records(output.scratch, output.work)
         output.commit()
-    return FinetuneResult(config.output, len(training), classes, metrics, reused=False)
+    rejected = len(rejections(config.output))
+    return FinetuneResult(config.output, len(training), classes, metrics, False, rejected)

@@ -15,6 +15,7 @@ from mood.core.errors import InputError
 from mood.data import Source, held_out, join
 from mood.data.manifest import content_hash
 from mood.models import Stage, image_keys
+from mood.recipes.rejected import REJECTIONS
 
 METRICS = "metrics.jsonl"
 
@@ -103,9 +104,11 @@ def check_batch_size(images: int, batch_size: int) -> None:
         )
 
 
-def keep_metrics(scratch: Path, folder: Path) -> dict[str, float]:
-    """Copy the metrics of a training run to what it leaves, and give the newest value of each."""
-    shutil.copyfile(scratch / METRICS, folder / METRICS)
+def keep_records(scratch: Path, folder: Path) -> dict[str, float]:
+    """Copy metrics and rejections of a training run to what it leaves, and give the newest value of each metric."""
+    for name in (METRICS, REJECTIONS):
+        if (scratch / name).exists():
+            shutil.copyfile(scratch / name, folder / name)
     return last_metrics(folder)
 
 

@@ -111,14 +111,20 @@ class PretrainResult:
     images: int
     loss: float | None
     reused: bool
+    rejected: int = 0
 
     def summary(self) -> str:
         """One line for a person."""
+        from mood.recipes.rejected import told
+
         if self.reused:
             return f"{self.output} was already finished with this configuration; nothing to do"
         if self.loss is None:
             return f"the network in {self.output} is as it was initialised"
-        return f"pre-trained on {self.images} images, loss {self.loss:.4f}; the network is in {self.output}"
+        return (
+            f"pre-trained on {self.images - self.rejected} images, loss {self.loss:.4f}; the network is in "
+            f"{self.output}{told(self.rejected)}"
+        )
 
 
 # What belongs to a pretext and not to the run; None leaves it to the pretext's own default.
@@ -201,6 +207,7 @@ class _PretextTask:
     module: "Pretext"
     images: "TrainingImages"
     settings: PretrainConfig
+    scratch: Path
     steps_per_epoch: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -209,6 +216,7 @@ class _PretextTask:
     def batches(self, epoch: int, start: int) -> Iterable[Any]:
         from mood.data import training_batches
         from mood.models import Views
+        from mood.recipes.rejected import noted
         from mood.training import uniform
 
         batches = training_batches(
@@ -218,7 +226,7 @@ class _PretextTask:
             workers=self.settings.workers,
             start_batch=start,
         )
-        for batch in batches:
+        for batch in noted(batches, self.scratch):
             draws = uniform(self.settings.seed, epoch, batch.positions, self.module.draws)
             yield Views(batch.views, draws, batch.labels, batch.twin, self.module.hide(draws))
 
@@ -263,10 +271,11 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         METRICS,
         check_batch_size,
         images_of_last_stage,
-        keep_metrics,
+        keep_records,
         last_metrics,
         training_set,
     )
+    from mood.recipes.rejected import rejections
     from mood.training import Optimisation, seed_everything, train
 
     architecture = architecture_of(config)
@@ -285,7 +294,8 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
     with open_output(config.output, settings, overwrite=config.overwrite) as output:
         if output.finished:
             loss = last_metrics(config.output).get("loss")
-            return PretrainResult(config.output, images_of_last_stage(config.output), loss, reused=True)
+            seen = images_of_last_stage(config.output)
+            return PretrainResult(config.output, seen, loss, True, len(rejections(config.output)))
         chosen = training_set(
             sources,
             stage="pretrain",
@@ -330,7 +340,7 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         if device.type == "cpu":
             without_fused_attention(pretext)
         trained = train(
-            _PretextTask(pretext, images, config),
+            _PretextTask(pretext, images, config, output.scratch),
             Optimisation(
                 epochs=config.epochs,
                 lr=config.base_lr * config.batch_size / 256,
@@ -361,6 +371,6 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
             beside=Beside(config.pretext, told, beside) if beside else None,
         )
         save_model(output.work, model)
-        loss = keep_metrics(output.scratch, output.work)["loss"]
+        loss = keep_records(output.scratch, output.work)["loss"]
         output.commit()
-    return PretrainResult(config.output, len(images), loss, reused=False)
+    return PretrainResult(config.output, len(images), loss, False, len(rejections(config.output)))
