@@ -88,7 +88,7 @@ def test_each_view_is_varied_on_its_own_and_the_first_as_if_it_were_alone(table)
     both = TrainingImages(table, pair, (16, 16), MEAN, STD)
     (first, second), _, positions, *_ = made(both)[0]
     assert first.shape == second.shape == (4, 3, 16, 16)
-    (alone,), _, same_positions, _ = made(TrainingImages(table, pair[:1], (16, 16), MEAN, STD))[0]
+    (alone,), _, same_positions, *_ = made(TrainingImages(table, pair[:1], (16, 16), MEAN, STD))[0]
     assert torch.equal(first, alone)
     assert torch.equal(positions, same_positions)
     twice = TrainingImages(table, (pair[0], pair[0]), (16, 16), MEAN, STD)
