@@ -2,8 +2,8 @@
 
     python benchmarks/release_embedded.py embedded --data-root DIR --effort "…" --pool model --layer 5+last
 
-Which pooling and layer it gives is what `benchmarks/choose_embedding.py` chose. Weights are stored in half precision; the
-accuracy on the card is that of the rounded weights on `cifar100:test`.
+Which pooling and layer it gives is what `benchmarks/choose_embedding.py` chose. Weights are stored in half precision;
+the accuracy on the card is that of the rounded weights on `cifar100:test`.
 """
 
 import argparse
