@@ -4,6 +4,8 @@ Run it: `python examples/every_score.py`. Clothes are the known world here, hats
 cells are far from it. The network is the small one that comes with mood.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 import mood
@@ -18,7 +20,8 @@ def main() -> None:
     clothes = open_source("clothing", exclude_classes=UNKNOWN)
     # No score may be fitted on the images that it is measured on.
     is_test = held_out(clothes.manifest.hashes, fraction=0.3)
-    network = open_model("embedded")
+    # Some scores look at the head, so the embedding is what the head sees: the last layer alone.
+    network = replace(open_model("embedded"), layer="last")
     fit, test = (mood.extract(clothes.select(part), model=network) for part in (~is_test, is_test))
     unknown = {
         "hats and shoes": mood.extract(open_source("clothing", classes=UNKNOWN), model=network),

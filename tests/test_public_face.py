@@ -56,12 +56,12 @@ def test_every_error_has_an_exit_code_of_its_own() -> None:
 def test_two_lines_from_images_to_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOOD_CACHE", str(tmp_path))
     clothes = mood.data.open_source("clothing", limit=60)
-    features = mood.extract(clothes)
+    features = mood.extract(clothes, layer="last")
     assert len(features) == 60
     assert features.labels is not None
     network = mood.models.open_model("embedded")
     score = mood.scores.fit("vim", features, head=network.head(), dim=8)
-    assert score(mood.extract("bccd", model=network)).shape == (200,)
+    assert score(mood.extract("bccd", model=network, layer="last")).shape == (200,)
     assert mood.extract(clothes, layer="0", pool="mean+std").embedding.shape != features.embedding.shape
     module = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     transform = mood.Transform(size=(16, 16), resize=16)
