@@ -160,24 +160,23 @@ def table(results: Mapping[str, Any], metric: str) -> list[str]:
 
 
 def verdicts(results: Mapping[str, Any], score: str = "mood") -> list[str]:
-    """A sentence for each set: what the paper's score reaches beside six numbers and random weights."""
+    """A sentence for each set: what the paper's score reaches on both networks, and which controls are not beaten."""
     six, found = results["six numbers"], results["networks"]
     sentences = []
     for name in (*NEAR, *FAR):
-        control = 100 * six[name]["auroc"]["value"]
-        best = max(("fine-tuned", "as it is"), key=lambda n: found[n][score]["sets"][name]["auroc"]["value"])
-        ours = 100 * found[best][score]["sets"][name]["auroc"]["value"]
-        random = 100 * found["random weights"][score]["sets"][name]["auroc"]["value"]
+        reached = {n: 100 * found[n][score]["sets"][name]["auroc"]["value"] for n in ("fine-tuned", "as it is")}
+        controls = {
+            "six numbers": 100 * six[name]["auroc"]["value"],
+            "random weights": 100 * found["random weights"][score]["sets"][name]["auroc"]["value"],
+        }
         beaten = [
-            f"{title} ({value:.1f})"
-            for title, value in (("six numbers", control), ("random weights", random))
-            if value >= ours
+            f"the network {network} does **not** beat {control}"
+            for network, value in reached.items()
+            for control, other in controls.items()
+            if other >= value
         ]
-        against = f"{name}{SEEN.get(name, '')}: `{score}` on the network {best} reaches {ours:.1f}"
-        if beaten:
-            sentences.append(f"* {against} and does **not** beat {' nor '.join(beaten)}.")
-        else:
-            sentences.append(f"* {against}; six numbers {control:.1f}, random weights {random:.1f}.")
+        values = [f"{title} {value:.1f}" for title, value in {**reached, **controls}.items()]
+        sentences.append(f"* {name}{SEEN.get(name, '')}: {'; '.join([', '.join(values), *beaten])}.")
     return sentences
 
 
@@ -204,7 +203,7 @@ def page(results: Mapping[str, Any], command: str) -> str:
         "",
         "## In one sentence",
         "",
-        "What the paper's score reaches beside two controls that have learned nothing:",
+        "AUROC of the paper's score (`mood`) on two networks, beside two controls that have learned nothing:",
         "",
         *verdicts(results),
         "",

@@ -225,3 +225,31 @@ def test_nothing_of_fabric_reaches_the_terminal_and_its_logger_is_put_back(tmp_p
     train(Regression(), Optimisation(epochs=1, lr=1e-2, device="cpu", precision="bf16"), tmp_path)
     assert capfd.readouterr() == ("", "")
     assert logger.level == before
+
+
+class Watching(Regression):
+    """Says in which types a module is given its batch, and multiplies."""
+
+    def __init__(self):
+        super().__init__()
+        self.module = Watch()
+
+
+class Watch(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(4, 1))
+        self.seen = set()
+
+    def forward(self, batch):
+        product = super().forward(batch)
+        self.seen.add((batch.dtype, product.dtype))
+        return product.float()
+
+
+def test_mixed_precision_is_of_products_and_not_of_what_a_module_is_given(tmp_path):
+    """Pixels that are predicted and draws that are sorted keep all their bits."""
+    for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        task = Watching()
+        settings = Optimisation(epochs=1, lr=1e-2, device="cpu", precision=precision)
+        train(task, settings, tmp_path / precision)
+        assert task.module.seen == {(torch.float32, dtype)}

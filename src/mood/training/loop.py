@@ -132,8 +132,10 @@ def train(task: Task, settings: Optimisation, folder: Path, *, description: str 
         fabric = Fabric(
             accelerator="auto" if place is None else place.type,
             devices=[place.index] if place is not None and place.index is not None and place.type != "cpu" else 1,
-            precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
+            precision="32-true",
         )
+    # Not Fabric's own mixed precision, which rounds what a module is given: pixels to predict, and draws of masks.
+    mixed = torch.autocast(fabric.device.type, torch.bfloat16, enabled=settings.precision == "bf16")
     optimizer = create_optimizer_v2(
         task.module,
         opt="adamw",
@@ -172,7 +174,8 @@ def train(task: Task, settings: Optimisation, folder: Path, *, description: str 
             for batch in task.batches(epoch, start):
                 schedule.step_update(step)
                 seed_everything(settings.seed, step)
-                loss, extra = task.loss(module, fabric.to_device(batch), epoch)
+                with mixed:
+                    loss, extra = task.loss(module, fabric.to_device(batch), epoch)
                 fabric.backward(loss)
                 if settings.clip:
                     fabric.clip_gradients(module, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
