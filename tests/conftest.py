@@ -6,7 +6,12 @@ from collections.abc import Iterator
 # Read when the numeric libraries are loaded: workers of pytest share the cores, and sums keep their order.
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
+import hypothesis
 import pytest
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+hypothesis.settings.register_profile("mood", deadline=None)
+hypothesis.settings.load_profile("mood")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -106,3 +107,14 @@ def test_fit_tells_what_is_wrong() -> None:
         mood.fit("images", alhpa=0.1)
     with pytest.raises(mood.InputError, match="your own module needs transform="):
         mood.fit("images", model=torch.nn.Identity())
+    with pytest.raises(mood.InputError, match="model is a function; expected the name"):
+        mood.fit("images", model=lambda pixels: pixels)
+    with pytest.raises(mood.InputError, match="options are numbers, words and lists"):
+        mood.fit("images", options={"k": np.int64(5)})
+
+
+@pytest.mark.parametrize("entry", [mood.fit, mood.extract])
+@pytest.mark.parametrize("words", [{"head": "fc"}, {"transform": mood.Transform(size=(8, 8), resize=8)}])
+def test_words_about_an_own_module_are_not_dropped_where_there_is_none(entry: Any, words: dict[str, Any]) -> None:
+    with pytest.raises(mood.InputError, match="describe a module of your own, and this network brings both"):
+        entry("images", model="embedded", **words)

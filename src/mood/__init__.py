@@ -107,6 +107,7 @@ def fit(
     from mood.recipes.fit import IN_MEMORY, FitConfig
     from mood.recipes.fit import fit as run
 
+    _check_own(model, transform, head)
     memory: dict[str, Any] = {}
     for name, images in (("data", data), ("calibration", calibration)):
         if images is None or isinstance(images, str | PathLike):
@@ -119,7 +120,10 @@ def fit(
     else:
         memory["model"] = _network(model, transform, head)
         settings["model"] = memory["model"].name
-    pairs = tuple(f"{key}={json.dumps(value)}" for key, value in (options or {}).items())
+    try:
+        pairs = tuple(f"{key}={json.dumps(value)}" for key, value in (options or {}).items())
+    except TypeError as error:
+        raise InputError(f"options are numbers, words and lists of them: {error}") from error
     return run(FitConfig(**settings, options=pairs), **memory).detector
 
 
@@ -168,10 +172,31 @@ def extract(
     from mood.models import Embedder, open_model
     from mood.recipes.extract import extract_features
 
+    _check_own(model, transform, head)
     network = open_model(fspath(model)) if isinstance(model, str | PathLike) else _network(model, transform, head)
     source = data if isinstance(data, Source) else open_source(data)
     embedder = Embedder(network, pool=pool, layer=layer, device=device, precision=precision)
     return Features.concat(list(extract_features(source, embedder, batch_size=batch_size, workers=workers).store))
+
+
+def _check_own(model: Any, transform: "Transform | None", head: str | None) -> None:
+    """Refuse what is no network, and words about the user's own module where another network is named."""
+    from torch import nn
+
+    from mood.models import Model
+
+    if isinstance(model, nn.Module):
+        return
+    if not isinstance(model, str | PathLike | Model):
+        raise InputError(
+            f"model is a {type(model).__name__}; expected the name or folder of a network, an opened one, or a "
+            "torch.nn.Module"
+        )
+    if transform is not None or head is not None:
+        raise InputError(
+            "transform and head describe a module of your own, and this network brings both; to change how its input "
+            'is made, open it yourself: mood.models.open_model(..., transform={"crop_pct": 0.875})'
+        )
 
 
 def _network(model: "Model | nn.Module", transform: "Transform | None", head: str | None) -> "Model":

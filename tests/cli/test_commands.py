@@ -144,6 +144,19 @@ def test_errors_of_others_keep_their_traceback() -> None:
         run(lambda: DummyConfig(data="d"), broken, debug=False)
 
 
+def test_what_the_system_refuses_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def full(settings: DummyConfig) -> Shown:
+        Path("/dev/full").write_text("x")
+        return Shown("")
+
+    with pytest.raises(typer.Exit) as caught:
+        run(lambda: DummyConfig(data="d"), full, debug=False)
+    assert caught.value.exit_code == 1
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+    with pytest.raises(OSError, match="No space left"):
+        run(lambda: DummyConfig(data="d"), full, debug=True)
+
+
 SCRIPT = """
 import sys, time
 from mood.cli.running import run

@@ -233,6 +233,27 @@ def test_npz(tmp_path):
     assert Features.load(tmp_path / "plain.npz").ids == tuple("012345")
 
 
+def test_files_that_are_damaged(tmp_path):
+    columns = {"embedding": np.random.default_rng(0).random((40, 30))}
+    np.savez_compressed(tmp_path / "whole.npz", **columns)
+    pq.write_table(pa.table({"embedding": [[1.0, 2.0]] * 50}), tmp_path / "whole.parquet")
+    np.save(tmp_path / "single.npy", columns["embedding"])
+    damaged = {"single.npz": (tmp_path / "single.npy").read_bytes()}
+    for ending in ("npz", "parquet"):
+        whole = (tmp_path / f"whole.{ending}").read_bytes()
+        damaged |= {
+            f"empty.{ending}": b"",
+            f"text.{ending}": b"no features",
+            f"half.{ending}": whole[: len(whole) // 2],
+        }
+        middle = len(whole) // 3
+        damaged[f"other.{ending}"] = whole[:middle] + bytes(40) + whole[middle + 40 :]
+    for name, data in damaged.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match=f"{name} cannot be read as a"):
+            Features.load(tmp_path / name)
+
+
 def test_npz_is_never_unpickled(tmp_path):
     np.savez(tmp_path / "f.npz", embedding=np.array([[object()]]))
     with pytest.raises(InputError, match="allow_pickle"):
@@ -285,7 +306,7 @@ def test_files_that_hold_no_features_are_refused(tmp_path):
     for name, message in (
         ("f.csv", "features are read from .safetensors, .npz, .parquet, not from '.csv'"),
         ("gone.npz", "no such file"),
-        ("f.parquet", "f.parquet: "),
+        ("f.parquet", "f.parquet cannot be read as a Parquet table: "),
         ("other.npz", "no column 'embedding'.*found 'logits'"),
         ("short.npz", "short.npz: labels has 1 rows"),
     ):

@@ -82,6 +82,14 @@ def test_links_stay_inside(pets, tmp_path, png):
         open_source(pets)
 
 
+def test_a_link_that_leads_to_itself_is_an_input(pets, png):
+    (pets / "cat" / "self.png").symlink_to("self.png")
+    source = open_source(pets)
+    position = source.manifest.ids.index("cat/self.png")
+    with pytest.raises(DataError, match="cannot be opened: Too many levels of symbolic links"):
+        source.read(position)
+
+
 def test_a_link_may_name_the_folder(pets, tmp_path):
     (tmp_path / "alias").symlink_to(pets)
     assert open_source(tmp_path / "alias").manifest.fingerprint == open_source(pets).manifest.fingerprint
@@ -138,10 +146,19 @@ def test_nothing_there(tmp_path, roots):
         (str(tmp_path / "*.png"), "No file matches"),
         (tmp_path / "none", "There is no file or folder"),
         (str(tmp_path / "none"), "There is no file or folder"),
+        ("~nobody-of-this-name/none", "There is no file or folder"),
+        (str(tmp_path / ("n" * 300)), "cannot be opened: File name too long"),
         ([], "No images came"),
     ):
         with pytest.raises(DataError, match=message):
             open_source(data)
+
+
+def test_names_that_no_file_can_have(tmp_path):
+    source = open_source([f"{tmp_path}/n\0.png", "~nobody-of-this-name/a.png", tmp_path / ("n" * 300)])
+    for position, reason in enumerate(("No file can have this name", "No such file", "File name too long")):
+        with pytest.raises(DataError, match=reason):
+            source.read(position)
 
 
 def test_paths_of_two_kinds(pets, tmp_path, png, write_table):
@@ -225,12 +242,21 @@ def test_small_tables_are_read_once(tmp_path, monkeypatch, png, pets_table):
         ({"image": [b"x"], "label": ["cat"]}, "'label' of .* holds string"),
         ({"image": [b"x"], "label": pa.array([None], pa.int32())}, "1 empty cells"),
         ({"image": [b"x"], "label": [-1]}, "goes from -1 to -1"),
+        ({"image": [b"x"], "label": [2**40]}, "goes up to 1099511627776, without names"),
         ({"image": pa.array([], pa.binary())}, "has no rows"),
     ],
 )
 def test_tables_that_do_not_serve(tmp_path, columns, message, write_table):
     pq.write_table(pa.table(columns), tmp_path / "x.parquet")
     with pytest.raises(DataError, match=message):
+        open_source(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("metadata", [{"class_names": "cat"}, {"class_names": "3"}, {"huggingface": '{"info": []}'}])
+def test_class_names_that_are_none(tmp_path, metadata):
+    table = pa.table({"image": [b"x"], "label": [0]}).replace_schema_metadata(metadata)
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(DataError, match="do not name the classes of 'label'"):
         open_source(tmp_path / "x.parquet")
 
 

@@ -1,6 +1,8 @@
 """Features: one pass for all, kept under a key that nothing stale can hit, and resumed where a kill cut it off."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -224,6 +226,21 @@ def test_a_run_that_waited_finds_the_features_made(stripes, embedder, passes, mo
     monkeypatch.setattr(recipe, "alone", somebody_was_first)
     assert len(extract_features(source, embedder).store) == 20
     assert passes == [(0, 20)]
+
+
+def test_threads_take_turns(stripes, embedder, passes, monkeypatch):
+    source, fill, inside = stripes(20), recipe._fill, []
+
+    def slowly(*arguments):
+        inside.append("in")
+        time.sleep(0.2)
+        fill(*arguments)
+        inside.append("out")
+
+    monkeypatch.setattr(recipe, "_fill", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        found = [*pool.map(lambda _: len(extract_features(source, embedder).store), range(2))]
+    assert (found, passes, inside) == ([20, 20], [(0, 20)], ["in", "out"])
 
 
 def test_the_key_is_written_beside_the_features(stripes, embedder):

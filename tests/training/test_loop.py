@@ -150,7 +150,7 @@ LONG = Optimisation(**{**_fields(SETTINGS), "epochs": 40, "save_seconds": 0.0})
 def test_kill_nine_in_the_middle_and_start_again(tmp_path):
     code = textwrap.dedent(PROGRAM.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "broken")))
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"})
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (tmp_path / "broken" / "checkpoint.json").exists() and time.monotonic() < deadline:
         time.sleep(0.002)
     time.sleep(0.05)

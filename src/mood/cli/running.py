@@ -10,6 +10,7 @@ import typer
 
 from mood.core.errors import MoodError
 
+REFUSED = 1
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
@@ -33,14 +34,15 @@ def told(debug: bool) -> Iterator[None]:
         debug: leave the errors as they are, with their traceback.
 
     Raises:
-        typer.Exit: with the error's `exit_code`, or what shells expect after Ctrl-C and a closed pipe.
+        typer.Exit: with the error's `exit_code`, 1 where the system refused something, or what shells expect after
+            Ctrl-C and a closed pipe.
     """
     try:
         yield
     except MoodError as error:
         if debug:
             raise
-        typer.echo(f"{typer.style('error:', fg='red', bold=True)} {error}", err=True)
+        _tell(error)
         raise typer.Exit(error.exit_code) from error
     except KeyboardInterrupt as error:
         typer.echo("\nstopped; the same command goes on from here", err=True)
@@ -49,6 +51,16 @@ def told(debug: bool) -> Iterator[None]:
         # Whoever read has seen enough. What is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(BROKEN_PIPE) from error
+    except OSError as error:
+        # A full disk, a folder that may not be read: the system says what, and no traceback says more.
+        if debug:
+            raise
+        _tell(error)
+        raise typer.Exit(REFUSED) from error
+
+
+def _tell(error: Exception) -> None:
+    typer.echo(f"{typer.style('error:', fg='red', bold=True)} {error}", err=True)
 
 
 def run(make_config: Callable[[], Any], recipe: Callable[[Any], Result], *, debug: bool) -> None:

@@ -6,6 +6,8 @@ image and lies in main memory; `Features` checks this once, when it is made, so 
 
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -283,20 +285,21 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], Any]:
 
 def _read_npz(path: Path) -> tuple[dict[str, Any], Any]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: np.load leaves a file that is no archive open.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {name: file[name] for name in file.files if _is_column(name)}, (
                 file["ids"] if "ids" in file.files else None
             )
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
+    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} cannot be read as an .npz file of arrays: {error}") from error
 
 
 def _read_parquet(path: Path) -> tuple[dict[str, Any], Any]:
     try:
         names = [name for name in pq.read_schema(path).names if name == "ids" or _is_column(name)]
         table = pq.read_table(path, columns=names)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path}: {error}") from error
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be read as a Parquet table: {error}") from error
     columns = {name: _from_arrow(path, name, table[name].combine_chunks()) for name in names if name != "ids"}
     return columns, table["ids"].to_pylist() if "ids" in names else None
 

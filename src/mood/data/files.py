@@ -36,7 +36,7 @@ class FileStore:
         try:
             if self._root is not None:
                 path = self._root / path
-                if path.is_symlink() and not path.resolve().is_relative_to(self._root):
+                if path.is_symlink() and not _target(path).is_relative_to(self._root):
                     raise DataError("It is a link to a file outside of the folder, which is not followed.")
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):
@@ -46,6 +46,8 @@ class FileStore:
             return path.read_bytes()
         except OSError as error:
             raise DataError(f"It cannot be opened: {error.strerror or error}.") from error
+        except ValueError as error:
+            raise DataError(f"No file can have this name: {error}.") from error
 
 
 def list_folder(folder: Path) -> Listing:
@@ -65,9 +67,9 @@ def list_folder(folder: Path) -> Listing:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in folders:
             path = Path(parent, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
+            if path.is_symlink() and not _target(path).is_relative_to(root):
                 raise DataError(
-                    f"{path} is a link to {path.resolve()}, outside of the folder {folder}. Links to folders "
+                    f"{path} is a link to {_target(path)}, outside of the folder {folder}. Links to folders "
                     "are not followed: copy or mount its images there, or name the folders that they lie in."
                 )
         above = Path(parent).relative_to(root).parts
@@ -96,6 +98,12 @@ def list_files(paths: Sequence[str], description: str) -> Listing:
     """Files in the order in which they are named, without labels."""
     name = Path(paths[0]).name if len(paths) == 1 else "files"
     return Listing(name=name, description=description, store=FileStore(paths))
+
+
+def _target(link: Path) -> Path:
+    """Where a link ends; one that leads to itself ends where it stands, and is refused when it is opened."""
+    # Path.resolve raises RuntimeError on such a link until Python 3.13.
+    return Path(os.path.realpath(link))
 
 
 def _cannot_list(error: OSError) -> None:

@@ -87,11 +87,15 @@ def open_source(
 
 def _list(data: Any, roots: Sequence[str | os.PathLike[str]], value_range: tuple[float, float] | None) -> Listing:
     if isinstance(data, str | os.PathLike):
-        path = Path(data).expanduser()
+        path = _expanded(data)
         text = str(path)
-        if path.is_dir():
+        try:
+            is_folder, exists = path.is_dir(), path.exists()
+        except OSError as error:
+            raise DataError(f"{text} cannot be opened: {error.strerror}.") from error
+        if is_folder:
             return list_folder(path)
-        if path.exists():
+        if exists:
             return _list_paths([text], text)
         if has_magic(text):
             # Path.glob takes no pattern that begins at the root.
@@ -106,7 +110,7 @@ def _list(data: Any, roots: Sequence[str | os.PathLike[str]], value_range: tuple
     if isinstance(data, Iterable) and not hasattr(data, "ndim"):
         data = list(data)
         if data and all(isinstance(item, str | os.PathLike) for item in data):
-            return _list_paths([str(Path(item).expanduser()) for item in data], f"{len(data)} files")
+            return _list_paths([str(_expanded(item)) for item in data], f"{len(data)} files")
         return list_memory(data, value_range)
     if hasattr(data, "ndim") or hasattr(data, "getbands"):
         return list_memory(data, value_range)
@@ -114,6 +118,11 @@ def _list(data: Any, roots: Sequence[str | os.PathLike[str]], value_range: tuple
         f"The images came as {type(data).__name__}; expected a folder, a Parquet file, a glob, the name of a set, or a "
         "list of paths, Pillow images, arrays or tensors."
     )
+
+
+def _expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with its ~ spelled out; where nobody has that name, it is a name like any other."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises there.
 
 
 def _list_paths(paths: Sequence[str], description: str) -> Listing:

@@ -20,6 +20,8 @@ _RESIDENT_BYTES = 2**30
 """Up to here all encoded images stay in memory, where training can read them in any order."""
 _GROUPS_KEPT = 2
 """Above, this many row groups do: enough for readers that go through the rows in order."""
+_MAX_CLASSES = 10**6
+"""Labels without names become names; a number that is no label, an image's own say, must not fill the memory."""
 
 
 class ParquetStore:
@@ -158,13 +160,19 @@ def _labels(files: Sequence[Path], column: str, key: str) -> tuple[np.ndarray | 
         if values.null_count:
             raise DataError(f"The column '{column}' of {file} has {values.null_count} empty cells (null).")
         parts.append(values.to_numpy().astype(np.int64))
-        named.add(_class_names(schema.metadata or {}, column, key))
+        named.add(_class_names(schema.metadata or {}, column, key, file))
     if not parts:
         return None, None
     if len(parts) < len(files) or len(named) > 1:
         raise DataError(f"The files do not agree on '{column}' and its {key}: {', '.join(map(str, files))}.")
     labels = np.concatenate(parts)
-    names = named.pop() or tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
+    named_by = named.pop()
+    if named_by is None and labels.max(initial=-1) >= _MAX_CLASSES:
+        raise DataError(
+            f"The column '{column}' goes up to {labels.max()}, without names: it must count classes from 0, at most "
+            f"{_MAX_CLASSES} of them."
+        )
+    names = named_by or tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
     if labels.size and (labels.min() < 0 or labels.max() >= len(names)):
         raise DataError(
             f"The column '{column}' goes from {labels.min()} to {labels.max()}; with {len(names)} {key} "
@@ -173,9 +181,12 @@ def _labels(files: Sequence[Path], column: str, key: str) -> tuple[np.ndarray | 
     return labels, names
 
 
-def _class_names(metadata: Mapping[bytes, bytes], column: str, key: str) -> tuple[str, ...] | None:
-    if key.encode() in metadata:
-        return tuple(str(name) for name in json.loads(metadata[key.encode()]))
-    described = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    names = described.get(column, {}).get("names")
-    return None if names is None else tuple(str(name) for name in names)
+def _class_names(metadata: Mapping[bytes, bytes], column: str, key: str, file: Path) -> tuple[str, ...] | None:
+    try:
+        if key.encode() in metadata:
+            return tuple(str(name) for name in json.loads(metadata[key.encode()]))
+        described = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+        names = described.get(column, {}).get("names")
+        return None if names is None else tuple(str(name) for name in names)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"The schema metadata of {file} do not name the classes of '{column}': {error}.") from error

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ FORMAT = 1
 INDEX = "features.json"
 # Images of a shard: enough for quick disks, few enough that a kill costs seconds.
 SHARD = 2048
+
+# A record lock belongs to a process: it keeps no thread of it out.
+_one_thread = threading.Lock()
 
 
 @config
@@ -202,7 +206,7 @@ def _fill(
 
 @contextmanager
 def alone(folder: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Two runs that want the same features: the second waits for the first, and finds them made.
+    """Two runs or threads that want the same features: the second waits for the first, and finds them made.
 
     Args:
         folder: of one set of features.
@@ -211,6 +215,18 @@ def alone(folder: Path, *, wait: bool = True) -> Iterator[bool]:
     Raises:
         OutputError: nothing can be written there.
     """
+    if not _one_thread.acquire(blocking=wait):
+        yield False
+        return
+    try:
+        with _locked(folder, wait) as free:
+            yield free
+    finally:
+        _one_thread.release()
+
+
+@contextmanager
+def _locked(folder: Path, wait: bool) -> Iterator[bool]:
     path = folder.with_suffix(".lock")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

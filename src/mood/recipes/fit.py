@@ -230,11 +230,11 @@ def is_features(data: str) -> bool:
     path = Path(data)
     if path.suffix == ".npz":
         return True
-    if path.suffix != ".parquet" or not path.is_file():
+    if path.suffix != ".parquet":
         return False
     try:
-        return "embedding" in pq.read_schema(path).names
-    except (pa.ArrowInvalid, OSError):  # what is wrong with it is told by whoever opens its images
+        return path.is_file() and "embedding" in pq.read_schema(path).names
+    except (pa.ArrowException, OSError):  # what is wrong with it is told by whoever opens its images
         return False
 
 

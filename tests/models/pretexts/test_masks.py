@@ -35,7 +35,7 @@ def numbers(masks, count, seed=0):
     return uniform(seed, 0, torch.arange(count), masks.draws)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(blocks(), st.integers(0, 2**32))
 def test_blocks_never_hide_more_than_asked_and_exactly_it_on_demand(masks, seed):
     made = masks(numbers(masks, 8, seed))
@@ -48,7 +48,7 @@ def test_blocks_never_hide_more_than_asked_and_exactly_it_on_demand(masks, seed)
     assert (filled | made == filled).all(), "filling up changes nothing of the blocks"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(units(), st.integers(0, 2**32))
 def test_units_are_hidden_as_a_whole_and_as_many_as_the_ratio_says(masks, seed):
     made = masks(numbers(masks, 6, seed))
