@@ -195,6 +195,9 @@ def test_sizes_that_cannot_be(tmp_path):
     save_model(tmp_path, small())
     with pytest.raises(ModelError, match="patches of 4 pixels do not fill 30"):
         open_model(str(tmp_path), options={"img_size": 30})
+    for size in (0, -4):
+        with pytest.raises(ModelError, match="cannot be built with these options"):
+            open_model("embedded", options={"img_size": size})
     convolutions = open_model("resnet10t", options={"num_classes": 2}, random_weights=True)
     with pytest.raises(ModelError, match="resnet10t is built for no size of its own"):
         resized(convolutions, 64)

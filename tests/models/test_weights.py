@@ -95,6 +95,7 @@ def test_refuses_files_that_are_missing_damaged_or_empty(tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"\x00" * 20)
     with pytest.raises(ModelError, match="damaged"):
         read_state(tmp_path / "bad.safetensors")
-    torch.save({"epoch": 3}, tmp_path / "empty.pth")
-    with pytest.raises(ModelError, match="no tensors"):
-        read_state(tmp_path / "empty.pth")
+    for content in ({"epoch": 3}, torch.zeros(3), [torch.zeros(3)]):
+        torch.save(content, tmp_path / "empty.pth")
+        with pytest.raises(ModelError, match="no tensors"):
+            read_state(tmp_path / "empty.pth")

@@ -41,7 +41,10 @@ class Architecture:
             return timm.create_model(self.name, pretrained=pretrained, **{**self.options, **overrides})
         except TypeError as error:
             raise ModelError(f"model {self.name!r} does not take these options: {error}") from error
-        except AssertionError as error:
+        except (AssertionError, RuntimeError, ValueError, ArithmeticError) as error:
+            # What hub weights lack is told elsewhere, in other words.
+            if pretrained and not isinstance(error, AssertionError):
+                raise
             raise ModelError(f"model {self.name!r} cannot be built with these options: {error}") from error
 
     def check(self) -> None:

@@ -72,9 +72,10 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         if not isinstance(inner, Mapping):
             break
         state = inner
-    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    named = state.items() if isinstance(state, Mapping) else ()
+    tensors = {str(key): value for key, value in named if isinstance(value, Tensor)}
     if not tensors:
-        raise ModelError(f"checkpoint {path} holds no tensors")
+        raise ModelError(f"checkpoint {path} holds no tensors by their names")
     return tensors
 
 

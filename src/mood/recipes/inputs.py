@@ -81,7 +81,7 @@ def model_options(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier():
-            raise InputError(f"model options are KEY=VALUE, got {pair!r}")
+            raise InputError(f"options are KEY=VALUE, such as k=50 or img_size=64; got {pair!r}")
         try:
             options[key] = json.loads(value)
         except json.JSONDecodeError:
