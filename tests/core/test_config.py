@@ -114,7 +114,7 @@ def test_a_wrong_recipe_is_named(tmp_path: Path, text: str, message: str) -> Non
     recipe.write_text(text)
     with pytest.raises(InputError, match=message) as caught:
         load_toml(recipe, Settings, {})
-    assert "recipe.toml" in str(caught.value)
+    assert str(caught.value).count("recipe.toml") == 1
 
 
 def test_a_recipe_that_cannot_be_read_is_told(tmp_path: Path) -> None:

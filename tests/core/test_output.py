@@ -185,6 +185,8 @@ def test_a_place_where_nothing_can_be_written_is_told(tmp_path: Path, kind: Kind
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"nothing can be written to .*: (Not a directory|File exists)"):
         make(tmp_path / "file" / "out", ONE, kind)
+    with pytest.raises(OutputError, match="nothing can be written to .*: File name too long"):
+        make(tmp_path / ("n" * 300), ONE, kind)
 
 
 def test_a_mounted_disk_is_refused_before_the_work() -> None:

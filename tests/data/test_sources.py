@@ -147,6 +147,7 @@ def test_nothing_there(tmp_path, roots):
         (tmp_path / "none", "There is no file or folder"),
         (str(tmp_path / "none"), "There is no file or folder"),
         ("~nobody-of-this-name/none", "There is no file or folder"),
+        ("", "an empty name"),
         (str(tmp_path / ("n" * 300)), "cannot be opened: File name too long"),
         ([], "No images came"),
     ):

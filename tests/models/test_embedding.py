@@ -134,8 +134,9 @@ def test_six_numbers_are_the_channel_statistics():
 
 def test_devices_and_precisions():
     assert resolve_device("cpu").type == "cpu"
-    with pytest.raises(InputError, match="cannot be used here"):
-        resolve_device("nonsense")
+    for name in ("nonsense", "meta"):
+        with pytest.raises(InputError, match="cannot be used here"):
+            resolve_device(name)
     cpu = torch.device("cpu")
     assert resolve_precision("auto", cpu) in ("fp32", "bf16")
     assert resolve_precision("bf16", cpu) == "bf16"

@@ -108,8 +108,9 @@ def load_toml(path: str | PathLike[str], cls: type[C], overrides: Mapping[str, A
     Raises:
         InputError: the file cannot be read or is no TOML; a key or a value in it is wrong.
     """
+    settings = {**read_toml(path), **overrides}
     try:
-        return cls(**{**read_toml(path), **overrides})
+        return cls(**settings)
     except InputError as error:
         raise InputError(f"with recipe {path}: {error}") from None
 

@@ -106,7 +106,7 @@ def _check_sums(png: bytes) -> None:
     view, start = memoryview(png), 8
     # What is cut off is Pillow's to tell, where it matters.
     while (end := start + 12 + int.from_bytes(view[start : start + 4], "big")) <= len(view):
-        kind, stored = view[start + 4 : start + 8], int.from_bytes(view[end - 4 : end], "big")
+        kind, stored = bytes(view[start + 4 : start + 8]), int.from_bytes(view[end - 4 : end], "big")
         if kind == b"IDAT" and zlib.crc32(view[start + 4 : end - 4]) != stored:
             raise DataError("It is a damaged PNG: the checksum of its pixels is another.")
         start = end

@@ -125,7 +125,7 @@ def open_output(
     """
     place = Path(os.path.realpath(path))
     settings = json.loads(json.dumps(dict(settings)))
-    if place.is_mount():
+    if os.path.ismount(place):
         raise OutputError(f"{path} is where a disk is mounted and cannot be renamed: choose a folder inside it")
     output = Output(place, settings, kind)
     # What is finished is used without a lock: by any number of runs, and where nothing can be written.
@@ -154,9 +154,12 @@ def open_output(
 def _settings_of(path: Path, kind: Kind) -> dict[str, Any] | None:
     """The settings under which mood wrote what is there; None where nothing is."""
     record_path = path / "config.json" if kind == "folder" else _sidecar(path)
-    empty = not path.exists() or (kind == "folder" and path.is_dir() and not any(path.iterdir()))
-    if empty and not record_path.exists():
-        return None
+    try:
+        empty = not path.exists() or (kind == "folder" and path.is_dir() and not any(path.iterdir()))
+        if empty and not record_path.exists():
+            return None
+    except OSError as error:
+        raise OutputError(f"nothing can be written to {path}: {error.strerror}") from error
     if not empty and path.is_dir() != (kind == "folder"):
         found = "folder" if path.is_dir() else "file"
         raise OutputError(f"{path} is a {found} and a {kind} is to be written: choose another -o")

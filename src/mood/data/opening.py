@@ -86,6 +86,8 @@ def open_source(
 
 
 def _list(data: Any, roots: Sequence[str | os.PathLike[str]], value_range: tuple[float, float] | None) -> Listing:
+    if isinstance(data, str) and not data:
+        raise DataError("The images have an empty name; for those of the folder that you are in, say '.'.")
     if isinstance(data, str | os.PathLike):
         path = _expanded(data)
         text = str(path)

@@ -31,7 +31,8 @@ def resolve_device(device: str) -> torch.device:
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        # There and back: "meta" is a device that holds no numbers.
+        torch.zeros(1, device=chosen).cpu()
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return chosen
