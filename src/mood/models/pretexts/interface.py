@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from mood.core.errors import ModelError
+
 
 class Views(NamedTuple):
     """A batch as a pretext sees it.
@@ -75,3 +77,17 @@ class Pretext(nn.Module):
     def release(self) -> nn.Module:
         """The encoder as timm made it, freed of whatever the pretext put into it."""
         return self.encoder
+
+
+def patch_size(image: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) in pixels of the patches that a grid cuts an image into.
+
+    Raises:
+        ModelError: they do not fill it, so that no pixel could be said to belong to one of them.
+    """
+    for side, count in zip(image, grid, strict=True):
+        if side % count:
+            raise ModelError(
+                f"{count} patches to a side do not fill {side} pixels: choose another img_size, as 32 or 64"
+            )
+    return image[0] // grid[0], image[1] // grid[1]

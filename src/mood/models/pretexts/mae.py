@@ -14,7 +14,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from mood.core.errors import ModelError
-from mood.models.pretexts.interface import Pretext, Views
+from mood.models.pretexts.interface import Pretext, Views, patch_size
 
 
 class MaeOutput(NamedTuple):
@@ -107,7 +107,7 @@ class MaskedAutoencoder(Pretext):
             raise ModelError(f"MAE's position table needs a width that 4 divides; the encoder's is {encoder.embed_dim}")
         if decoder_width % 4 or decoder_width % decoder_heads:
             raise ModelError(f"decoder_width {decoder_width} must be divisible by 4 and by {decoder_heads} heads")
-        self.patch = (image[0] // self.grid[0], image[1] // self.grid[1])
+        self.patch = patch_size(image, self.grid)
         self.prefix_tokens = encoder.num_prefix_tokens
         self.mask_ratio = mask_ratio
         self.draws = self.patches

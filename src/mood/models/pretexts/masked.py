@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mood.core.errors import ModelError
-from mood.models.pretexts.interface import Pretext
+from mood.models.pretexts.interface import Pretext, patch_size
 from mood.models.pretexts.masks import BlockMasks, UnitMasks
 
 
@@ -50,8 +50,7 @@ class MaskedModelling(Pretext):
             )
         network = cast(Any, encoder)
         self.grid: tuple[int, int] = tuple(network.patch_embed.grid_size)
-        height, width = network.patch_embed.img_size
-        self.patch = (height // self.grid[0], width // self.grid[1])
+        self.patch = patch_size(tuple(network.patch_embed.img_size), self.grid)
         if not isinstance(getattr(network, "patch_drop", nn.Identity()), nn.Identity):
             raise ModelError("an encoder that drops patches cannot tell what the hidden ones show: no patch_drop_rate")
         if isinstance(encoder, VisionTransformer) and encoder.pos_embed is None:
