@@ -36,7 +36,7 @@ class TokenizerConfig:
     patches"""
     codes: int = 512
     """how many different tokens there are; 8192 in DALL-E's"""
-    width: int = 32
+    width: int = 16
     """channels at the image's own resolution, doubled with each step to the grid; 256 in DALL-E's"""
     code_width: int = 64
     """width of the vector that a code stands for; 128 in DALL-E's"""
@@ -54,11 +54,13 @@ class TokenizerConfig:
     """and at its end; it falls along a cosine"""
     straight_through: float = 0.1
     """last share of the training, in which the decoder sees one code a cell and no mixture"""
+    decoder_first: float = 0.1
+    """first share, in which only the decoder learns: from an untrained one the encoder would learn to use few codes"""
     epochs: int = 30
     """passes over the images"""
     batch_size: int = 32
     """images a step"""
-    lr: float = 3e-3
+    lr: float = 2e-3
     """learning rate at the end of the warm-up"""
     warmup_epochs: float | None = None
     """epochs of linear warm-up; a twentieth of all unless said"""
@@ -164,6 +166,7 @@ class Schedule:
         kl_weight: after it has risen.
         kl_warmup: share in which it rises.
         straight_through: share at the end.
+        decoder_first: share in which the encoder waits.
 
     Raises:
         InputError: a number that is out of range.
@@ -174,6 +177,7 @@ class Schedule:
     kl_weight: float
     kl_warmup: float
     straight_through: float
+    decoder_first: float
 
     def __post_init__(self) -> None:
         """Check every number."""
@@ -188,18 +192,19 @@ class Schedule:
             ("kl_weight", self.kl_weight, self.kl_weight >= 0, "0, which is none, or more"),
             ("kl_warmup", self.kl_warmup, 0 <= self.kl_warmup <= 1, "between 0 and 1"),
             ("straight_through", self.straight_through, 0 <= self.straight_through <= 1, "between 0 and 1"),
+            ("decoder_first", self.decoder_first, 0 <= self.decoder_first < 1, "from 0, which is none, to below 1"),
         ):
             if not sound:
                 raise InputError(f"{name} is {value}; it must be {expected}")
 
-    def at(self, done: float) -> tuple[float, float, bool]:
-        """Temperature, weight, and whether one code stands for each cell, where `done` in [0, 1] is behind us."""
+    def at(self, done: float) -> tuple[float, float, bool, bool]:
+        """Temperature, weight, whether codes are hard and whether they are fixed, once `done` in [0, 1) is behind us."""
         relaxed = 1 - self.straight_through
         fallen = min(done / relaxed, 1.0) if relaxed else 1.0
         cosine = (1 + math.cos(math.pi * fallen)) / 2
         temperature = self.min_temperature + (self.temperature - self.min_temperature) * cosine
         risen = min(done / self.kl_warmup, 1.0) if self.kl_warmup else 1.0
-        return temperature, self.kl_weight * risen, done >= relaxed
+        return temperature, self.kl_weight * risen, done >= relaxed, done < self.decoder_first
 
 
 @dataclass
@@ -232,8 +237,8 @@ class _VaeTask:
         )
         total = self.steps_per_epoch * self.settings.epochs
         for number, batch in enumerate(noted(batches, self.scratch), start=epoch * self.steps_per_epoch + start):
-            temperature, weight, hard = self.schedule.at(number / total)
-            yield Shown(batch.views[0], torch.tensor(temperature), torch.tensor(weight), hard)
+            temperature, weight, hard, fixed = self.schedule.at(number / total)
+            yield Shown(batch.views[0], torch.tensor(temperature), torch.tensor(weight), hard, fixed)
 
     def loss(self, module: Any, batch: Any, epoch: int) -> "tuple[Tensor, Mapping[str, Tensor]]":
         loss, parts = module(batch)
@@ -355,6 +360,7 @@ def tokenizer(config: TokenizerConfig, *, source: "Source | None" = None) -> Tok
         kl_weight=config.kl_weight,
         kl_warmup=config.kl_warmup,
         straight_through=config.straight_through,
+        decoder_first=config.decoder_first,
     )
     augment = Augment(scale=(config.crop_scale, 1.0), color_jitter=config.color_jitter)
     sources = (

@@ -1,4 +1,4 @@
-"""Encoder and decoder of a discrete VAE, block by block as OpenAI published them with DALL-E (github.com/openai/DALL-E).
+"""Encoder and decoder of a discrete VAE, block by block as in OpenAI's release (github.com/openai/DALL-E).
 
 Names of weights are those of that release, so that its files fit without renaming. What is fixed there and free here:
 the steps by which the grid is smaller than the image, and all widths.
@@ -96,7 +96,7 @@ class Encoder(nn.Module):
         """Start each code from what the untrained encoder finds in one cell of these images.
 
         The logits become -s · |f - c|², up to what all codes share, where f is what a cell has, c what the code's cell
-        has, and s makes all codes at the usual distance weigh together as much as one at none. A layer of random
+        has, and s makes all codes together, at half the usual distance, weigh as much as one at none. A layer of random
         weights has one code win nearly everywhere, and long training to get away from there.
 
         Args:
@@ -105,7 +105,7 @@ class Encoder(nn.Module):
         found = self.blocks[:-1](mapped).relu().movedim(1, -1).flatten(0, -2)
         centres = found[torch.randint(len(found), (self.codes,), device=found.device)]
         usual = 2 * found.var(dim=0, correction=0).sum().clamp(min=torch.finfo(found.dtype).tiny)
-        sharpness = math.log(self.codes) / usual
+        sharpness = 4 * math.log(self.codes) / usual
         output = self.blocks.output.conv
         output.w.copy_((2 * sharpness * centres)[..., None, None])
         output.b.copy_(-sharpness * centres.square().sum(dim=1))

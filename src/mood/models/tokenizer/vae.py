@@ -87,12 +87,14 @@ class Shown(NamedTuple):
         temperature: of the relaxation, a scalar tensor.
         kl_weight: on the distance of the codes from being used alike, a scalar tensor.
         hard: one code a cell, straight-through.
+        fixed: the decoder alone learns.
     """
 
     images: Tensor
     temperature: Tensor
     kl_weight: Tensor
     hard: bool
+    fixed: bool = False
 
 
 class DiscreteVae(nn.Module):
@@ -118,6 +120,8 @@ class DiscreteVae(nn.Module):
     def forward(self, batch: Shown) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss, and its two parts: nats (or squared error) a number of the image, and nats a cell of the grid."""
         logits = self.encoder(map_pixels(batch.images))
+        if batch.fixed:
+            logits = logits.detach()
         # By the inverse of its distribution: torch's own exponential draws take four times as long on a CPU.
         noise = -torch.rand_like(logits).clamp(min=torch.finfo(logits.dtype).tiny).log()
         given = self.decoder(gumbel_softmax(logits, noise, batch.temperature, batch.hard))
