@@ -31,7 +31,6 @@ from mood.recipes.pretrain import PretrainConfig, architecture_of, pretext_setti
 from mood.recipes.tokenizer import TokenizerConfig, shape_of, tokenizer
 from mood.recipes.train import TrainConfig, plan
 
-
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
 CONFIGS = {

@@ -198,7 +198,7 @@ class Schedule:
                 raise InputError(f"{name} is {value}; it must be {expected}")
 
     def at(self, done: float) -> tuple[float, float, bool, bool]:
-        """Temperature, weight, whether codes are hard and whether they are fixed, once `done` in [0, 1) is behind us."""
+        """Temperature, weight, whether codes are hard, whether they are fixed, once `done` in [0, 1) is behind us."""
         relaxed = 1 - self.straight_through
         fallen = min(done / relaxed, 1.0) if relaxed else 1.0
         cosine = (1 + math.cos(math.pi * fallen)) / 2
