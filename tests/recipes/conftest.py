@@ -3,10 +3,9 @@
 import multiprocessing
 import multiprocessing.forkserver
 import signal
-import sys
 import time
-import types
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ import torch
 from mood.data import held_out, open_source
 from mood.models import Architecture, Model, image_keys, open_model, save_model
 from mood.models.model import Stage
+from mood.recipes.tokenizer import TokenizerConfig, tokenizer
 
 TINY = ("embed_dim=32", "depth=1", "num_heads=2", "img_size=16")
 OPTIONS = {"embed_dim": 32, "num_heads": 2, "depth": 2}
@@ -115,22 +115,19 @@ def tiny():
     return TINY
 
 
-class Brightness(torch.nn.Module):
-    """A tokenizer of 4 x 4 tokens for 16 x 16 pixels: how bright each cell is."""
+@pytest.fixture(scope="session")
+def tokenizer_folder(stripes, tmp_path_factory):
+    """A tokenizer of 4 x 4 tokens for 16 x 16 pixels, trained on stripes as `mood tokenizer` trains it."""
+    settings = {"image_size": (16,), "grid": (4,), "codes": 8, "width": 4, "code_width": 8, "held_out": 0.0}
+    run = {"epochs": 4, "batch_size": 16, "workers": 0, "measured": 0.2}
+    output = tmp_path_factory.mktemp("tokenizers") / "stripes"
+    return tokenizer(TokenizerConfig(data=("stripes",), output=output, **settings, **run), source=stripes(64)).output
 
-    vocabulary, image_size, grid = 8, (16, 16), (4, 4)
 
-    def tokens(self, images):
-        return (torch.nn.functional.avg_pool2d(images, 4).mean(dim=1) * 8).long().clamp(0, 7)
-
-
-@pytest.fixture
-def tokenizer(monkeypatch, tmp_path):
-    """A path that opens as a tokenizer."""
-    module = types.ModuleType("mood.models.tokenizer")
-    module.open_tokenizer = lambda path: Brightness()
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    return tmp_path / "tokenizer"
+@pytest.fixture(scope="session")
+def golden():
+    """Folder of the files in official formats."""
+    return Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture(scope="session")

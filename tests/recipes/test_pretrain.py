@@ -89,8 +89,8 @@ def test_each_other_pretext_learns_sixty_four_images_too(config, stripes, settin
     ],
     ids=["simmim", "beit"],
 )
-def test_masked_pixels_and_tokens_are_learned_too(config, stripes, tokenizer, settings, share):
-    settings = {**settings, "tokenizer": tokenizer} if settings["pretext"] == "beit" else settings
+def test_masked_pixels_and_tokens_are_learned_too(config, stripes, tokenizer_folder, settings, share):
+    settings = {**settings, "tokenizer": tokenizer_folder} if settings["pretext"] == "beit" else settings
     run = {"epochs": 150, "batch_size": 64, "crop_scale": 1.0, "held_out": 0.0, "color_jitter": 0.0, "drop_path": 0.0}
     result = pretrain(config(**PLAIN, **run, **settings), source=stripes(64))
     first, *_, last = losses(result.output)
@@ -102,9 +102,9 @@ def test_masked_pixels_and_tokens_are_learned_too(config, stripes, tokenizer, se
     )
 
 
-def test_beit_is_as_its_recipe_has_it_unless_told_otherwise(config, stripes, tiny, tokenizer, tmp_path):
+def test_beit_is_as_its_recipe_has_it_unless_told_otherwise(config, stripes, tiny, tokenizer_folder, tmp_path):
     # The drop path of a single block is none.
-    beit = {"pretext": "beit", "tokenizer": tokenizer, "model_options": (*tiny, "depth=2"), **PLAIN}
+    beit = {"pretext": "beit", "tokenizer": tokenizer_folder, "model_options": (*tiny, "depth=2"), **PLAIN}
 
     def written(name, **changes):
         folder = tmp_path / name

@@ -84,6 +84,36 @@ def test_a_stage_may_ask_for_another_size_and_inherits_none(config):
     assert load_model(train(config(text)).output).transform.size == (32, 32)
 
 
+def test_a_pretext_takes_the_tokenizer_of_the_stage_before_it(config, tmp_path):
+    tokens = """[[stages]]
+name = "tokens"
+command = "tokenizer"
+data = ["{data}"]
+image_size = [16]
+grid = [4]
+codes = 8
+width = 4
+code_width = 8
+measured = 0.3
+crop_scale = 0.5
+
+"""
+    text = RECIPE.replace("[[stages]]", tokens + "[[stages]]", 1).replace(
+        "decoder_width = 16\ndecoder_heads = 2", 'pretext = "beit"'
+    )
+    result = train(config(text, skip=("intermediate",)))
+    history = load_model(result.output).history
+    assert [stage.stage for stage in history] == ["tokenizer", "pretrain", "finetune"]
+    assert "tokens: mood tokenizer on" in train(config(text, check=True)).summary()
+    _, first, *_ = plan(config(text))
+    assert first.config.tokenizer == tmp_path / "out" / "tokens"
+    own = plan(config(text.replace('pretext = "beit"', 'pretext = "beit"\ntokenizer = "mine"')))
+    assert str(own[1].config.tokenizer) == "mine"
+    # Without it, what is missing is told by the stage that needs it.
+    with pytest.raises(InputError, match="train one with `mood tokenizer`"):
+        train(config(text, skip=("tokens",)))
+
+
 def test_what_stands_for_the_stages_left_out_can_be_named(config, tmp_path):
     rest = {"skip": ("pretrain",), "model": "mood_vit_patch4_32", "checkpoint": tmp_path / "weights.pth"}
     first, second = plan(config(**rest))
@@ -118,7 +148,7 @@ def test_checking_tells_what_would_be_done_and_does_nothing(config, tmp_path):
         (
             'command = "finetune"',
             'command = "tune"',
-            "stage 'intermediate' is a 'tune'; it can be pretrain or finetune",
+            "stage 'intermediate' is a 'tune'; it can be tokenizer, pretrain, finetune",
         ),
         ("decoder_width = 16", "decoder_with = 16", "stage 'pretrain': .*'decoder_with'.* 'decoder_width'"),
         ("epochs = 1", 'epochs = "1"', "stage 'pretrain': 'epochs' is '1'"),

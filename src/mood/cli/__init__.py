@@ -16,7 +16,7 @@ from mood.core.version import __version__
 RECIPES = {
     "Start here": ("demo",),
     "Use a detector": ("fit", "score", "evaluate"),
-    "Train a network": ("pretrain", "finetune", "train"),
+    "Train a network": ("tokenizer", "pretrain", "finetune", "train"),
     "Work with features": ("extract", "cache"),
 }
 

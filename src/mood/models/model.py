@@ -73,7 +73,7 @@ class Stage:
     """One stage of training that the weights went through.
 
     Attributes:
-        stage: "pretrain" or "finetune".
+        stage: "tokenizer", "pretrain" or "finetune".
         data: name of the images.
         images: how many of them were seen.
         class_names: what was in those images, where the set says so.

@@ -31,27 +31,50 @@ class TrainingSet:
         source: the images that the stage sees.
         keys: (n,) int64 keys of them, sorted (`mood.models.image_keys`).
         stages: one entry of history per set.
+        measured: images beside them that the stage is measured on and does not learn from; None where there are none.
     """
 
     source: Source
     keys: Tensor
     stages: tuple[Stage, ...]
+    measured: Source | None = None
 
 
 def training_set(
-    sources: Sequence[Source], *, stage: str, labelled: bool, seed: int, fraction: float, settings: Mapping[str, Any]
+    sources: Sequence[Source],
+    *,
+    stage: str,
+    labelled: bool,
+    seed: int,
+    fraction: float,
+    settings: Mapping[str, Any],
+    measured: float = 0.0,
 ) -> TrainingSet:
     """Leave out the images that the hash cut holds out, and write down what is seen.
+
+    Args:
+        sources: the sets.
+        stage: its name in the history.
+        labelled: whether it needs labels.
+        seed: of the cut.
+        fraction: of the images that the cut holds out.
+        settings: for the history.
+        measured: share of the others to measure on, by a second cut, so that figures that settings are chosen by
+            tell nothing of the images that calibrate.
 
     Raises:
         InputError: labels are needed and a set has none.
     """
-    kept, stages = [], []
+    kept, apart, stages = [], [], []
     for source in sources:
         labels = source.manifest.labels
         if labelled and labels is None:
             raise InputError(f"{source.name} has no labels: put the images of each class into a folder of its own")
-        part = source.select(~held_out(source.manifest.hashes, seed=seed, fraction=fraction))
+        free = ~held_out(source.manifest.hashes, seed=seed, fraction=fraction)
+        second = free & held_out(source.manifest.hashes, seed=seed + 1, fraction=measured)
+        if second.any():
+            apart.append(source.select(second))
+        part = source.select(free & ~second)
         kept.append(part)
         stages.append(
             Stage(
@@ -66,9 +89,13 @@ def training_set(
                 settings=dict(settings),
             )
         )
-    source = kept[0] if len(kept) == 1 else join(kept)
+    source = _as_one(kept)
     seen = [digest for digest in source.manifest.hashes if digest != NOTHING]
-    return TrainingSet(source, image_keys(seen).unique(), tuple(stages))
+    return TrainingSet(source, image_keys(seen).unique(), tuple(stages), _as_one(apart) if apart else None)
+
+
+def _as_one(sources: Sequence[Source]) -> Source:
+    return sources[0] if len(sources) == 1 else join(sources)
 
 
 def model_options(pairs: Sequence[str]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mood.data import Augment, Source, TrainingImages
-    from mood.models import Architecture, Pretext
+    from mood.models import Architecture, DvaeTokenizer, Pretext
 
 
 @config
@@ -33,7 +32,7 @@ class PretrainConfig:
     views are one image; supcon = that images of a class are alike; classification = the classes; scratch = nothing, it
     stays as it was initialised"""
     tokenizer: Path | None = None
-    """beit: folder or file of the tokenizer, which must give one token for each patch"""
+    """beit: folder that `mood tokenizer` wrote, or file with the encoder of DALL-E; one token for each patch"""
     mask_ratio: float | None = None
     """share of the patches that is masked: beit 75/196 at most, mae .75, simmim .6"""
     min_block: int | None = None
@@ -170,19 +169,38 @@ def _check(config: PretrainConfig, given: Mapping[str, Any]) -> None:
     import torch
 
     from mood.core.errors import InputError
-    from mood.models import Architecture, make_pretext
-    from mood.recipes.inputs import model_options
+    from mood.models import make_pretext
 
     if config.drop_path is not None and not 0 <= config.drop_path < 1:
         raise InputError(f"drop_path is {config.drop_path}; it must be from 0, which is none, to below 1")
     _augments(config)
-    # Without the pretext's own options, so that a network that does not take them is told what it is not.
-    said = Architecture(config.model, {**model_options(config.model_options), "num_classes": 0})
+    said = _said(config)
     said.check()
     # How many classes there are is known later; two are enough here.
     classes = {"classes": 2} if config.pretext == "classification" else {}
     with torch.device("meta"):
         make_pretext(config.pretext, said.build(), {**given, **classes})
+
+
+def _said(config: PretrainConfig) -> "Architecture":
+    """The network without the pretext's own options, so that one that does not take them is told what it is not."""
+    from mood.models import Architecture
+    from mood.recipes.inputs import model_options
+
+    return Architecture(config.model, {**model_options(config.model_options), "num_classes": 0})
+
+
+def _tokenizer(path: Path, architecture: "Architecture") -> "DvaeTokenizer":
+    """The tokenizer, for the patches that the network has."""
+    import torch
+
+    from mood.models import open_tokenizer
+    from mood.models.model import patch_embedding
+
+    architecture.check()
+    with torch.device("meta"):
+        patches = patch_embedding(architecture.build())
+    return open_tokenizer(path, grid=getattr(patches, "grid_size", None))
 
 
 def _augments(config: PretrainConfig) -> "tuple[Augment, ...]":
@@ -274,6 +292,7 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         keep_records,
         last_metrics,
         training_set,
+        union,
     )
     from mood.recipes.rejected import rejections
     from mood.training import Optimisation, seed_everything, train
@@ -281,7 +300,7 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
     architecture = architecture_of(config)
     given = pretext_settings(config)
     if config.tokenizer is not None:
-        given["tokenizer"] = import_module("mood.models.tokenizer").open_tokenizer(config.tokenizer)
+        given["tokenizer"] = _tokenizer(config.tokenizer, _said(config))
     _check(config, given)
     sources = (
         [open_source(name, roots=config.data_root, limit=config.limit) for name in config.data]
@@ -359,14 +378,19 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         )
         assert isinstance(trained, Pretext)
         beside = {name: value for name, value in trained.state_dict().items() if not name.startswith("encoder.")}
+        history, seen = chosen.stages, chosen.keys
+        if config.tokenizer is not None:
+            # What the targets are made by has taught the network what it saw.
+            history = (*(given["tokenizer"].history or ()), *history)
+            seen = None if given["tokenizer"].seen is None else union(given["tokenizer"].seen, seen)
         told = {name: value for name, value in given.items() if isinstance(value, bool | int | float | str)}
         model = Model(
             name=config.output.name,
             module=trained.release(),
             transform=transform,
             architecture=architecture,
-            history=chosen.stages,
-            seen=chosen.keys,
+            history=history,
+            seen=seen,
             source=f"mood pretrain, {config.epochs} epochs",
             beside=Beside(config.pretext, told, beside) if beside else None,
         )

@@ -43,7 +43,7 @@ class PlannedStage:
 
     Attributes:
         name: of its sub-folder.
-        command: "pretrain" or "finetune".
+        command: "tokenizer", "pretrain" or "finetune".
         config: of that command, complete.
     """
 
@@ -53,7 +53,8 @@ class PlannedStage:
 
     def __str__(self) -> str:
         data = self.config.data if isinstance(self.config.data, str) else ", ".join(self.config.data)
-        return f"{self.name}: mood {self.command} on {data}, from {self.config.model}, to {self.config.output}"
+        start = "" if self.command == "tokenizer" else f"from {self.config.model}, "
+        return f"{self.name}: mood {self.command} on {data}, {start}to {self.config.output}"
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ def train(config: TrainConfig) -> TrainResult:
 def plan(config: TrainConfig) -> tuple[PlannedStage, ...]:
     """The stages that will run, each with its whole config, before anything is loaded.
 
-    Keys of the table [common] are settings of every stage whose command has them. A stage without `model` starts from
-    the one before it.
+    Keys of the table [common] are settings of every stage whose command has them. A stage of fine-tuning without
+    `model` starts from the network before it, a stage of pretext beit without `tokenizer` takes the one before it.
 
     Raises:
         InputError: an unknown or missing key, a value of another type, two stages of one name, a stage that has nothing
@@ -150,7 +151,7 @@ def _stage(
 ) -> PlannedStage:
     command = table["command"]
     if command not in runs:
-        raise InputError(f"recipe {config.stages}: stage {name!r} is a {command!r}; it can be {' or '.join(runs)}")
+        raise InputError(f"recipe {config.stages}: stage {name!r} is a {command!r}; it can be {', '.join(runs)}")
     cls = runs[command][0]
     settings = {key: value for key, value in common.items() if key in fields(cls)}
     settings |= {key: value for key, value in table.items() if key not in _KEYS}
@@ -172,6 +173,10 @@ def _stage(
                 f"recipe {config.stages}: stage {name!r} has no network to start from: put a stage before it, or give "
                 "it a model"
             )
+    if command == "pretrain" and settings.get("pretext") == "beit":
+        tokenizers = [stage for stage in before if stage.command == "tokenizer"]
+        if tokenizers:
+            settings.setdefault("tokenizer", tokenizers[-1].config.output)
     try:
         return PlannedStage(name, command, cls(**settings))
     except InputError as error:
@@ -181,5 +186,10 @@ def _stage(
 def _commands() -> dict[str, tuple[type, Callable[[Any], Any]]]:
     from mood.recipes.finetune import FinetuneConfig, finetune
     from mood.recipes.pretrain import PretrainConfig, pretrain
+    from mood.recipes.tokenizer import TokenizerConfig, tokenizer
 
-    return {"pretrain": (PretrainConfig, pretrain), "finetune": (FinetuneConfig, finetune)}
+    return {
+        "tokenizer": (TokenizerConfig, tokenizer),
+        "pretrain": (PretrainConfig, pretrain),
+        "finetune": (FinetuneConfig, finetune),
+    }

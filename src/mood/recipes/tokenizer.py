@@ -1,0 +1,432 @@
+"""`mood tokenizer`: images become words of a visual vocabulary, which BEiT then learns to predict."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from mood.core.config import Argument, NotInFingerprint, config, to_dict
+from mood.core.errors import InputError
+from mood.core.output import open_output
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from mood.core.transform import Transform
+    from mood.data import Source, TrainingImages
+    from mood.models import DiscreteVae, VaeShape
+
+PICTURE = "reconstructions.png"
+
+
+@config
+class TokenizerConfig:
+    """Train a discrete VAE, whose codes are the tokens that `mood pretrain --pretext beit` predicts."""
+
+    data: Annotated[tuple[str, ...], Argument("DATA...")]
+    """images to learn from: folders, Parquet files or named sets; labels are not used"""
+    output: Annotated[Path, NotInFingerprint]
+    """folder for the tokenizer"""
+    image_size: tuple[int, ...] = (32,)
+    """height and width of the images in pixels, or the side of a square"""
+    grid: tuple[int, ...] = (8,)
+    """rows and columns of tokens, or how many there are on each side; a network that learns from them has as many
+    patches"""
+    codes: int = 512
+    """how many different tokens there are; 8192 in DALL-E's"""
+    width: int = 16
+    """channels at the image's own resolution, doubled with each step to the grid; 256 in DALL-E's"""
+    code_width: int = 64
+    """width of the vector that a code stands for; 128 in DALL-E's"""
+    blocks: int = 1
+    """residual blocks between two steps; 2 in DALL-E's"""
+    reconstruction: Literal["logit_laplace", "mse"] = "logit_laplace"
+    """how an image and its reconstruction are compared: by DALL-E's likelihood, or by squared errors"""
+    kl_weight: float = 1.0
+    """weight of the distance of the codes from being used alike, once it has risen; 6.6 in DALL-E's"""
+    kl_warmup: float = 0.1
+    """share of the training in which that weight rises from 0"""
+    temperature: float = 1.0
+    """of the Gumbel-softmax relaxation at the start"""
+    min_temperature: float = 0.0625
+    """and at its end; it falls along a cosine"""
+    straight_through: float = 0.1
+    """last share of the training, in which the decoder sees one code a cell and no mixture"""
+    decoder_first: float = 0.1
+    """first share, in which only the decoder learns: from an untrained one the encoder would learn to use few codes"""
+    epochs: int = 30
+    """passes over the images"""
+    batch_size: int = 32
+    """images a step"""
+    lr: float = 2e-3
+    """learning rate at the end of the warm-up"""
+    warmup_epochs: float | None = None
+    """epochs of linear warm-up; a twentieth of all unless said"""
+    weight_decay: float = 1e-4
+    """AdamW's weight decay"""
+    clip: float = 1.0
+    """largest gradient norm; 0 does not clip"""
+    ema: float = 0.99
+    """decay of the averaged weights that are kept; 0 keeps the last ones"""
+    crop_scale: float = 0.2
+    """smallest share of an image that a random crop keeps: what the tokens are asked for later is cropped too"""
+    color_jitter: float = 0.0
+    """strength of changes of brightness, contrast and saturation"""
+    held_out: float = 0.1
+    """share of the images, cut by their hash, that no stage sees: they calibrate the detector later"""
+    measured: float = 0.05
+    """share of the other images, by a second cut, that it is measured on and does not learn from"""
+    limit: int | None = None
+    """take only so many images of each set, evenly spaced"""
+    seed: int = 0
+    """of every draw, and of the cuts"""
+    compile: bool = False
+    """compile the network: a minute at the start, faster steps after"""
+    device: Annotated[str, NotInFingerprint] = "auto"
+    """auto, cpu or cuda"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto = bf16 where the hardware is fast at it"""
+    workers: Annotated[int, NotInFingerprint] = 1
+    """processes that read and augment images"""
+    save_seconds: Annotated[float, NotInFingerprint] = 120.0
+    """seconds between checkpoints; a killed run starts again from the last one"""
+    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
+    """folders in which named sets are looked for"""
+    overwrite: Annotated[bool, NotInFingerprint] = False
+    """replace an output of another configuration"""
+
+
+@dataclass(frozen=True)
+class TokenizerResult:
+    """What `mood tokenizer` leaves.
+
+    Attributes:
+        output: the folder.
+        images: that it learned from, with those that could not be read.
+        metrics: the last of each: `loss`, `reconstruction` and `kl` while it learned; and, on images that it did not
+            learn from, `measured_reconstruction`, `measured_mse`, `measured_kl`, `codes_used` and `perplexity`.
+        reused: whether it was there already.
+        rejected: images that could not be read.
+    """
+
+    output: Path
+    images: int
+    metrics: Mapping[str, float]
+    reused: bool
+    rejected: int = 0
+
+    def summary(self) -> str:
+        """One line for a person."""
+        from mood.recipes.rejected import told
+
+        if self.reused:
+            return f"{self.output} was already finished with this configuration; nothing to do"
+        return (
+            f"trained on {self.images - self.rejected} images, loss {self.metrics['loss']:.4f}; on others it uses "
+            f"{self.metrics['codes_used']:.0%} of its codes with perplexity {self.metrics['perplexity']:.0f}; the "
+            f"tokenizer is in {self.output}{told(self.rejected)}"
+        )
+
+
+def shape_of(config: TokenizerConfig) -> "VaeShape":
+    """The discrete VAE that the config asks for.
+
+    Raises:
+        InputError: a size or a grid of more than two numbers.
+        ModelError: a number that is out of range, or a grid that does not divide the image.
+    """
+    from mood.models import VaeShape
+
+    return VaeShape(
+        codes=config.codes,
+        image_size=_pair("image_size", config.image_size),
+        grid=_pair("grid", config.grid),
+        width=config.width,
+        code_width=config.code_width,
+        blocks=config.blocks,
+        reconstruction=config.reconstruction,
+    )
+
+
+def _pair(name: str, value: tuple[int, ...]) -> tuple[int, int]:
+    if len(value) not in (1, 2):
+        raise InputError(f"{name} is {list(value)}; it must be one number, or two: height and width")
+    return value[0], value[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How temperature and weights move through the training, by the share of it that is done.
+
+    Attributes:
+        temperature: at the start.
+        min_temperature: where the straight-through part begins, and in it.
+        kl_weight: after it has risen.
+        kl_warmup: share in which it rises.
+        straight_through: share at the end.
+        decoder_first: share in which the encoder waits.
+
+    Raises:
+        InputError: a number that is out of range.
+    """
+
+    temperature: float
+    min_temperature: float
+    kl_weight: float
+    kl_warmup: float
+    straight_through: float
+    decoder_first: float
+
+    def __post_init__(self) -> None:
+        """Check every number."""
+        for name, value, sound, expected in (
+            ("temperature", self.temperature, self.temperature > 0, "more than 0"),
+            (
+                "min_temperature",
+                self.min_temperature,
+                0 < self.min_temperature <= self.temperature,
+                f"above 0 and at most temperature ({self.temperature:g})",
+            ),
+            ("kl_weight", self.kl_weight, self.kl_weight >= 0, "0, which is none, or more"),
+            ("kl_warmup", self.kl_warmup, 0 <= self.kl_warmup <= 1, "between 0 and 1"),
+            ("straight_through", self.straight_through, 0 <= self.straight_through <= 1, "between 0 and 1"),
+            ("decoder_first", self.decoder_first, 0 <= self.decoder_first < 1, "from 0, which is none, to below 1"),
+        ):
+            if not sound:
+                raise InputError(f"{name} is {value}; it must be {expected}")
+
+    def at(self, done: float) -> tuple[float, float, bool, bool]:
+        """Temperature, weight, whether codes are hard, whether they are fixed, once `done` in [0, 1) is behind us."""
+        relaxed = 1 - self.straight_through
+        fallen = min(done / relaxed, 1.0) if relaxed else 1.0
+        cosine = (1 + math.cos(math.pi * fallen)) / 2
+        temperature = self.min_temperature + (self.temperature - self.min_temperature) * cosine
+        risen = min(done / self.kl_warmup, 1.0) if self.kl_warmup else 1.0
+        return temperature, self.kl_weight * risen, done >= relaxed, done < self.decoder_first
+
+
+@dataclass
+class _VaeTask:
+    module: "DiscreteVae"
+    images: "TrainingImages"
+    measured: "Source"
+    settings: TokenizerConfig
+    schedule: Schedule
+    precision: str
+    scratch: Path
+    steps_per_epoch: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.steps_per_epoch = len(self.images) // self.settings.batch_size
+
+    def batches(self, epoch: int, start: int) -> Iterable[Any]:
+        import torch
+
+        from mood.data import training_batches
+        from mood.models import Shown
+        from mood.recipes.rejected import noted
+
+        batches = training_batches(
+            self.images,
+            epoch=epoch,
+            batch_size=self.settings.batch_size,
+            workers=self.settings.workers,
+            start_batch=start,
+        )
+        total = self.steps_per_epoch * self.settings.epochs
+        for number, batch in enumerate(noted(batches, self.scratch), start=epoch * self.steps_per_epoch + start):
+            temperature, weight, hard, fixed = self.schedule.at(number / total)
+            yield Shown(batch.views[0], torch.tensor(temperature), torch.tensor(weight), hard, fixed)
+
+    def loss(self, module: Any, batch: Any, epoch: int) -> "tuple[Tensor, Mapping[str, Tensor]]":
+        loss, parts = module(batch)
+        return loss, {**parts, "temperature": batch.temperature}
+
+    def after_step(self, done: float) -> None:
+        pass
+
+    def evaluate(self, module: Any) -> Mapping[str, float]:
+        """On the images that it does not learn from, with one code a cell, as the tokens are used later."""
+        import torch
+
+        from mood.models import codebook_usage, kl_to_uniform, map_pixels
+
+        module.eval()
+        counts = torch.zeros(module.shape.codes, dtype=torch.int64)
+        sums, total = torch.zeros(3, dtype=torch.float64), 0
+        device = next(module.parameters()).device
+        for images in pictures(self.measured, self.images.size, self.settings.workers):
+            images = images.to(device)
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                logits = module.encoder(map_pixels(images))
+                tokens = logits.argmax(dim=1)
+                given = module.decode(tokens)
+            counts += tokens.flatten().bincount(minlength=len(counts)).cpu()
+            parts = (module.error(images, given), (module.images(given) - images).square(), kl_to_uniform(logits))
+            sums += len(images) * torch.stack([part.mean().double().cpu() for part in parts])
+            total += len(images)
+        error, mse, kl = (sums / max(total, 1)).tolist()
+        used, perplexity = codebook_usage(counts)
+        return {
+            "measured_reconstruction": error,
+            "measured_mse": mse,
+            "measured_kl": kl,
+            "codes_used": used,
+            "perplexity": perplexity,
+        }
+
+
+def as_they_are(size: tuple[int, int]) -> "Transform":
+    """The middle of an image at this size, in [0, 1]."""
+    from mood.core.transform import Transform
+
+    return Transform(size, size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+def pictures(source: "Source", size: tuple[int, int], workers: int) -> "Iterator[Tensor]":
+    """The readable images of a source, (n, 3, H, W) in [0, 1], batch by batch."""
+    import torch
+
+    from mood.data import batches
+
+    transform = as_they_are(size)
+    for batch in batches(source, transform, batch_size=128, workers=workers):
+        if len(batch):
+            yield torch.from_numpy(transform.normalise(batch.pixels))
+
+
+def beside(originals: "np.ndarray", reconstructions: "np.ndarray", *, columns: int = 8) -> "np.ndarray":
+    """One picture of (N, H, W, 3) uint8 originals, each above its reconstruction, in rows of `columns` pairs."""
+    import numpy as np
+
+    count, height, width, _ = originals.shape
+    # Small images are shown larger, each pixel as a square.
+    times = max(1, 96 // max(height, width))
+    gap = 4
+    rows = -(-count // columns)
+    sheet = np.full((rows * (2 * height * times + 2 * gap), columns * (width * times + gap), 3), 255, np.uint8)
+    for number, pair in enumerate(zip(originals, reconstructions, strict=True)):
+        top = number // columns * (2 * height * times + 2 * gap)
+        left = number % columns * (width * times + gap)
+        for below, image in enumerate(pair):
+            shown = image.repeat(times, axis=0).repeat(times, axis=1)
+            start = top + below * height * times
+            sheet[start : start + height * times, left : left + width * times] = shown
+    return sheet
+
+
+def _draw(vae: "DiscreteVae", source: "Source", path: Path) -> None:
+    """Write the picture of the first readable images of a source."""
+    import torch
+    from PIL import Image
+
+    from mood.models import map_pixels
+
+    images = next(pictures(source, vae.shape.image_size, 0), None)
+    if images is None:
+        return
+    vae = vae.eval().cpu()
+    with torch.no_grad():
+        images = images[:32]
+        again = vae.images(vae.decode(vae.encoder(map_pixels(images)).argmax(dim=1)))
+    both = [(255 * part).round().byte().permute(0, 2, 3, 1).numpy() for part in (images, again)]
+    Image.fromarray(beside(*both)).save(path)
+
+
+def tokenizer(config: TokenizerConfig, *, source: "Source | None" = None) -> TokenizerResult:
+    """Train a tokenizer and write it as a folder; start again to resume.
+
+    Args:
+        config: see `TokenizerConfig`.
+        source: opened images in place of `config.data`.
+
+    Raises:
+        MoodError: bad data, a grid that does not divide the image, an output that is taken.
+    """
+    import torch
+
+    from mood.data import Augment, TrainingImages, open_source, training_batches
+    from mood.models import DiscreteVae, map_pixels, resolve_device, resolve_precision, save_vae
+    from mood.recipes.inputs import check_batch_size, images_of_last_stage, keep_records, last_metrics, training_set
+    from mood.recipes.rejected import rejections
+    from mood.training import Optimisation, seed_everything, train
+
+    shape = shape_of(config)
+    schedule = Schedule(
+        temperature=config.temperature,
+        min_temperature=config.min_temperature,
+        kl_weight=config.kl_weight,
+        kl_warmup=config.kl_warmup,
+        straight_through=config.straight_through,
+        decoder_first=config.decoder_first,
+    )
+    augment = Augment(scale=(config.crop_scale, 1.0), color_jitter=config.color_jitter)
+    sources = (
+        [open_source(name, roots=config.data_root, limit=config.limit) for name in config.data]
+        if source is None
+        else [source]
+    )
+    settings = to_dict(config) | {"images": [item.manifest.fingerprint for item in sources]}
+    with open_output(config.output, settings, overwrite=config.overwrite) as output:
+        if output.finished:
+            images = images_of_last_stage(config.output)
+            rejected = len(rejections(config.output))
+            return TokenizerResult(config.output, images, last_metrics(config.output), True, rejected)
+        chosen = training_set(
+            sources,
+            stage="tokenizer",
+            labelled=False,
+            seed=config.seed,
+            fraction=config.held_out,
+            settings={"codes": config.codes, "epochs": config.epochs, "lr": config.lr},
+            measured=config.measured,
+        )
+        if chosen.measured is None:
+            raise InputError(
+                f"measured is {config.measured}, which leaves none of {len(chosen.source)} images to measure the "
+                "tokenizer on: raise it, or bring more images"
+            )
+        check_batch_size(len(chosen.source), config.batch_size)
+        seed_everything(config.seed)
+        vae = DiscreteVae(shape)
+        device = resolve_device(config.device)
+        if device.type == "cpu":
+            # The order in which oneDNN's convolutions are fast in bf16: a third less time for a step.
+            vae.to(memory_format=torch.channels_last)
+        images = TrainingImages(
+            chosen.source,
+            (augment,),
+            size=shape.image_size,
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+            seed=config.seed,
+        )
+        first = next(iter(training_batches(images, epoch=0, batch_size=config.batch_size)))
+        vae.encoder.place_codes(map_pixels(first.views[0]))
+        precision = resolve_precision(config.precision, device)
+        trained = train(
+            _VaeTask(vae, images, chosen.measured, config, schedule, precision, output.scratch),
+            Optimisation(
+                epochs=config.epochs,
+                lr=config.lr,
+                warmup_epochs=config.epochs / 20 if config.warmup_epochs is None else config.warmup_epochs,
+                weight_decay=config.weight_decay,
+                clip=config.clip,
+                ema=config.ema,
+                seed=config.seed,
+                device=str(device),
+                precision=precision,
+                compile=config.compile,
+                save_seconds=config.save_seconds,
+            ),
+            output.scratch,
+            description="tokenizer",
+        )
+        assert isinstance(trained, DiscreteVae)
+        save_vae(output.work, trained, history=chosen.stages, seen=chosen.keys)
+        _draw(trained, chosen.measured, output.work / PICTURE)
+        metrics = keep_records(output.scratch, output.work)
+        output.commit()
+    return TokenizerResult(config.output, len(images), metrics, False, len(rejections(config.output)))
