@@ -80,7 +80,9 @@ def test_queries_that_leave_too_much_open_meet_every_row(monkeypatch):
     rows, bank = made("equal")
     met = []
     whole = _neighbours._met
-    monkeypatch.setattr(_neighbours, "_met", lambda queries, *rest: (met.append(len(queries)), whole(queries, *rest))[1])
+    monkeypatch.setattr(
+        _neighbours, "_met", lambda queries, *rest: (met.append(len(queries)), whole(queries, *rest))[1]
+    )
     found = kth_distance(torch.from_numpy(rows), torch.from_numpy(bank), 1, l2_normalised)
     np.testing.assert_allclose(found.numpy(), reference(rows, bank, 1), rtol=1e-9)
     assert sum(met) == QUERIES
