@@ -75,7 +75,8 @@ class Scores(SphinxDirective):
         for name, info in available().items():
             needs = ", ".join(info.needs)
             options = ", ".join(f"`{key}={json.dumps(value)}`" for key, value in info.options.items())
-            yield f"| `{name}` | {_cell(info.summary)} | {needs} | {options} | {_cell(info.memory)} | {_cell(info.source)} |"
+            told = " | ".join(_cell(text) for text in (info.memory, info.source))
+            yield f"| `{name}` | {_cell(info.summary)} | {needs} | {options} | {told} |"
 
 
 def _cell(text: str | None) -> str:

@@ -179,7 +179,7 @@ def test_openmax(world):
 
 
 def test_gram(world):
-    """One layer, the peer's classes so small that it holds none out, which leaves its scale at 1, and ours divided out."""
+    """One layer, and classes so small that the peer holds none out: its scale stays 1, and ours is divided out."""
     rng = np.random.default_rng(0)
     tokens, query_tokens = rng.normal(size=(40, 6, 5)), 1.5 * rng.normal(size=(30, 6, 5))
     logits, query_logits = rng.normal(size=(40, 6)), rng.normal(size=(30, 6))

@@ -144,7 +144,8 @@ def _unknown(text: str, name: str, split: str | None, roots: Sequence[Path]) -> 
         f"There is no file, folder or set {text!r}."
         + (f" The nearest known: {', '.join(near)}." if near else "")
         + f" Searched for {text.replace(':', '-')}.parquet in {_spelled(roots)}; torchvision brings "
-        f"{', '.join(sorted(name for name in SETS if SETS[name].downloads))}, and `mood sets` lists all sets. Name more data roots with roots=, --data-root or MOOD_DATA."
+        f"{', '.join(sorted(name for name in SETS if SETS[name].downloads))}, and `mood sets` lists all sets. Name "
+        "more data roots with roots=, --data-root or MOOD_DATA."
     )
 
 

@@ -1,8 +1,9 @@
 """How far the k-th nearest of many rows is, exactly, at the cost of rough products.
 
 One product in bf16 (float32 where the processor has no instructions for bf16) bounds all half squared distances from
-both sides, by the rounding that was really made. Some tens of rows for each query may be
-the k-th; float32 distances leave one or two of them, and float64 decides. So the rough product decides how long it takes, and never what comes out.
+both sides, by the rounding that was really made. Some tens of rows for each query may then be the k-th; float32
+distances leave one or two of them, and float64 decides. So the rough product decides how long it takes, and never what
+comes out.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mood.scores._rows import BLOCK, blocks, row_by_row
+from mood.scores._rows import blocks, row_by_row
 
 FEWEST = 128
 """Queries from which rounding the bank for a rough product pays."""

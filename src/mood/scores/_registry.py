@@ -57,7 +57,8 @@ class Entry:
 
 
 SIZE = re.compile(
-    r"For (1000 classes × )?1M images( of 768 (float32 )?values| and (?P<layers>four layers of 768 \w+))?: (?P<needs>.*)"
+    r"For (1000 classes × )?1M images( of 768 (float32 )?values| and (?P<layers>four layers of 768 \w+))?: "
+    r"(?P<needs>.*)"
 )
 
 _entries: dict[str, Entry] = {}
@@ -95,7 +96,8 @@ def _memory(told: str) -> str:
     for paragraph in told.split("\n\n"):
         found = SIZE.search(" ".join(paragraph.split()))
         if found:
-            return found["needs"] + (f" ({found['layers']})" if found["layers"] else "")
+            layers = found["layers"]
+            return f"{found['needs']} So for {layers}." if layers else found["needs"]
     return ""
 
 

@@ -1,7 +1,8 @@
 """Distance to the k-th nearest ID image: Sun, Ming, Zhu, Li: Out-of-Distribution Detection with Deep Nearest Neighbors.
 
-ICML 2022. Exact, with no index to build: every query meets every row of the bank. A bank that is capped keeps the rows with the smallest hash
-of (seed, id), so it does not depend on the order of the images or on how they were cut into shards.
+ICML 2022. Exact, with no index to build: every query meets every row of the bank. A bank that is capped keeps the rows
+with the smallest hash of (seed, id), so it does not depend on the order of the images or on how they were cut into
+shards.
 """
 
 from dataclasses import dataclass
