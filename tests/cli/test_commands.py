@@ -244,7 +244,11 @@ def test_a_set_shows_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "root" / "CUB_200_2011" / "images").mkdir(parents=True)
     told = ["sets", "cub200", "--data-root", str(tmp_path / "root")]
     shown = " ".join(CliRunner().invoke(app, told, env={"COLUMNS": "200"}).stdout.split())
-    for text in ("licence non-commercial research and education", "cub200:train, cub200:test", "overlap with ImageNet's"):
+    for text in (
+        "licence non-commercial research and education",
+        "cub200:train, cub200:test",
+        "overlap with ImageNet's",
+    ):
         assert text in shown
     assert f"here: test {tmp_path / 'root' / 'CUB_200_2011' / 'images'}" in shown
     done = CliRunner().invoke(app, ["sets", "cub20"])
