@@ -71,11 +71,12 @@ class Scores(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(self.table()))
 
     def table(self) -> Iterator[str]:
-        yield from ("| score | what it is | needs | options | source |", "|---|---|---|---|---|")
+        yield from ("| score | what it is | needs | options | memory | source |", "|---|---|---|---|---|---|")
         for name, info in available().items():
             needs = ", ".join(info.needs)
             options = ", ".join(f"`{key}={json.dumps(value)}`" for key, value in info.options.items())
-            yield f"| `{name}` | {_cell(info.summary)} | {needs} | {options} | {_cell(info.source)} |"
+            told = " | ".join(_cell(text) for text in (info.memory, info.source))
+            yield f"| `{name}` | {_cell(info.summary)} | {needs} | {options} | {told} |"
 
 
 def _cell(text: str | None) -> str:

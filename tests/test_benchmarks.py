@@ -26,7 +26,7 @@ SMALLEST = {
     "million_embeddings": "--rows 1200 --shard-rows 800",
     "pretexts": "--data-root ROOT --work WORK/runs --arm mae --limit 50 --epochs 1 --workers 0 --device cpu",
     "release_embedded": "EMBEDDED --data-root ROOT --effort none --output WORK/network",
-    "scores_against_pytorch_ood": "--classes 10 --scale 0.01 --turns 1",
+    "scores_against_pytorch_ood": "--classes 10 --bank 3000 --scale 0.01 --turns 1",
     "shapes": "--data-root ROOT --minutes 0.001 --shape SHAPE",
 }
 CLASSES = {

@@ -227,6 +227,35 @@ def test_scores_are_listed() -> None:
     assert "k=" in done.stdout
 
 
+def test_sets_are_listed_with_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MOOD_DATA", raising=False)
+    monkeypatch.setenv("MOOD_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "root" / "CUB_200_2011" / "images").mkdir(parents=True)
+    done = CliRunner().invoke(app, ["sets", "--data-root", str(tmp_path / "root")], env={"COLUMNS": "200"})
+    rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()[1:]}
+    assert rows["clothing"][-1] == "yes"
+    assert rows["cub200"][-2:] == ["train,", "test"]
+    assert rows["pets"][-1] == "no"
+
+
+def test_a_set_shows_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MOOD_DATA", raising=False)
+    monkeypatch.setenv("MOOD_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "root" / "CUB_200_2011" / "images").mkdir(parents=True)
+    told = ["sets", "cub200", "--data-root", str(tmp_path / "root")]
+    shown = " ".join(CliRunner().invoke(app, told, env={"COLUMNS": "200"}).stdout.split())
+    for text in (
+        "licence non-commercial research and education",
+        "cub200:train, cub200:test",
+        "overlap with ImageNet's",
+    ):
+        assert text in shown
+    assert f"here: test {tmp_path / 'root' / 'CUB_200_2011' / 'images'}" in shown
+    done = CliRunner().invoke(app, ["sets", "cub20"])
+    assert done.exit_code == InputError.exit_code
+    assert "no card of a set 'cub20'; known: cub200" in done.stderr
+
+
 def test_a_saved_folder_describes_itself(tmp_path: Path) -> None:
     artifact.write(tmp_path / "d", kind="detector", tensors={}, meta={"alpha": 0.05, "word": "größer"})
     done = CliRunner().invoke(app, ["info", str(tmp_path / "d")])

@@ -254,6 +254,14 @@ def test_narrow_floats_are_widened_before_any_arithmetic(name, dtype):
     close(found, fitted(name, wide_fit, head=head())(wide))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_its_memory_is_stated(name):
+    """For 1000 classes × 1M images; a score that learns nothing, or keeps one number an image, keeps nothing."""
+    info = scores.available()[name]
+    assert bool(info.memory) == info.fitted
+    assert info.memory.endswith(".") or not info.fitted
+
+
 LABELLED = [name for name in NAMES if "labels" in scores.available()[name].needs]
 LOGITS = {name for name in NAMES if "logits" in scores.available()[name].needs}
 

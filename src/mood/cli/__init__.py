@@ -93,6 +93,41 @@ def scores() -> None:
 
 
 @app.command(rich_help_panel="Look around")
+def sets(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="of one set, for its card", show_default=False)
+    ] = None,
+    data_root: Annotated[
+        list[Path] | None,
+        typer.Option(help="folder in which sets are searched first (may be repeated)", show_default=False),
+    ] = None,
+) -> None:
+    """List the sets that have a name: which are here. With NAME, its card: size, licence, overlap, where to get it."""
+    with told(debug=False):
+        from rich.console import Console
+        from rich.table import Table
+
+        from mood import data as room
+
+        roots = data_root or []
+        table = Table(box=None, pad_edge=False, show_header=name is None)
+        if name is None:
+            for heading in ("set", "what it is", "splits", "here"):
+                table.add_column(heading, no_wrap=heading == "set")
+            for known, card in room.cards().items():
+                places = room.find(known, roots=roots)
+                here = ", ".join(split or "yes" for split, place in places.items() if place)
+                table.add_row(known, card.title, ", ".join(card.splits), here or "no")
+        else:
+            card = room.card(name)
+            for heading, text in card.lines():
+                table.add_row(heading, text)
+            for split, place in room.find(card.name, roots=roots).items():
+                table.add_row(f"here: {split}".removesuffix(": "), str(place or "no"))
+        Console().print(table, markup=False)
+
+
+@app.command(rich_help_panel="Look around")
 def info(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="a folder that mood saved", show_default=False)],
 ) -> None:

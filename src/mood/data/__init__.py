@@ -4,6 +4,7 @@ torch, torchvision and pyarrow are imported when they are first needed, so that 
 """
 
 from mood.data.augment import Augment, TrainingBatch, TrainingImages, training_batches
+from mood.data.cards import Card, card, cards, find
 from mood.data.holdout import held_out
 from mood.data.joining import join
 from mood.data.loader import batches
@@ -13,11 +14,15 @@ from mood.data.source import Source
 
 __all__ = [
     "Augment",
+    "Card",
     "Manifest",
     "Source",
     "TrainingBatch",
     "TrainingImages",
     "batches",
+    "card",
+    "cards",
+    "find",
     "held_out",
     "join",
     "open_source",

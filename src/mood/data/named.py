@@ -1,17 +1,15 @@
-"""Sets by their names: Parquet files under the data roots, and what torchvision can bring."""
+"""Sets by their names: Parquet files under the data roots, what torchvision can bring, and layouts of files."""
 
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-import numpy as np
-
-from mood.core.errors import DataError, MissingExtraError
-from mood.data.files import FileStore
-from mood.data.memory import MemoryStore
+from mood.core.errors import DataError
+from mood.data import folder_sets, torchvision_sets
+from mood.data.layout import Layout
 from mood.data.parquet import list_parquet
 from mood.data.source import Listing
 
@@ -21,6 +19,10 @@ NAME = re.compile(r"(?P<name>\w[\w.+-]*)(:(?P<split>\w[\w.+-]*))?")
 
 SAMPLES = Path(__file__).parent / "samples"
 """The sets that come with mood: clothing, omniglot and bccd."""
+
+
+SETS = {**torchvision_sets.SETS, **folder_sets.SETS}
+"""The layouts in which sets are looked for, by name."""
 
 
 def data_cache() -> Path:
@@ -47,12 +49,12 @@ def data_roots(roots: Sequence[str | os.PathLike[str]]) -> list[Path]:
 def list_named(text: str, roots: Sequence[Path]) -> Listing:
     """The set NAME or NAME:SPLIT.
 
-    `NAME.parquet` or `NAME-SPLIT.parquet` in the first root that has it; else torchvision's files in the first root
+    `NAME.parquet` or `NAME-SPLIT.parquet` in the first root that has it; else the set's own files in the first root
     that has those; else what torchvision downloads into the cache, which is the last root.
 
     Raises:
         DataError: where the name or the split is unknown, a split must be named, or the download fails.
-        MissingExtraError: where torchvision needs a package that is not installed.
+        MissingExtraError: where its files need a package that is not installed.
     """
     match = NAME.fullmatch(text)
     if match is None:
@@ -64,135 +66,86 @@ def list_named(text: str, roots: Sequence[Path]) -> Listing:
     for root in roots:
         if (file := root / f"{stem}.parquet").is_file():
             return list_parquet([file], text, f"set {text} in {file}")
-    brought = _TORCHVISION.get(name)
-    if brought and split in brought.splits:
-        return _bring(brought, name, str(split), roots)
+    layout = SETS.get(name)
+    if layout and (split in layout.splits or not (split or layout.splits)):
+        return _bring(layout, name, split or "", roots)
     raise DataError(_unknown(text, name, split, roots))
 
 
-@dataclass(frozen=True, slots=True)
-class _Brought:
-    """A set that torchvision reads and downloads."""
-
-    splits: tuple[str, ...]
-    present: str
-    archive: str
-    url: str
-    list: Callable[[Path, str, bool], Listing]
-
-
-def _cifar(kind: str) -> Callable[[Path, str, bool], Listing]:
-    def read(root: Path, split: str, download: bool) -> Listing:
-        from torchvision import datasets
-
-        found = getattr(datasets, kind)(root, train=split == "train", download=download)
-        return _from_arrays(found.data, np.asarray(found.targets), tuple(found.classes))
-
-    return read
-
-
-def _svhn(root: Path, split: str, download: bool) -> Listing:
-    from torchvision import datasets
-
-    try:
-        found = datasets.SVHN(root, split=split, download=download)
-    except ImportError as error:
-        raise MissingExtraError("SVHN comes as MATLAB files, which need SciPy: pip install scipy.") from error
-    return _from_arrays(found.data.transpose(0, 2, 3, 1), found.labels, tuple("0123456789"))
-
-
-def _dtd(root: Path, split: str, download: bool) -> Listing:
-    from torchvision import datasets
-
-    # Its loader sees each path, so that the files stay files.
-    found = datasets.DTD(root, split=split, download=download, loader=os.fspath)
-    listed = [found[index] for index in range(len(found))]
-    folder = (root / "dtd" / "dtd" / "images").resolve()
-    return Listing(
-        name="",
-        description="",
-        store=FileStore([str(Path(*Path(path).parts[-2:])) for path, _ in listed], folder),
-        labels=np.array([label for _, label in listed], np.int64),
-        class_names=tuple(found.classes),
-    )
-
-
-def _from_arrays(pixels: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> Listing:
-    return Listing("", "", MemoryStore(pixels), labels.astype(np.int64), class_names)
-
-
-_TORCHVISION = {
-    "cifar10": _Brought(
-        splits=("train", "test"),
-        present="cifar-10-batches-py",
-        archive="cifar-10-python.tar.gz",
-        url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-        list=_cifar("CIFAR10"),
-    ),
-    "cifar100": _Brought(
-        splits=("train", "test"),
-        present="cifar-100-python",
-        archive="cifar-100-python.tar.gz",
-        url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-        list=_cifar("CIFAR100"),
-    ),
-    "svhn": _Brought(
-        splits=("train", "test", "extra"),
-        present="{split}_32x32.mat",
-        archive="{split}_32x32.mat",
-        url="http://ufldl.stanford.edu/housenumbers/{split}_32x32.mat",
-        list=_svhn,
-    ),
-    "dtd": _Brought(
-        splits=("train", "val", "test"),
-        present="dtd/dtd",
-        archive="dtd/dtd-r1.0.1.tar.gz",
-        url="https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",
-        list=_dtd,
-    ),
-}
-
-
-def _bring(brought: _Brought, name: str, split: str, roots: Sequence[Path]) -> Listing:
-    present = [root for root in roots if (root / brought.present.format(split=split)).exists()]
+def _bring(layout: Layout, name: str, split: str, roots: Sequence[Path]) -> Listing:
+    present = [root for root in roots if (root / layout.present.format(split=split)).exists()]
     root = present[0] if present else roots[-1]
+    told = f"{name}:{split}" if split else name
+    if not present and not layout.downloads:
+        raise DataError(f"{told} is under none of {_spelled(roots)}. {_advice(layout, name, split, root)}")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        listing = brought.list(root, split, not present)
-    except (OSError, RuntimeError) as error:
-        archive = root / brought.archive.format(split=split)
+        listing = layout.list(root, split, not present)
+    except (OSError, RuntimeError, ValueError, KeyError, DataError) as error:
         if present:
-            problem = f"{name}:{split} in {root} is damaged or not complete ({error}). Remove it there, or"
+            problem = f"{told} in {root} is damaged or not complete ({error}). Remove it there. "
         else:
-            problem = f"{name}:{split} is under none of {_spelled(roots)}, and its download failed ({error}). Where "
-        raise DataError(
-            f"{problem.rstrip()} download {brought.url.format(split=split)} by other means and put it at {archive}, or "
-            f"put a Parquet file {name}-{split}.parquet under a data root."
-        ) from error
-    return Listing(
-        name=f"{name}:{split}",
-        description=f"set {name}:{split} by torchvision in {root}",
-        store=listing.store,
-        labels=listing.labels,
-        class_names=listing.class_names,
-    )
+            problem = f"{told} is under none of {_spelled(roots)}, and its download failed ({error}). "
+        raise DataError(problem + _advice(layout, name, split, root)) from error
+    by = "by torchvision " if name in torchvision_sets.SETS else ""
+    return replace(listing, name=told, description=f"set {told} {by}in {root}")
+
+
+def _advice(layout: Layout, name: str, split: str, root: Path) -> str:
+    get, put = (text.format(split=split) for text in (layout.url, layout.archive))
+    unpack = "unpack it to" if layout.unpack else "put it at"
+    stem = f"{name}-{split}" if split else name
+    return f"Download {get} and {unpack} {root / put}, or put a Parquet file {stem}.parquet under a data root."
+
+
+def locate(name: str, roots: Sequence[Path]) -> dict[str, Path | None]:
+    """Where each split of a set was found: its Parquet file, or the path that says that its layout is there.
+
+    Args:
+        name: of a set, without a split.
+        roots: the folders that are searched, in order.
+
+    Returns:
+        Split ("" where there is none) → path, or None where it is nowhere.
+    """
+    layout = SETS.get(name)
+    tables = {file.stem for root in roots for file in root.glob(f"{name}*.parquet")}
+    splits = dict.fromkeys(layout.splits or ("",) if layout else ())
+    # A table of another set may begin with the same letters.
+    longer = tuple(f"{other}-" for other in SETS if other.startswith(f"{name}-"))
+    for stem in sorted(tables):
+        if stem == name:
+            splits.setdefault("")
+        elif stem.startswith(f"{name}-") and stem not in SETS and not stem.startswith(longer or ("/",)):
+            splits.setdefault(stem.removeprefix(f"{name}-"))
+    found: dict[str, Path | None] = {}
+    for split in splits:
+        stem = f"{name}-{split}" if split else name
+        places = [root / f"{stem}.parquet" for root in roots]
+        if layout and (split in layout.splits or not (split or layout.splits)):
+            places += [root / layout.present.format(split=split) for root in roots]
+        found[split] = next((place for place in places if place.exists()), None)
+    return found
 
 
 def _unknown(text: str, name: str, split: str | None, roots: Sequence[Path]) -> str:
     """What to say of a name that leads nowhere: its splits if there are any, else the nearest names."""
     stems = sorted({file.stem for root in roots for file in root.glob("*.parquet")})
     splits = {stem.removeprefix(f"{name}-") for stem in stems if stem.startswith(f"{name}-")}
-    splits.update(_TORCHVISION[name].splits if name in _TORCHVISION else ())
+    splits.update(SETS[name].splits if name in SETS else ())
     if splits:
         asked = f"has no split {split!r}" if split else "has splits, and one must be named"
         return f"The set {name} {asked}: {', '.join(f'{name}:{known}' for known in sorted(splits))}."
-    known = {*stems, *_TORCHVISION}
+    if name in SETS:
+        return f"The set {name} has no splits; ask for {name} alone."
+    known = {*stems, *SETS}
     near = get_close_matches(text.replace(":", "-"), sorted(known), n=3, cutoff=0.5)
     return (
         f"There is no file, folder or set {text!r}."
         + (f" The nearest known: {', '.join(near)}." if near else "")
         + f" Searched for {text.replace(':', '-')}.parquet in {_spelled(roots)}; torchvision brings "
-        f"{', '.join(sorted(_TORCHVISION))}. Name more data roots with roots=, --data-root or MOOD_DATA."
+        f"{', '.join(sorted(name for name in SETS if SETS[name].downloads))}, and `mood sets` lists all sets. Name "
+        "more data roots with roots=, --data-root or MOOD_DATA."
     )
 
 

@@ -4,6 +4,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +27,8 @@ class ScoreInfo:
             Scoring reads the same ones but never labels nor head.
         options: name → default.
         fitted: whether it learns from ID features; the others are ready as they are.
+        memory: what it needs beside the features for 1000 classes × 1M images of 768 values, as its docstring says
+            after "For …:"; empty where nothing is kept.
     """
 
     summary: str
@@ -33,6 +36,7 @@ class ScoreInfo:
     needs: tuple[str, ...]
     options: Mapping[str, Any]
     fitted: bool
+    memory: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,11 @@ class Entry:
     types: Mapping[str, tuple[type, ...]]
     kind: type | None
 
+
+SIZE = re.compile(
+    r"For (1000 classes × )?1M images( of 768 (float32 )?values| and (?P<layers>four layers of 768 \w+))?: "
+    r"(?P<needs>.*)"
+)
 
 _entries: dict[str, Entry] = {}
 
@@ -73,12 +82,23 @@ def _register(name: str, kind: type | None, needs: tuple[str, ...], source: str)
         keywords = [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
         options = {option.name: option.default for option in keywords}
         types = {option.name: get_args(option.annotation) or (option.annotation,) for option in keywords}
-        summary = (inspect.getdoc(function) or "").partition("\n")[0]
-        info = ScoreInfo(summary, source, needs, MappingProxyType(options), fitted=kind is not None)
+        told = inspect.getdoc(function) or ""
+        summary = told.partition("\n")[0]
+        info = ScoreInfo(summary, source, needs, MappingProxyType(options), kind is not None, _memory(told))
         _entries[name] = Entry(info, function, types, kind)
         return function
 
     return register
+
+
+def _memory(told: str) -> str:
+    """What a docstring says that a score needs, in the paragraph that ends with "For … 1M images …: …"."""
+    for paragraph in told.split("\n\n"):
+        found = SIZE.search(" ".join(paragraph.split()))
+        if found:
+            layers = found["layers"]
+            return f"{found['needs']} So for {layers}." if layers else found["needs"]
+    return ""
 
 
 @cache

@@ -76,7 +76,9 @@ def shaping(head: Head, variant: Variant, percentile: float) -> tuple[Round[Any,
 def ash_s(head: Head, *, percentile: float = 0.9) -> tuple[Round[Any, Any, Any], ...]:
     """Energy of the head on the largest activations, times the exponential of the sum before over the sum after.
 
-    Exponents count up to 600. Learns nothing from ID images; for any number of them it needs the head alone.
+    Exponents count up to 600. Learns nothing from ID images.
+
+    For 1000 classes × 1M images of 768 values: the head, 6 MB; the fit images are counted alone.
 
     Args:
         head: the linear head of the network, (K, D).
@@ -93,7 +95,9 @@ def ash_s(head: Head, *, percentile: float = 0.9) -> tuple[Round[Any, Any, Any],
 def ash_b(head: Head, *, percentile: float = 0.65) -> tuple[Round[Any, Any, Any], ...]:
     """Energy of the head on equal activations in the places of the largest ones, with the sum of all.
 
-    Learns nothing from ID images; for any number of them it needs the head alone.
+    Learns nothing from ID images.
+
+    For 1000 classes × 1M images of 768 values: the head, 6 MB; the fit images are counted alone.
 
     Args:
         head: the linear head of the network, (K, D).
@@ -109,7 +113,9 @@ def ash_b(head: Head, *, percentile: float = 0.65) -> tuple[Round[Any, Any, Any]
 def ash_p(head: Head, *, percentile: float = 0.6) -> tuple[Round[Any, Any, Any], ...]:
     """Energy of the head on the largest activations as they are, the others 0.
 
-    Learns nothing from ID images; for any number of them it needs the head alone.
+    Learns nothing from ID images.
+
+    For 1000 classes × 1M images of 768 values: the head, 6 MB; the fit images are counted alone.
 
     Args:
         head: the linear head of the network, (K, D).

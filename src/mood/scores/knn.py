@@ -1,20 +1,21 @@
 """Distance to the k-th nearest ID image: Sun, Ming, Zhu, Li: Out-of-Distribution Detection with Deep Nearest Neighbors.
 
-ICML 2022. Exact: every query meets every row of the bank. A bank that is capped keeps the rows with the smallest hash
-of (seed, id), so it does not depend on the order of the images or on how they were cut into shards.
+ICML 2022. Exact, with no index to build: every query meets every row of the bank. A bank that is capped keeps the rows
+with the smallest hash of (seed, id), so it does not depend on the order of the images or on how they were cut into
+shards.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mood.core.errors import InputError
 from mood.core.features import Features
+from mood.scores._neighbours import kth_distance
 from mood.scores._registry import between, fitted
 from mood.scores._round import Round
-from mood.scores._rows import blocks, l2_normalised, of_width, row_by_row
+from mood.scores._rows import l2_normalised, of_width
 from mood.scores._sampling import Bank, bank_round
 
 
@@ -37,30 +38,15 @@ class KNN:
             InputError: embeddings of another width than in the fit.
         """
         embedding = of_width(features.embedding, self.bank.shape[1], "embedding")
-        return row_by_row(self._distance, embedding, width=max(self.bank.shape[1], 2 * self.k, 1024))
-
-    def _distance(self, rows: Tensor) -> Tensor:
-        queries = l2_normalised(rows)
-        best = queries.new_full((len(rows), 0), 0.0)
-        place = torch.zeros(len(rows), 0, dtype=torch.int64)
-        start = 0
-        for (known,) in blocks(self.bank, width=len(rows)):
-            neighbours = l2_normalised(known)
-            half = neighbours.square().sum(1) / 2
-            # ‖q − b‖²/2 without the term of the query, which does not change the order.
-            far = torch.addmm(half, queries, neighbours.T, alpha=-1)  # (n, m)
-            best = torch.cat([best, far], 1)
-            place = torch.cat([place, torch.arange(start, start + len(half)).expand(len(rows), -1)], 1)
-            best, kept = best.topk(min(self.k, best.shape[1]), dim=1, largest=False)
-            place = place.gather(1, kept)
-            start += len(half)
-        kth = l2_normalised(self.bank[place[:, self.k - 1]].to(torch.float64))
-        return (queries - kth).square_().sum(1).sqrt()
+        return kth_distance(embedding, self.bank, self.k, l2_normalised)
 
 
 @fitted("knn", KNN, needs=("embedding",), source="Sun et al., ICML 2022, equation 2")
 def knn(*, k: int = 50, bank: int = 50_000, seed: int = 0) -> tuple[Round[Any, Any, Any], ...]:
     """Distance of the L2-normalised embedding from its k-th nearest ID image.
+
+    For 1000 classes × 1M images of 768 float32 values: the bank, 154 MB; while scoring 235 MB more, and blocks of at
+    most 140 MB.
 
     Args:
         k: which neighbour. 50 is the paper's choice for CIFAR-10; it takes 200 for CIFAR-100 and 1000 for ImageNet.

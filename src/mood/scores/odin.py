@@ -55,6 +55,8 @@ def odin(*, temperature: float = 1000.0, epsilon: float = 0.0014) -> tuple[Round
     Learns nothing from ID images. A detector moves the images, which takes one pass back and one more forward; on
     features that come from elsewhere it is `msp` at this temperature.
 
+    For 1000 classes × 1M images: nothing is kept.
+
     Args:
         temperature: T > 0, 1000 in the paper.
         epsilon: ε ≥ 0, in units of pixels from 0 to 1; the paper chooses 0.0014 on OOD images.

@@ -14,6 +14,8 @@ def scale(head: Head, *, percentile: float = 0.85) -> tuple[Round[Any, Any, Any]
 
     Exponents count up to 600. Learns nothing from ID images; for any number of them it needs the head alone.
 
+    For 1000 classes × 1M images of 768 values: the head, 6 MB; the fit images are counted alone.
+
     Args:
         head: the linear head of the network, (K, D).
         percentile: share of the activations that the second sum leaves out, in (0, 1): 0.85 is the paper's choice.
