@@ -3,7 +3,7 @@
 torch, torchvision and pyarrow are imported when they are first needed, so that naming this room costs nothing.
 """
 
-from mood.data.augment import Augment, TrainingBatch, TrainingImages, training_batches
+from mood.data.augment import Augment, TrainingBatch, TrainingImages, augmented, training_batches
 from mood.data.holdout import held_out
 from mood.data.joining import join
 from mood.data.loader import batches
@@ -17,6 +17,7 @@ __all__ = [
     "Source",
     "TrainingBatch",
     "TrainingImages",
+    "augmented",
     "batches",
     "held_out",
     "join",

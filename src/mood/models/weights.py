@@ -122,7 +122,9 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], *, share: float
     target = module.state_dict()
     found = recognise(state)
     head = _head(module)
-    renamed, unexpected, aside = {}, [], list(found.aside)
+    renamed: dict[str, Tensor] = {}
+    unexpected: list[str] = []
+    aside = list(found.aside)
     for name, value in _for_target(found.state, target).items():
         if name in target:
             renamed[name] = value
@@ -147,8 +149,8 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], *, share: float
     spare = sum(found.state[name].numel() for name in unexpected if name in found.state)
     if lost and sum(body[name] for name in body if name not in lost) < share * sum(body.values()):
         raise ModelError(
-            f"the checkpoint ({found.format}, {len(state)} tensors) leaves {len(lost)} tensors of the network at random "
-            f"values, for example {', '.join(lost[:3])}{_of_another_shape(unexpected)}: {_remedy(found)}"
+            f"the checkpoint ({found.format}, {len(state)} tensors) leaves {len(lost)} tensors of the network at "
+            f"random values, for example {', '.join(lost[:3])}{_of_another_shape(unexpected)}: {_remedy(found)}"
         )
     if spare > (1 - min(share, _USED)) * (sum(used.values()) + spare):
         raise ModelError(
