@@ -6,6 +6,7 @@ from mood.models.embedding import Embedder, Seen, resolve_device, resolve_precis
 from mood.models.model import Architecture, Beside, Model, Stage, image_keys, weights_digest
 from mood.models.opening import (
     EMBEDDED,
+    check_name,
     input_transform,
     load_model,
     open_model,
@@ -33,6 +34,7 @@ __all__ = [
     "SimMim",
     "Stage",
     "Views",
+    "check_name",
     "image_keys",
     "input_transform",
     "load_model",

@@ -70,12 +70,7 @@ def _opened(
             model = resized(model, options["img_size"])
         return randomised(model, seed) if random_weights else model
     architecture = Architecture(name, dict(options or {}))
-    if name.split(".")[0] not in timm.list_models(include_tags=False):
-        near = difflib.get_close_matches(name, [*timm.list_models(include_tags=False), EMBEDDED], n=4)
-        raise ModelError(
-            f"model {name!r} is neither 'embedded', a folder, nor a timm model"
-            + (f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() has their names")
-        )
+    check_name(name)
     if random_weights or checkpoint is not None:
         source = "random weights"
         history: tuple[Stage, ...] | None = ()
@@ -100,6 +95,22 @@ def _opened(
             source=source,
         )
     return _from_hub(architecture)
+
+
+def check_name(name: str) -> None:
+    """Refuse what `open_model` cannot open, without opening anything.
+
+    Raises:
+        ModelError: no network has this name.
+    """
+    known = timm.list_models(include_tags=False)
+    if name == EMBEDDED or Path(name).is_dir() or name.split(".")[0] in known:
+        return
+    near = difflib.get_close_matches(name, [*known, EMBEDDED], n=4)
+    raise ModelError(
+        f"model {name!r} is neither 'embedded', a folder, nor a timm model"
+        + (f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() has their names")
+    )
 
 
 def own_model(module: nn.Module, transform: Transform, *, head: str | None, name: str = "your module") -> Model:

@@ -322,8 +322,15 @@ def _embed(
             rejections += batch.rejections
             bar.advance(len(batch) + len(batch.rejections))
         return Features.concat(parts), rejections
-    shown = {"size": transform.size, "mean": transform.mean, "std": transform.std, "max_pixels": transform.max_pixels}
-    images = TrainingImages(source, (_official(),), seed=augmented_by, **shown)
+    images = TrainingImages(
+        source,
+        (_official(),),
+        size=transform.size,
+        mean=transform.mean,
+        std=transform.std,
+        seed=augmented_by,
+        max_pixels=transform.max_pixels,
+    )
     for varied in augmented(images, **place):
         ids = tuple(source.manifest.ids[position] for position in varied.positions.tolist())
         if ids:

@@ -1,6 +1,6 @@
 """`mood pretrain`: a network learns images from the images alone."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from mood.data import Augment, Source, TrainingImages
     from mood.models import Architecture, Pretext
+    from mood.recipes.inputs import TrainingSet
 
 
 @config
@@ -185,6 +186,44 @@ def _check(config: PretrainConfig, given: Mapping[str, Any]) -> None:
         make_pretext(config.pretext, said.build(), {**given, **classes})
 
 
+def check(config: PretrainConfig) -> dict[str, Any]:
+    """Refuse what cannot be pre-trained, before an image is looked at, and give what the pretext is told.
+
+    Raises:
+        InputError: a setting that is out of range, or of another pretext.
+        ModelError: a network that nobody knows, that cannot be built, or that the pretext cannot use.
+    """
+    from mood.models import check_name
+
+    check_name(config.model)
+    given = pretext_settings(config)
+    if config.tokenizer is not None:
+        given["tokenizer"] = import_module("mood.models.tokenizer").open_tokenizer(config.tokenizer)
+    _check(config, given)
+    return given
+
+
+def chosen_images(config: PretrainConfig, sources: "Sequence[Source]") -> "TrainingSet":
+    """The images that are learned from.
+
+    Raises:
+        InputError: the pretext wants labels that are not there, or the images do not fill a batch.
+    """
+    from mood.models import PRETEXTS
+    from mood.recipes.inputs import check_batch_size, training_set
+
+    chosen = training_set(
+        sources,
+        stage="pretrain",
+        labelled=PRETEXTS[config.pretext].labelled,
+        seed=config.seed,
+        fraction=config.held_out,
+        settings={"pretext": config.pretext, "epochs": config.epochs, "base_lr": config.base_lr},
+    )
+    check_batch_size(len(chosen.source), config.batch_size)
+    return chosen
+
+
 def _augments(config: PretrainConfig) -> "tuple[Augment, ...]":
     """How the views of the pretext are varied: the published recipe of each, but for the size of the crop."""
     from mood.core.errors import InputError
@@ -267,22 +306,12 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         weights_digest,
         without_fused_attention,
     )
-    from mood.recipes.inputs import (
-        METRICS,
-        check_batch_size,
-        images_of_last_stage,
-        keep_records,
-        last_metrics,
-        training_set,
-    )
+    from mood.recipes.inputs import METRICS, images_of_last_stage, keep_records, last_metrics
     from mood.recipes.rejected import rejections
     from mood.training import Optimisation, seed_everything, train
 
     architecture = architecture_of(config)
-    given = pretext_settings(config)
-    if config.tokenizer is not None:
-        given["tokenizer"] = import_module("mood.models.tokenizer").open_tokenizer(config.tokenizer)
-    _check(config, given)
+    given = check(config)
     sources = (
         [open_source(name, roots=config.data_root, limit=config.limit) for name in config.data]
         if source is None
@@ -296,15 +325,7 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
             loss = last_metrics(config.output).get("loss")
             seen = images_of_last_stage(config.output)
             return PretrainResult(config.output, seen, loss, True, len(rejections(config.output)))
-        chosen = training_set(
-            sources,
-            stage="pretrain",
-            labelled=PRETEXTS[config.pretext].labelled,
-            seed=config.seed,
-            fraction=config.held_out,
-            settings={"pretext": config.pretext, "epochs": config.epochs, "base_lr": config.base_lr},
-        )
-        check_batch_size(len(chosen.source), config.batch_size)
+        chosen = chosen_images(config, sources)
         seed_everything(config.seed)
         drop_path = PRETEXTS[config.pretext].drop_path if config.drop_path is None else config.drop_path
         encoder = architecture.build(drop_path_rate=drop_path) if drop_path else architecture.build()
