@@ -77,10 +77,12 @@ class ExtractResult:
     output: Path
     images: int
     rejected: int
+    weights: str = ""
 
     def summary(self) -> str:
-        """One line for a person."""
-        return f"features of {self.images} images are in {self.output}; {self.rejected} could not be read"
+        """One line for a person, and one about a foreign file."""
+        said = f"features of {self.images} images are in {self.output}; {self.rejected} could not be read"
+        return said + (f"\nweights: {self.weights}" if self.weights else "")
 
 
 def extract(config: ExtractConfig) -> ExtractResult:
@@ -105,6 +107,7 @@ def extract(config: ExtractConfig) -> ExtractResult:
         transform=model_options(config.transform_options),
     )
     embedder = Embedder(model, pool=config.pool, layer=config.layer, device=config.device, precision=config.precision)
+    weights = "" if config.checkpoint is None else model.source
     settings = to_dict(config) | {
         "images": source.manifest.fingerprint,
         "weights": model.fingerprint(),
@@ -114,7 +117,7 @@ def extract(config: ExtractConfig) -> ExtractResult:
     with open_output(config.output, settings, kind="file", overwrite=config.overwrite) as output:
         if output.finished:
             rows = pq.read_metadata(config.output).num_rows
-            return ExtractResult(config.output, rows, len(source) - rows)
+            return ExtractResult(config.output, rows, len(source) - rows, weights)
         extracted = extract_features(source, embedder, batch_size=config.batch_size, workers=config.workers)
         writer = None
         for features in extracted.store:
@@ -124,7 +127,7 @@ def extract(config: ExtractConfig) -> ExtractResult:
         if writer is not None:
             writer.close()
         output.commit()
-    return ExtractResult(config.output, len(extracted.store), len(extracted.rejections))
+    return ExtractResult(config.output, len(extracted.store), len(extracted.rejections), weights)
 
 
 @dataclass(frozen=True, slots=True)

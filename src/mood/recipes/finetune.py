@@ -105,7 +105,7 @@ class FinetuneConfig:
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """What `mood finetune` leaves: the folder and its last metrics."""
+    """What `mood finetune` leaves: the folder and its last metrics; what became of a foreign file, where it began."""
 
     output: Path
     images: int
@@ -113,6 +113,7 @@ class FinetuneResult:
     metrics: Mapping[str, float]
     reused: bool
     rejected: int = 0
+    weights: str = ""
 
     def summary(self) -> str:
         """One line for a person."""
@@ -125,6 +126,7 @@ class FinetuneResult:
         return (
             f"fine-tuned on {self.images - self.rejected} images of {self.classes} classes, "
             f"loss {self.metrics['loss']:.4f}{shown}; the network is in {self.output}{told(self.rejected)}"
+            + (f"\nstarted from {self.weights}" if self.weights else "")
         )
 
 
@@ -437,4 +439,5 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
         metrics = keep_records(output.scratch, output.work)
         output.commit()
     rejected = len(rejections(config.output))
-    return FinetuneResult(config.output, len(training), classes, metrics, False, rejected)
+    weights = "" if config.checkpoint is None else start.source
+    return FinetuneResult(config.output, len(training), classes, metrics, False, rejected, weights)
