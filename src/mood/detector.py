@@ -265,7 +265,7 @@ def load(folder: str | Path, *, model: nn.Module | None = None, device: str = "a
 def embed(
     embedder: Embedder,
     ids: tuple[str, ...],
-    pixels: np.ndarray,
+    pixels: "np.ndarray | torch.Tensor",
     labels: np.ndarray | None = None,
     *,
     tokens: bool = False,

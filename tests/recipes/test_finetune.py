@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from mood.core.errors import DataError, InputError, ModelError, OutputError, PromiseError
-from mood.data import held_out
+from mood.data import TrainingBatch, held_out
 from mood.models import load_model, open_model, save_model
 from mood.recipes.accuracy import accuracy
-from mood.recipes.finetune import FinetuneConfig, finetune
+from mood.recipes.finetune import FinetuneConfig, _ClassifierTask, finetune
 from mood.recipes.fit import FitConfig, fit
 from mood.recipes.inputs import model_options
 from mood.recipes.pretrain import PretrainConfig, pretrain
@@ -356,3 +356,17 @@ def test_accuracy_counts_readable_images_alone(stripes_folder, tiny_network, tmp
     assert accuracy(module, model.transform, source, "fp32", 0) == 0.5
     with pytest.raises(DataError, match="not one image of data could be read"):
         accuracy(module, model.transform, source.select([source.manifest.ids.index("class 1/broken.png")]), "fp32", 0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_the_loss_is_that_of_equation_1(config, smoothing, tmp_path):
+    """y_c (1 - alpha) + alpha / N_c over the whole head, also where one label occurs."""
+    outputs, labels = 5, torch.tensor([3, 3, 3])
+    logits = torch.randn(3, outputs, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    settings = replace(config(), label_smoothing=smoothing)
+    task = _ClassifierTask(lambda images: logits, range(256), settings, outputs, None, None, "fp32", {}, tmp_path)
+    loss, _ = task.loss(task.module, TrainingBatch((torch.zeros(3, 3, 8, 8),), labels, labels), 0)
+    target = torch.full((3, outputs), smoothing / outputs, dtype=torch.float64)
+    target[:, 3] += 1 - smoothing
+    expected = -(target * logits.log_softmax(dim=1)).sum(1).mean()
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-6)

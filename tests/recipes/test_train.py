@@ -2,7 +2,7 @@
 
 import pytest
 
-from mood.core.errors import InputError, OutputError
+from mood.core.errors import InputError, MoodError, OutputError
 from mood.models import load_model
 from mood.recipes.train import TrainConfig, plan, train
 
@@ -173,3 +173,66 @@ def test_what_is_missing_is_named(config):
         plan(config(skip=("pretrain",)))
     with pytest.raises(InputError, match="no stage is left to run"):
         plan(config(""))
+
+
+LAST = 'name = "fine-tune"\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (LAST, LAST + "epoch = 3\n", r"stage 'fine-tune': .*'epoch'.*epochs"),
+        (LAST, LAST + 'epochs = "many"\n', r"stage 'fine-tune': .*epochs.*many"),
+        (
+            LAST,
+            LAST + 'model = "mood_vit_patch4_32"\nmodel_options = ["patch_size=5"]\n',
+            r"stage 'fine-tune': .*patches of 5 pixels do not fill 32: set img_size to a multiple of patch_size.* 30",
+        ),
+        ('"img_size=16"]', '"img_size=18"]', r"stage 'pretrain': .*patches of 4 pixels do not fill 18"),
+        (
+            LAST,
+            LAST + "batch_size = 33\n",
+            r"batch_size is 33, and 32 images .*set it to 32 or less",
+        ),
+        (LAST, LAST + "held_out = 0.9\n", r"stage 'fine-tune': batch_size is 16, and . images are left"),
+        (
+            'name = "intermediate"\n',
+            'name = "intermediate"\nhead_classes = 2\n',
+            r"stage .intermediate.: .* has 3 classes.* would have 2 outputs: set head_classes to at least 3",
+        ),
+        (
+            LAST,
+            LAST + 'model = "mood_vit_patch4_32"\ncheckpoint = "gone.pth"\n',
+            r"stage 'fine-tune': checkpoint is gone.pth, and there is nothing: check the path",
+        ),
+        (
+            LAST,
+            LAST + 'model = "no/such/folder"\n',
+            r"stage 'fine-tune': model 'no/such/folder' is neither 'embedded', a folder, nor a timm model",
+        ),
+        (
+            'name = "pretrain"\n',
+            'name = "pretrain"\ntokenizer = "gone"\n',
+            r"tokenizer is gone, and there is nothing",
+        ),
+        (
+            'name = "pretrain"\n',
+            'name = "pretrain"\nmask_unit = 4\n',
+            r"stage 'pretrain': mask_unit is a setting of pretext simmim; mae has",
+        ),
+        (LAST, LAST + 'eval = "no-such-set"\n', r"no-such-set"),
+    ],
+)
+def test_what_no_stage_could_do_is_refused_before_a_weight_is_loaded(config, tmp_path, monkeypatch, old, new, message):
+    monkeypatch.setattr("mood.models.open_model", lambda *_, **__: pytest.fail("a network was opened"))
+    monkeypatch.setattr("mood.training.train", lambda *_, **__: pytest.fail("a stage was started"))
+    with pytest.raises(MoodError, match=message):
+        train(config(RECIPE.replace(old, new, 1)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_are_not_opened_to_check_and_networks_are(config, tmp_path):
+    text = RECIPE.replace('data = "{data}"', 'data = "no-such-set"').replace('["{data}"]', '["no-such-set"]')
+    assert len(train(config(text, check=True)).lines) == 3
+    with pytest.raises(MoodError, match="patches of 4 pixels do not fill 18"):
+        train(config(text.replace("img_size=16", "img_size=18"), check=True))

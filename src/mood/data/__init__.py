@@ -3,7 +3,7 @@
 torch, torchvision and pyarrow are imported when they are first needed, so that naming this room costs nothing.
 """
 
-from mood.data.augment import Augment, TrainingBatch, TrainingImages, training_batches
+from mood.data.augment import Augment, TrainingBatch, TrainingImages, augmented, training_batches
 from mood.data.cards import Card, card, cards, find
 from mood.data.holdout import held_out
 from mood.data.joining import join
@@ -19,6 +19,7 @@ __all__ = [
     "Source",
     "TrainingBatch",
     "TrainingImages",
+    "augmented",
     "batches",
     "card",
     "cards",

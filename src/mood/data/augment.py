@@ -224,17 +224,48 @@ def training_batches(
     return (_checked(images.source, *part) for part in in_workers(parts, workers))
 
 
+def augmented(
+    images: TrainingImages, *, batch_size: int, workers: int = 0, start: int = 0, stop: int | None = None
+) -> Iterator[TrainingBatch]:
+    """Each image once, varied as the first epoch of training would vary it, in the order of the source.
+
+    A batch holds fewer rows, or none, where images cannot be read; it names them.
+
+    Args:
+        images: which, and how.
+        batch_size: positions per batch, the last one taking what is left.
+        workers: processes that decode; 0 decodes in this one.
+        start: the first position.
+        stop: the position after the last, by default N.
+
+    Raises:
+        InputError: for a batch size or workers that are no such thing.
+        DataError: (later) where a worker process has died.
+    """
+    check_loading(batch_size, workers)
+    positions = np.arange(len(images))[start:stop]
+    chosen = [positions[at : at + batch_size] for at in range(0, len(positions), batch_size)]
+    parts = _AugmentedBatches(images._drawer(), 0, chosen)
+    return (_batch(images.source, *part) for part in in_workers(parts, workers))
+
+
 def _checked(
     source: Source, pixels: "Tensor", twins: "Tensor | None", read: np.ndarray, reasons: list[tuple[int, str]]
 ) -> TrainingBatch:
-    import torch
-
     if not len(read):
         position, reason = reasons[0]
         raise DataError(
             f"None of the {len(reasons)} images of a training batch can be read; the first is "
             f"{source.manifest.ids[position]}: {reason}"
         )
+    return _batch(source, pixels, twins, read, reasons)
+
+
+def _batch(
+    source: Source, pixels: "Tensor", twins: "Tensor | None", read: np.ndarray, reasons: list[tuple[int, str]]
+) -> TrainingBatch:
+    import torch
+
     labels = source.manifest.labels
     return TrainingBatch(
         views=tuple(view.contiguous() for view in pixels.unbind(1)),

@@ -6,6 +6,7 @@ from mood.models.embedding import Embedder, Seen, resolve_device, resolve_precis
 from mood.models.model import Architecture, Beside, Model, Stage, image_keys, weights_digest
 from mood.models.opening import (
     EMBEDDED,
+    check_name,
     input_transform,
     load_model,
     open_model,
@@ -25,6 +26,7 @@ from mood.models.tokenizer import (
     map_pixels,
     open_tokenizer,
     save_vae,
+    untrained_tokenizer,
 )
 from mood.models.weights import ImportReport, load_weights, read_state
 
@@ -48,6 +50,7 @@ __all__ = [
     "Stage",
     "VaeShape",
     "Views",
+    "check_name",
     "codebook_usage",
     "image_keys",
     "input_transform",
@@ -67,6 +70,7 @@ __all__ = [
     "save_model",
     "save_vae",
     "six_numbers",
+    "untrained_tokenizer",
     "weights_digest",
     "without_fused_attention",
 ]

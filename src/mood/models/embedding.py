@@ -199,8 +199,13 @@ class Embedder:
         return seen.embedding, seen.logits
 
     @torch.inference_mode()
-    def look(self, pixels: np.ndarray, *, tokens: bool = False) -> Seen:
-        """(N, H, W, 3) uint8 → all that one pass gives, on the CPU; tokens only where they are asked for."""
+    def look(self, pixels: np.ndarray | Tensor, *, tokens: bool = False) -> Seen:
+        """All that one pass gives, on the CPU; tokens only where they are asked for.
+
+        Args:
+            pixels: (N, H, W, 3) uint8, or a tensor (N, 3, H, W) that is normalised already.
+            tokens: give those of the inner layers.
+        """
         images = self._input(pixels)
         return self._through(images)._replace(reconstruction=self._reconstruction(images)).cpu(tokens=tokens)
 
@@ -243,7 +248,9 @@ class Embedder:
         with torch.inference_mode():
             return tuple(self._through(part).cpu(tokens=False) for part in moved)
 
-    def _input(self, pixels: np.ndarray) -> Tensor:
+    def _input(self, pixels: np.ndarray | Tensor) -> Tensor:
+        if isinstance(pixels, Tensor):
+            return pixels.to(self.device)
         return torch.from_numpy(self.model.transform.normalise(pixels)).to(self.device)
 
     def _through(self, images: Tensor) -> Seen:

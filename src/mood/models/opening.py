@@ -18,7 +18,7 @@ from mood.core.errors import InputError, ModelError
 from mood.core.transform import Transform
 from mood.models.model import Architecture, Beside, Model, Stage, patch_embedding
 from mood.models.pretexts import make_pretext
-from mood.models.weights import load_weights, read_state
+from mood.models.weights import implied_options, load_weights, read_state
 
 EMBEDDED = "embedded"
 KIND = "model"
@@ -38,7 +38,8 @@ def open_model(
     Args:
         name: `embedded`, a folder written by `mood pretrain` or `mood finetune`, or any timm model name (hub weights
             unless `checkpoint` is given).
-        checkpoint: a local file with weights for that timm name, in timm's, BEiT's or MAE's format.
+        checkpoint: a local file with weights for that timm name, in any format that `mood.models.formats` knows; it is
+            told by its content. The head is the file's: as many outputs, or none, unless `options` say otherwise.
         options: keyword arguments of the timm architecture (`img_size`, `depth`, …); of a network that comes with its
             weights, `img_size` alone (`resized`).
         random_weights: keep the architecture's random initialisation instead of any weights (a control).
@@ -69,20 +70,21 @@ def _opened(
             model = resized(model, options["img_size"])
         return randomised(model, seed) if random_weights else model
     architecture = Architecture(name, dict(options or {}))
-    if name.split(".")[0] not in timm.list_models(include_tags=False):
-        near = difflib.get_close_matches(name, [*timm.list_models(include_tags=False), EMBEDDED], n=4)
-        raise ModelError(
-            f"model {name!r} is neither 'embedded', a folder, nor a timm model"
-            + (f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() has their names")
-        )
+    check_name(name)
     if random_weights or checkpoint is not None:
-        module = _seeded(architecture, seed)
         source = "random weights"
         history: tuple[Stage, ...] | None = ()
         seen: Tensor | None = torch.empty(0, dtype=torch.int64)
         if checkpoint is not None:
-            report = load_weights(module, read_state(checkpoint))
+            state = read_state(checkpoint)
+            with torch.device("meta"):
+                implied = implied_options(architecture.build(), state)
+            architecture = replace(architecture, options={**implied, **architecture.options})
+            module = _seeded(architecture, seed)
+            report = load_weights(module, state)
             source, history, seen = f"{Path(checkpoint).name}: {report}", None, None
+        else:
+            module = _seeded(architecture, seed)
         return Model(
             name=name,
             module=module.eval(),
@@ -93,6 +95,22 @@ def _opened(
             source=source,
         )
     return _from_hub(architecture)
+
+
+def check_name(name: str) -> None:
+    """Refuse what `open_model` cannot open, without opening anything.
+
+    Raises:
+        ModelError: no network has this name.
+    """
+    known = timm.list_models(include_tags=False)
+    if name == EMBEDDED or Path(name).is_dir() or name.split(".")[0] in known:
+        return
+    near = difflib.get_close_matches(name, [*known, EMBEDDED], n=4)
+    raise ModelError(
+        f"model {name!r} is neither 'embedded', a folder, nor a timm model"
+        + (f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() has their names")
+    )
 
 
 def own_model(module: nn.Module, transform: Transform, *, head: str | None, name: str = "your module") -> Model:

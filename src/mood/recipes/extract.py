@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mood.core.feature_store import FeatureStore
     from mood.core.features import Features
     from mood.core.progress import Bar
-    from mood.data import Source
+    from mood.data import Augment, Source
     from mood.models import Embedder
 
 FORMAT = 1
@@ -77,10 +77,12 @@ class ExtractResult:
     output: Path
     images: int
     rejected: int
+    weights: str = ""
 
     def summary(self) -> str:
-        """One line for a person."""
-        return f"features of {self.images} images are in {self.output}; {self.rejected} could not be read"
+        """One line for a person, and one about a foreign file."""
+        said = f"features of {self.images} images are in {self.output}; {self.rejected} could not be read"
+        return said + (f"\nweights: {self.weights}" if self.weights else "")
 
 
 def extract(config: ExtractConfig) -> ExtractResult:
@@ -105,6 +107,7 @@ def extract(config: ExtractConfig) -> ExtractResult:
         transform=model_options(config.transform_options),
     )
     embedder = Embedder(model, pool=config.pool, layer=config.layer, device=config.device, precision=config.precision)
+    weights = "" if config.checkpoint is None else model.source
     settings = to_dict(config) | {
         "images": source.manifest.fingerprint,
         "weights": model.fingerprint(),
@@ -114,7 +117,7 @@ def extract(config: ExtractConfig) -> ExtractResult:
     with open_output(config.output, settings, kind="file", overwrite=config.overwrite) as output:
         if output.finished:
             rows = pq.read_metadata(config.output).num_rows
-            return ExtractResult(config.output, rows, len(source) - rows)
+            return ExtractResult(config.output, rows, len(source) - rows, weights)
         extracted = extract_features(source, embedder, batch_size=config.batch_size, workers=config.workers)
         writer = None
         for features in extracted.store:
@@ -124,7 +127,7 @@ def extract(config: ExtractConfig) -> ExtractResult:
         if writer is not None:
             writer.close()
         output.commit()
-    return ExtractResult(config.output, len(extracted.store), len(extracted.rejections))
+    return ExtractResult(config.output, len(extracted.store), len(extracted.rejections), weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +156,25 @@ def cache_folder() -> Path:
     return base / "features"
 
 
-def extract_features(source: "Source", embedder: "Embedder", *, batch_size: int = 64, workers: int = 0) -> Extracted:
+def extract_features(
+    source: "Source",
+    embedder: "Embedder",
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    augmented_by: int | None = None,
+) -> Extracted:
     """One pass over a source, or none where the cache has it.
 
     The key is made from weights, transform, images, pooling, layer, precision, device, batch size and format version:
     nothing stale can be found under it. A killed pass goes on at the first missing shard.
+
+    Args:
+        source: the images.
+        embedder: the network.
+        batch_size: images a pass.
+        workers: processes that decode.
+        augmented_by: seed of one augmented view of each image, as fine-tuning varies it, in place of the image itself.
 
     Raises:
         DataError: not one image could be read.
@@ -174,6 +191,8 @@ def extract_features(source: "Source", embedder: "Embedder", *, batch_size: int 
         # The last bits of a matrix product may depend on the number of rows.
         "batch_size": batch_size,
     }
+    if augmented_by is not None:
+        key["augmented"] = {"seed": augmented_by, "by": asdict(_official())}
     if embedder.inner:
         key["inner"] = list(embedder.inner)
     if embedder.decoder is not None and embedder.model.beside is not None:
@@ -183,12 +202,18 @@ def extract_features(source: "Source", embedder: "Embedder", *, batch_size: int 
         with alone(folder):
             # Another run may have filled it meanwhile.
             if not _is_finished(folder):
-                _fill(folder, key, source, embedder, batch_size, workers)
+                _fill(folder, key, source, embedder, batch_size, workers, augmented_by)
     return _open(folder, source)
 
 
 def _fill(
-    folder: Path, key: Mapping[str, Any], source: "Source", embedder: "Embedder", batch_size: int, workers: int
+    folder: Path,
+    key: Mapping[str, Any],
+    source: "Source",
+    embedder: "Embedder",
+    batch_size: int,
+    workers: int,
+    augmented_by: int | None,
 ) -> None:
     from mood.core.feature_store import FeatureStore
     from mood.core.progress import progress
@@ -197,7 +222,7 @@ def _fill(
     with progress(len(source), f"embed {source.name}", start=min(writer.next_shard * SHARD, len(source))) as bar:
         for index in range(writer.next_shard, -(-len(source) // SHARD)):
             start, stop = index * SHARD, min((index + 1) * SHARD, len(source))
-            features, rejections = _embed(source, embedder, start, stop, batch_size, workers, bar)
+            features, rejections = _embed(source, embedder, start, stop, batch_size, workers, bar, augmented_by)
             # The note first: where a shard stands, its note stands as well.
             _note(folder, index).write_text(json.dumps([(r.position, r.id, r.reason) for r in rejections]))
             writer.append(index, features)
@@ -264,10 +289,17 @@ def _is_still(file: IO[str], path: Path) -> bool:
 
 
 def _embed(
-    source: "Source", embedder: "Embedder", start: int, stop: int, batch_size: int, workers: int, bar: "Bar"
+    source: "Source",
+    embedder: "Embedder",
+    start: int,
+    stop: int,
+    batch_size: int,
+    workers: int,
+    bar: "Bar",
+    augmented_by: int | None,
 ) -> "tuple[Features, list[Rejection]]":
     from mood.core.features import Features
-    from mood.data import batches
+    from mood.data import TrainingImages, augmented, batches
     from mood.detector import embed
 
     transform = embedder.model.transform
@@ -285,12 +317,38 @@ def _embed(
             )
         ]
     rejections: list[Rejection] = []
-    for batch in batches(source, transform, batch_size=batch_size, workers=workers, start=start, stop=stop):
-        if len(batch):
-            parts.append(embed(embedder, batch.ids, batch.pixels, batch.labels))
-        rejections += batch.rejections
-        bar.advance(len(batch) + len(batch.rejections))
+    place: dict[str, int] = {"batch_size": batch_size, "workers": workers, "start": start, "stop": stop}
+    if augmented_by is None:
+        for batch in batches(source, transform, **place):
+            if len(batch):
+                parts.append(embed(embedder, batch.ids, batch.pixels, batch.labels))
+            rejections += batch.rejections
+            bar.advance(len(batch) + len(batch.rejections))
+        return Features.concat(parts), rejections
+    images = TrainingImages(
+        source,
+        (_official(),),
+        size=transform.size,
+        mean=transform.mean,
+        std=transform.std,
+        seed=augmented_by,
+        max_pixels=transform.max_pixels,
+    )
+    for varied in augmented(images, **place):
+        ids = tuple(source.manifest.ids[position] for position in varied.positions.tolist())
+        if ids:
+            labels = None if varied.labels is None else varied.labels.numpy()
+            parts.append(embed(embedder, ids, varied.views[0], labels))
+        rejections += varied.rejections
+        bar.advance(len(ids) + len(varied.rejections))
     return Features.concat(parts), rejections
+
+
+def _official() -> "Augment":
+    """How the official code varies the images that it fits on: as it fine-tunes on them."""
+    from mood.data import Augment
+
+    return Augment.finetune()
 
 
 def _note(folder: Path, index: int) -> Path:

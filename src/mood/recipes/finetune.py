@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from mood.core.transform import Transform
     from mood.data import Source, TrainingImages
+    from mood.recipes.inputs import TrainingSet
 
 
 @config
@@ -104,7 +105,7 @@ class FinetuneConfig:
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """What `mood finetune` leaves: the folder and its last metrics."""
+    """What `mood finetune` leaves: the folder and its last metrics; what became of a foreign file, where it began."""
 
     output: Path
     images: int
@@ -112,6 +113,7 @@ class FinetuneResult:
     metrics: Mapping[str, float]
     reused: bool
     rejected: int = 0
+    weights: str = ""
 
     def summary(self) -> str:
         """One line for a person."""
@@ -124,6 +126,7 @@ class FinetuneResult:
         return (
             f"fine-tuned on {self.images - self.rejected} images of {self.classes} classes, "
             f"loss {self.metrics['loss']:.4f}{shown}; the network is in {self.output}{told(self.rejected)}"
+            + (f"\nstarted from {self.weights}" if self.weights else "")
         )
 
 
@@ -235,6 +238,59 @@ def _freeze(module: Any, blocks: int, head: set[str]) -> None:
             parameter.requires_grad_(False)
 
 
+def check(config: FinetuneConfig, *, comes: bool = False) -> None:
+    """Refuse what cannot be fine-tuned, before an image or a weight is looked at.
+
+    Args:
+        config: of the stage.
+        comes: a stage before it will write its network.
+
+    Raises:
+        InputError: a setting that is out of range, or a file that is not there.
+        ModelError: a network that nobody knows, or that cannot be built.
+    """
+    from mood.core.errors import InputError
+    from mood.models import Architecture, check_name
+    from mood.recipes.inputs import check_given, model_options
+
+    if config.l2_sp < 0:
+        raise InputError(f"l2_sp is {config.l2_sp}; it must be 0, which is off, or more")
+    check_given(checkpoint=config.checkpoint)
+    if not comes:
+        check_name(config.model)
+    Architecture(config.model, model_options(config.model_options)).check()
+
+
+def chosen_images(config: FinetuneConfig, source: "Source") -> "tuple[TrainingSet, tuple[str, ...], int]":
+    """The images that are learned from, the names of their classes, and the outputs of the head.
+
+    Raises:
+        InputError: no labels, a head with fewer outputs than there are classes, or a batch that the images do not fill.
+    """
+    from mood.core.errors import InputError
+    from mood.recipes.inputs import check_batch_size, training_set
+
+    chosen = training_set(
+        [source],
+        stage="finetune",
+        labelled=True,
+        seed=config.seed,
+        fraction=config.held_out,
+        settings={"epochs": config.epochs, "lr": config.lr, "layer_decay": config.layer_decay},
+    )
+    names = chosen.source.manifest.class_names or ()
+    classes = len(names)
+    outputs = classes if config.head_classes is None else config.head_classes
+    if outputs < max(classes, 2):
+        raise InputError(
+            f"{source.name} has {classes} class{'es' if classes > 1 else f' ({names[0]})'}, and the head would "
+            f"have {outputs} outputs: set head_classes to at least {max(classes, 2)}"
+            + ("; the paper keeps the head of the whole set for one class" if classes == 1 else "")
+        )
+    check_batch_size(len(chosen.source), config.batch_size)
+    return chosen, names, outputs
+
+
 def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> FinetuneResult:
     """Fine-tune a network and write it as a model folder; start again to resume.
 
@@ -262,20 +318,16 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
         without_fused_attention,
     )
     from mood.recipes.inputs import (
-        check_batch_size,
         images_of_last_stage,
         keep_records,
         last_metrics,
         model_options,
-        training_set,
         union,
     )
     from mood.recipes.rejected import rejections
     from mood.training import Optimisation, seed_everything, train
 
-    if config.l2_sp < 0:
-        raise InputError(f"l2_sp is {config.l2_sp}; it must be 0, which is off, or more")
-    Architecture(config.model, model_options(config.model_options)).check()
+    check(config)
     if source is None:
         source = open_source(
             config.data,
@@ -284,6 +336,7 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
             classes=config.classes or None,
             limit=config.limit,
         )
+    chosen, names, outputs = chosen_images(config, source)
     start: Model = open_model(
         config.model,
         checkpoint=config.checkpoint,
@@ -299,24 +352,7 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
             images = images_of_last_stage(config.output)
             rejected = len(rejections(config.output))
             return FinetuneResult(config.output, images, classes, last_metrics(config.output), True, rejected)
-        chosen = training_set(
-            [source],
-            stage="finetune",
-            labelled=True,
-            seed=config.seed,
-            fraction=config.held_out,
-            settings={"epochs": config.epochs, "lr": config.lr, "layer_decay": config.layer_decay},
-        )
-        names = chosen.source.manifest.class_names or ()
         classes = len(names)
-        outputs = classes if config.head_classes is None else config.head_classes
-        if outputs < max(classes, 2):
-            raise InputError(
-                f"{source.name} has {classes} class{'es' if classes > 1 else f' ({names[0]})'}, and the head would "
-                f"have {outputs} outputs: set head_classes to at least {max(classes, 2)}"
-                + ("; the paper keeps the head of the whole set for one class" if classes == 1 else "")
-            )
-        check_batch_size(len(chosen.source), config.batch_size)
         test = (
             None
             if config.eval is None
@@ -403,4 +439,5 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
         metrics = keep_records(output.scratch, output.work)
         output.commit()
     rejected = len(rejections(config.output))
-    return FinetuneResult(config.output, len(training), classes, metrics, False, rejected)
+    weights = "" if config.checkpoint is None else start.source
+    return FinetuneResult(config.output, len(training), classes, metrics, False, rejected, weights)

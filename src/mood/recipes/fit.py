@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
@@ -61,6 +61,11 @@ class FitConfig:
     part of DATA"""
     held_out: float = 0.1
     """share of DATA that the hash cut keeps for calibration; the cut of `mood finetune` must be the same"""
+    fit_on: Literal["clean", "augmented"] = "clean"
+    """augmented = fit the score on one augmented view of each image, as the paper's official code does (random crop,
+    mirror image, RandAugment, erasing); calibration images stay as they are"""
+    other_classes: bool = False
+    """the outputs of a foreign network are other classes than those of DATA: do not check that it names them"""
     coarse: bool = False
     """the coarse labels are the classes, where a set has two levels of them (CIFAR-100)"""
     classes: tuple[str, ...] = ()
@@ -102,6 +107,8 @@ class FitResult:
             f"{len(d.calibration)} others{lost}",
             f"a score above {d.threshold:.6g} is flagged: at most {d.alpha:.1%} of known images on average over "
             f"calibration sets, {low:.1%} to {high:.1%} with this one (90 % confidence)",
+            *([f"weights: {d.card['weights']}"] if d.card["config"].get("checkpoint") else []),
+            *([f"network: {d.card['classifier']}"] if d.card.get("classifier") else []),
             f"promise {'verified' if d.promise.verified else 'UNVERIFIED'}: {d.promise.reason}",
         ]
         if self.output is None:
@@ -133,6 +140,8 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
     from mood.recipes.inputs import model_options
     from mood.scores import info
 
+    if config.fit_on == "augmented":
+        _check_can_augment(config, data)
     if data is None and is_features(config.data):
         return _fit_features(config)
 
@@ -245,12 +254,26 @@ def score_options(pairs: Sequence[str]) -> dict[str, Any]:
     return model_options(pairs)
 
 
+def _check_can_augment(config: FitConfig, data: Any) -> None:
+    from mood.scores import info
+
+    if data is None and is_features(config.data):
+        raise InputError("fit_on is augmented, and features are of images that were augmented or not: set it to clean")
+    if "tokens" in info(config.score).needs:
+        raise InputError(
+            f"fit_on is augmented, and {config.score} looks at tokens, which are not kept: set fit_on to clean, or "
+            "choose another score"
+        )
+
+
 def _fit_images(config: FitConfig, source: "Source", other: "Source | None", embedder: "Embedder") -> "Detector":
     from mood.data import held_out
     from mood.decisions import check_alpha
     from mood.detector import View
     from mood.models import image_keys
     from mood.recipes.extract import extract_features
+    from mood.recipes.recognition import checked
+    from mood.scores import info
 
     model = embedder.model
     hashes = source.manifest.hashes
@@ -263,18 +286,29 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
         promise = _promise_of_set(source, other, model)
         count = len(other)
     check_alpha(config.alpha, count)
-    extracted = extract_features(source, embedder, batch_size=config.batch_size, workers=config.workers)
+    how: dict[str, int] = {"batch_size": config.batch_size, "workers": config.workers}
     apart = source.select(cut) if other is None else other
-    if other is None:
-        calibration = extracted.rows(cut)
+    if config.fit_on == "augmented":
+        extracted = extract_features(source.select(~cut), embedder, augmented_by=config.seed, **how)
+        stored = extracted.store
+        calibration = extract_features(apart, embedder, **how).store
     else:
-        calibration = extract_features(other, embedder, batch_size=config.batch_size, workers=config.workers).store
+        extracted = extract_features(source, embedder, **how)
+        stored = extracted.rows(~cut)
+        calibration = extracted.rows(cut) if other is None else extract_features(other, embedder, **how).store
+    needs = info(config.score).needs
+    said = checked(
+        model,
+        stored,
+        source.manifest.class_names or (),
+        reads_outputs=bool({"logits", "head"} & {*needs}),
+        other_classes=config.other_classes,
+    )
 
     def seen(score: "Score") -> "Iterable[Features]":
         view = View(embedder, config.score, score)
         return view.of(apart, batch_size=config.batch_size, workers=config.workers) if view.live else calibration
 
-    stored = extracted.rows(~cut)
     rows: FeatureStore | LiveFeatures = stored
     fitting = View(embedder, config.score)
     if fitting.live:
@@ -292,6 +326,7 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
         "pool": embedder.pool,
         "layer": embedder.layer,
         "precision": embedder.precision,
+        "classifier": said,
     }
     keys = image_keys([h for h, out in zip(hashes, cut, strict=True) if not out]).unique()
     made = _build(config, rows, len(stored), seen, embedder.head, embedder, promise, card)

@@ -116,6 +116,17 @@ def model_options(pairs: Sequence[str]) -> dict[str, Any]:
     return options
 
 
+def check_given(**files: Path | None) -> None:
+    """Refuse files that are not there, by the names of the settings that name them.
+
+    Raises:
+        InputError: one that does not exist.
+    """
+    for key, path in files.items():
+        if path is not None and not path.exists():
+            raise InputError(f"{key} is {path}, and there is nothing: check the path, or leave {key} out")
+
+
 def check_batch_size(images: int, batch_size: int) -> None:
     """Refuse a batch that the images cannot fill.
 

@@ -1,6 +1,6 @@
 """`mood pretrain`: a network learns images from the images alone."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mood.data import Augment, Source, TrainingImages
-    from mood.models import Architecture, DvaeTokenizer, Pretext
+    from mood.models import Architecture, DvaeTokenizer, Pretext, VaeShape
+    from mood.recipes.inputs import TrainingSet
 
 
 @config
@@ -203,6 +204,50 @@ def _tokenizer(path: Path, architecture: "Architecture") -> "DvaeTokenizer":
     return open_tokenizer(path, grid=getattr(patches, "grid_size", None))
 
 
+def check(config: PretrainConfig, *, coming: "VaeShape | None" = None) -> dict[str, Any]:
+    """Refuse what cannot be pre-trained, before an image is looked at, and give what the pretext is told.
+
+    Args:
+        config: of the stage.
+        coming: what a stage before it will train as its tokenizer.
+
+    Raises:
+        InputError: a setting that is out of range, or of another pretext.
+        ModelError: a network that nobody knows, that cannot be built, or that the pretext cannot use.
+    """
+    from mood.models import check_name, untrained_tokenizer
+
+    check_name(config.model)
+    given = pretext_settings(config)
+    if coming is not None:
+        given["tokenizer"] = untrained_tokenizer(coming)
+    elif config.tokenizer is not None:
+        given["tokenizer"] = _tokenizer(config.tokenizer, _said(config))
+    _check(config, given)
+    return given
+
+
+def chosen_images(config: PretrainConfig, sources: "Sequence[Source]") -> "TrainingSet":
+    """The images that are learned from.
+
+    Raises:
+        InputError: the pretext wants labels that are not there, or the images do not fill a batch.
+    """
+    from mood.models import PRETEXTS
+    from mood.recipes.inputs import check_batch_size, training_set
+
+    chosen = training_set(
+        sources,
+        stage="pretrain",
+        labelled=PRETEXTS[config.pretext].labelled,
+        seed=config.seed,
+        fraction=config.held_out,
+        settings={"pretext": config.pretext, "epochs": config.epochs, "base_lr": config.base_lr},
+    )
+    check_batch_size(len(chosen.source), config.batch_size)
+    return chosen
+
+
 def _augments(config: PretrainConfig) -> "tuple[Augment, ...]":
     """How the views of the pretext are varied: the published recipe of each, but for the size of the crop."""
     from mood.core.errors import InputError
@@ -285,23 +330,12 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         weights_digest,
         without_fused_attention,
     )
-    from mood.recipes.inputs import (
-        METRICS,
-        check_batch_size,
-        images_of_last_stage,
-        keep_records,
-        last_metrics,
-        training_set,
-        union,
-    )
+    from mood.recipes.inputs import METRICS, images_of_last_stage, keep_records, last_metrics, union
     from mood.recipes.rejected import rejections
     from mood.training import Optimisation, seed_everything, train
 
     architecture = architecture_of(config)
-    given = pretext_settings(config)
-    if config.tokenizer is not None:
-        given["tokenizer"] = _tokenizer(config.tokenizer, _said(config))
-    _check(config, given)
+    given = check(config)
     sources = (
         [open_source(name, roots=config.data_root, limit=config.limit) for name in config.data]
         if source is None
@@ -315,15 +349,7 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
             loss = last_metrics(config.output).get("loss")
             seen = images_of_last_stage(config.output)
             return PretrainResult(config.output, seen, loss, True, len(rejections(config.output)))
-        chosen = training_set(
-            sources,
-            stage="pretrain",
-            labelled=PRETEXTS[config.pretext].labelled,
-            seed=config.seed,
-            fraction=config.held_out,
-            settings={"pretext": config.pretext, "epochs": config.epochs, "base_lr": config.base_lr},
-        )
-        check_batch_size(len(chosen.source), config.batch_size)
+        chosen = chosen_images(config, sources)
         seed_everything(config.seed)
         drop_path = PRETEXTS[config.pretext].drop_path if config.drop_path is None else config.drop_path
         encoder = architecture.build(drop_path_rate=drop_path) if drop_path else architecture.build()

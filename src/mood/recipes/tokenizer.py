@@ -1,7 +1,7 @@
 """`mood tokenizer`: images become words of a visual vocabulary, which BEiT then learns to predict."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mood.core.transform import Transform
-    from mood.data import Source, TrainingImages
+    from mood.data import Augment, Source, TrainingImages
     from mood.models import DiscreteVae, VaeShape
+    from mood.recipes.inputs import TrainingSet
 
 PICTURE = "reconstructions.png"
 
@@ -154,6 +155,61 @@ def _pair(name: str, value: tuple[int, ...]) -> tuple[int, int]:
     if len(value) not in (1, 2):
         raise InputError(f"{name} is {list(value)}; it must be one number, or two: height and width")
     return value[0], value[-1]
+
+
+def check(config: TokenizerConfig) -> "VaeShape":
+    """Refuse what no tokenizer can be, before an image is looked at, and give its shape.
+
+    Raises:
+        InputError: a setting that is out of range.
+        ModelError: a grid that does not divide the image.
+    """
+    _schedule(config)
+    _augment(config)
+    return shape_of(config)
+
+
+def chosen_images(config: TokenizerConfig, sources: "Sequence[Source]") -> "tuple[TrainingSet, Source]":
+    """The images that are learned from, and those that the tokenizer is measured on.
+
+    Raises:
+        InputError: none are left to measure on, or the others do not fill a batch.
+    """
+    from mood.recipes.inputs import check_batch_size, training_set
+
+    chosen = training_set(
+        sources,
+        stage="tokenizer",
+        labelled=False,
+        seed=config.seed,
+        fraction=config.held_out,
+        settings={"codes": config.codes, "epochs": config.epochs, "lr": config.lr},
+        measured=config.measured,
+    )
+    if chosen.measured is None:
+        raise InputError(
+            f"measured is {config.measured}, which leaves none of {len(chosen.source)} images to measure the "
+            "tokenizer on: raise it, or bring more images"
+        )
+    check_batch_size(len(chosen.source), config.batch_size)
+    return chosen, chosen.measured
+
+
+def _schedule(config: TokenizerConfig) -> "Schedule":
+    return Schedule(
+        temperature=config.temperature,
+        min_temperature=config.min_temperature,
+        kl_weight=config.kl_weight,
+        kl_warmup=config.kl_warmup,
+        straight_through=config.straight_through,
+        decoder_first=config.decoder_first,
+    )
+
+
+def _augment(config: TokenizerConfig) -> "Augment":
+    from mood.data import Augment
+
+    return Augment(scale=(config.crop_scale, 1.0), color_jitter=config.color_jitter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,22 +403,13 @@ def tokenizer(config: TokenizerConfig, *, source: "Source | None" = None) -> Tok
     """
     import torch
 
-    from mood.data import Augment, TrainingImages, open_source, training_batches
+    from mood.data import TrainingImages, open_source, training_batches
     from mood.models import DiscreteVae, map_pixels, resolve_device, resolve_precision, save_vae
-    from mood.recipes.inputs import check_batch_size, images_of_last_stage, keep_records, last_metrics, training_set
+    from mood.recipes.inputs import images_of_last_stage, keep_records, last_metrics
     from mood.recipes.rejected import rejections
     from mood.training import Optimisation, seed_everything, train
 
-    shape = shape_of(config)
-    schedule = Schedule(
-        temperature=config.temperature,
-        min_temperature=config.min_temperature,
-        kl_weight=config.kl_weight,
-        kl_warmup=config.kl_warmup,
-        straight_through=config.straight_through,
-        decoder_first=config.decoder_first,
-    )
-    augment = Augment(scale=(config.crop_scale, 1.0), color_jitter=config.color_jitter)
+    shape = check(config)
     sources = (
         [open_source(name, roots=config.data_root, limit=config.limit) for name in config.data]
         if source is None
@@ -374,21 +421,7 @@ def tokenizer(config: TokenizerConfig, *, source: "Source | None" = None) -> Tok
             images = images_of_last_stage(config.output)
             rejected = len(rejections(config.output))
             return TokenizerResult(config.output, images, last_metrics(config.output), True, rejected)
-        chosen = training_set(
-            sources,
-            stage="tokenizer",
-            labelled=False,
-            seed=config.seed,
-            fraction=config.held_out,
-            settings={"codes": config.codes, "epochs": config.epochs, "lr": config.lr},
-            measured=config.measured,
-        )
-        if chosen.measured is None:
-            raise InputError(
-                f"measured is {config.measured}, which leaves none of {len(chosen.source)} images to measure the "
-                "tokenizer on: raise it, or bring more images"
-            )
-        check_batch_size(len(chosen.source), config.batch_size)
+        chosen, measured = chosen_images(config, sources)
         seed_everything(config.seed)
         vae = DiscreteVae(shape)
         device = resolve_device(config.device)
@@ -397,7 +430,7 @@ def tokenizer(config: TokenizerConfig, *, source: "Source | None" = None) -> Tok
             vae.to(memory_format=torch.channels_last)
         images = TrainingImages(
             chosen.source,
-            (augment,),
+            (_augment(config),),
             size=shape.image_size,
             mean=(0.0, 0.0, 0.0),
             std=(1.0, 1.0, 1.0),
@@ -407,7 +440,7 @@ def tokenizer(config: TokenizerConfig, *, source: "Source | None" = None) -> Tok
         vae.encoder.place_codes(map_pixels(first.views[0]))
         precision = resolve_precision(config.precision, device)
         trained = train(
-            _VaeTask(vae, images, chosen.measured, config, schedule, precision, output.scratch),
+            _VaeTask(vae, images, measured, config, _schedule(config), precision, output.scratch),
             Optimisation(
                 epochs=config.epochs,
                 lr=config.lr,
@@ -426,7 +459,7 @@ def tokenizer(config: TokenizerConfig, *, source: "Source | None" = None) -> Tok
         )
         assert isinstance(trained, DiscreteVae)
         save_vae(output.work, trained, history=chosen.stages, seen=chosen.keys)
-        _draw(trained, chosen.measured, output.work / PICTURE)
+        _draw(trained, measured, output.work / PICTURE)
         metrics = keep_records(output.scratch, output.work)
         output.commit()
     return TokenizerResult(config.output, len(images), metrics, False, len(rejections(config.output)))

@@ -1,12 +1,13 @@
 """`mood train`: the stages of one recipe, one after the other, each from what the one before it left."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from mood.core.config import Argument, config, fields, read_toml
-from mood.core.errors import InputError
+from mood.core.errors import InputError, ModelError
 
 _KEYS = ("name", "command")
 
@@ -26,7 +27,7 @@ class TrainConfig:
     checkpoint: Path | None = None
     """local weights for that network"""
     check: bool = False
-    """say what would be done, with every setting checked, and do nothing"""
+    """say what would be done, with every setting, network and file checked, and do nothing; images are not opened"""
     data_root: tuple[str, ...] = ()
     """folders in which named sets are looked for"""
     device: str | None = None
@@ -75,7 +76,7 @@ class TrainResult:
 
 
 def train(config: TrainConfig) -> TrainResult:
-    """Check all stages, then run them in order.
+    """Check all stages and their images, then run them in order.
 
     Raises:
         InputError: the recipe is wrong somewhere; nothing was started then.
@@ -83,13 +84,15 @@ def train(config: TrainConfig) -> TrainResult:
     """
     planned = plan(config)
     runs = _commands()
-    lines = []
+    for number, stage in enumerate(planned):
+        with _told(config, stage.name):
+            _check(stage, planned[:number])
+    if config.check:
+        return TrainResult(planned[-1].config.output, tuple(map(str, planned)))
     for stage in planned:
-        if config.check:
-            lines.append(str(stage))
-            continue
-        result = runs[stage.command][1](stage.config)
-        lines.append(f"{stage.name}: {result.summary()}")
+        with _told(config, stage.name):
+            _check_images(stage)
+    lines = [f"{stage.name}: {runs[stage.command][1](stage.config).summary()}" for stage in planned]
     return TrainResult(planned[-1].config.output, tuple(lines))
 
 
@@ -123,6 +126,51 @@ def plan(config: TrainConfig) -> tuple[PlannedStage, ...]:
     if not planned:
         raise InputError(f"recipe {config.stages}: no stage is left to run")
     return tuple(planned)
+
+
+@contextmanager
+def _told(config: TrainConfig, name: str) -> Iterator[None]:
+    """What is wrong with a stage, with its name."""
+    try:
+        yield
+    except (InputError, ModelError) as error:
+        raise type(error)(f"recipe {config.stages}: stage {name!r}: {error}") from None
+
+
+def _check(stage: PlannedStage, before: Sequence[PlannedStage]) -> None:
+    """Refuse networks that cannot be built and files that are not there, before anything is loaded."""
+    from mood.recipes import finetune, pretrain, tokenizer
+    from mood.recipes.inputs import check_given
+
+    outputs = {earlier.config.output: earlier for earlier in before}
+    if stage.command == "tokenizer":
+        tokenizer.check(stage.config)
+    elif stage.command == "pretrain":
+        coming = outputs.get(stage.config.tokenizer)
+        if coming is None:
+            check_given(tokenizer=stage.config.tokenizer)
+        pretrain.check(stage.config, coming=None if coming is None else tokenizer.shape_of(coming.config))
+    else:
+        finetune.check(stage.config, comes=Path(stage.config.model) in outputs)
+
+
+def _check_images(stage: PlannedStage) -> None:
+    """Refuse images that are too few, that have no labels where they are wanted, or more classes than the head."""
+    from mood.data import open_source
+    from mood.recipes import finetune, pretrain, tokenizer
+
+    config = stage.config
+    if stage.command != "finetune":
+        sources = [open_source(name, roots=config.data_root, limit=config.limit) for name in config.data]
+        chosen_images = pretrain.chosen_images if stage.command == "pretrain" else tokenizer.chosen_images
+        chosen_images(config, sources)
+        return
+    roots, coarse = config.data_root, config.coarse
+    classes = config.classes or None
+    source = open_source(config.data, roots=roots, coarse=coarse, classes=classes, limit=config.limit)
+    _, names, _ = finetune.chosen_images(config, source)
+    if config.eval is not None:
+        open_source(config.eval, roots=roots, coarse=coarse, classes=names)
 
 
 def _names(config: TrainConfig, tables: Sequence[Mapping[str, Any]]) -> list[str]:

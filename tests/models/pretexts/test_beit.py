@@ -58,6 +58,7 @@ def test_reproduces_the_official_logits(pooled):
     model = BeitPretext(beit(global_pool=pooled), tokenizer=Brightness()).eval()
     report = model.load_official(read_state(GOLDEN / "beit_mim.pth"))
     assert (report.missing, report.unexpected) == ((), ())
+    assert report.format == "BEiT pre-training"
     io = load_file(GOLDEN / "beit_mim.io.safetensors")
     mask = io["mask"].bool()
     logits = model.logits(io["images"], mask)

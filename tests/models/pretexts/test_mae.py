@@ -24,9 +24,8 @@ def official(normalise=True):
     model = MaskedAutoencoder(
         small_encoder(), decoder_width=32, decoder_depth=2, decoder_heads=4, normalise_target=normalise
     )
-    state = read_state(GOLDEN / "mae.pth")
-    own = {name for name in state if name.startswith(("decoder", "mask_token"))}
-    model.load_state_dict({name if name in own else f"encoder.{name}": value for name, value in state.items()})
+    report = model.load_official(read_state(GOLDEN / "mae.pth"))
+    assert (report.format, report.missing, report.unexpected) == ("MAE pre-training", (), ())
     return model.eval(), load_file(GOLDEN / "mae.io.safetensors")
 
 

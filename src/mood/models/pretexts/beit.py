@@ -18,7 +18,6 @@ from mood.core.errors import InputError, ModelError
 from mood.models.pretexts.interface import Views
 from mood.models.pretexts.masked import MaskedModelling
 from mood.models.pretexts.masks import BlockMasks
-from mood.models.weights import ImportReport, load_weights
 
 # Of the official recipe at 224 pixels: at most 75 of 14 x 14 patches, in blocks of 16 and more.
 _MASKED, _BLOCK, _PATCHES = 75, 16, 196
@@ -134,32 +133,6 @@ class BeitPretext(MaskedModelling):
     def logits(self, images: Tensor, mask: Tensor) -> Tensor:
         """(N, 3, H, W) normalised and (N, P) bool → (N, P, vocabulary), for every patch, hidden or not."""
         return cast(Tensor, self.lm_head(self.encode(images, mask)))
-
-    def load_official(self, state: Mapping[str, Tensor]) -> ImportReport:
-        """Fill encoder, mask token and the layer that predicts from an official file (`*_pt22k`).
-
-        Args:
-            state: as `mood.models.read_state` gives it.
-
-        Raises:
-            ModelError: it is no such file, its vocabulary is another one, or too little of the encoder is in it;
-                nothing was changed then.
-        """
-        beside = {name: value for name, value in self.state_dict().items() if not name.startswith("encoder.")}
-        for name, value in beside.items():
-            if name not in state:
-                raise ModelError(f"this is no checkpoint of BEiT's pre-training: it has no {name}")
-            if state[name].shape != value.shape:
-                raise ModelError(
-                    f"{name} is {tuple(state[name].shape)} in the checkpoint and {tuple(value.shape)} here: take the "
-                    "architecture and the tokenizer that it was made with"
-                )
-        rest = {name: value for name, value in state.items() if name not in beside}
-        if isinstance(self.encoder.norm, nn.Identity):
-            rest = {f"fc_{name}" if name.startswith("norm.") else name: value for name, value in rest.items()}
-        report = load_weights(self.encoder, rest)
-        self.load_state_dict({name: state[name] for name in beside}, strict=False)
-        return report
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         # What torch calls to move or convert a module: the tokenizer goes along.

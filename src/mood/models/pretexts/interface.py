@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from mood.core.errors import ModelError
+from mood.models.weights import ImportReport, load_weights
 
 
 class Views(NamedTuple):
@@ -63,6 +64,38 @@ class Pretext(nn.Module):
     def forward(self, batch: Views) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss (a scalar) and what to log beside it."""
         raise NotImplementedError
+
+    def official(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The tensors of an official file that belong beside the encoder, under the names that they have here.
+
+        Args:
+            state: as `mood.models.read_state` gives it.
+        """
+        return state
+
+    def load_official(self, state: Mapping[str, Tensor]) -> ImportReport:
+        """Fill the encoder and all that is beside it from a file of the pretext's own official code.
+
+        Args:
+            state: as `mood.models.read_state` gives it.
+
+        Raises:
+            ModelError: it is no such file, what is beside the encoder has another shape, or the encoder does not fit;
+                nothing was changed then.
+        """
+        given = self.official(state)
+        beside = {name: value for name, value in self.state_dict().items() if not name.startswith("encoder.")}
+        for name, value in beside.items():
+            if name not in given:
+                raise ModelError(f"this is no checkpoint of {type(self).__name__}: it has no {name}")
+            if given[name].shape != value.shape:
+                raise ModelError(
+                    f"{name} is {tuple(given[name].shape)} in the checkpoint and {tuple(value.shape)} here: take the "
+                    "architecture and the settings of the pretext that it was made with"
+                )
+        report = load_weights(self.encoder, state)
+        self.load_state_dict({name: given[name] for name in beside}, strict=False)
+        return report
 
     def hide(self, draws: Tensor) -> Tensor | None:
         """The masks of a batch from its (N, `draws`) numbers, called where batches are made; None is no mask.

@@ -66,6 +66,16 @@ class SimMim(MaskedModelling):
             )
         return pixels // self.patch[0], pixels // self.patch[1]
 
+    def official(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The token is kept in the encoder there, and the layer is a 1 x 1 convolution."""
+        own = {
+            "mask_token": "encoder.mask_token",
+            "decoder.weight": "decoder.0.weight",
+            "decoder.bias": "decoder.0.bias",
+        }
+        found = {name: state[theirs] for name, theirs in own.items() if theirs in state}
+        return {name: value.flatten(1) if name == "decoder.weight" else value for name, value in found.items()}
+
     def forward(self, batch: Views) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss."""
         assert batch.mask is not None

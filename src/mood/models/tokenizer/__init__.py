@@ -2,7 +2,7 @@
 
 from mood.models.tokenizer.codes import DvaeTokenizer
 from mood.models.tokenizer.likelihood import map_pixels
-from mood.models.tokenizer.opening import load_vae, open_tokenizer, save_vae
+from mood.models.tokenizer.opening import load_vae, open_tokenizer, save_vae, untrained_tokenizer
 from mood.models.tokenizer.relaxation import codebook_usage, kl_to_uniform
 from mood.models.tokenizer.vae import DiscreteVae, Shown, VaeShape
 
@@ -17,4 +17,5 @@ __all__ = [
     "map_pixels",
     "open_tokenizer",
     "save_vae",
+    "untrained_tokenizer",
 ]

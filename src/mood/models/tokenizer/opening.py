@@ -39,6 +39,13 @@ def open_tokenizer(path: str | Path, *, grid: tuple[int, int] | None = None) -> 
     return open_official(path, (14, 14) if grid is None else grid)
 
 
+def untrained_tokenizer(shape: VaeShape) -> DvaeTokenizer:
+    """A tokenizer that is still to be trained, without memory for a weight: what it will give, and no numbers."""
+    with torch.device("meta"):
+        vae = DiscreteVae(shape)
+    return DvaeTokenizer(vae.encoder, image_size=shape.image_size, grid=shape.grid, history=None, seen=None)
+
+
 def save_vae(folder: Path, vae: DiscreteVae, *, history: Sequence[Stage], seen: Tensor) -> None:
     """Write a discrete VAE as an artifact of kind "tokenizer".
 

@@ -1,0 +1,134 @@
+"""Does a classifier name the images that it is given better than chance? Weights that were misread do not."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from mood.core.errors import ModelError
+
+if TYPE_CHECKING:
+    from mood.core.features import Features
+    from mood.models import Model
+
+# Standard deviations above chance below which a foreign classifier is refused: one in a hundred by luck alone.
+_LEAST = 2.326
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """How often a classifier is right, and how often it would be if its answers had nothing to do with the images.
+
+    Attributes:
+        images: that it was asked about.
+        right: of them.
+        chance: how many would be right if the same answers were dealt out at random.
+        spread: standard deviation of that number.
+    """
+
+    images: int
+    right: int
+    chance: float
+    spread: float
+
+    @property
+    def beats_chance(self) -> bool:
+        """Whether luck explains it in fewer than one case in a hundred."""
+        return self.right - self.chance > _LEAST * self.spread
+
+    def __str__(self) -> str:
+        return f"{self.right / self.images:.1%} of {self.images} images (by chance: {self.chance / self.images:.1%})"
+
+
+def recognition(confusion: np.ndarray) -> Recognition:
+    """From how often each answer met each class.
+
+    Chance is a random pairing of the same answers with the same images, whose mean and variance are known in closed
+    form (Hoeffding, 1951). So neither a common class nor an answer that is always given counts as knowledge.
+
+    Args:
+        confusion: (C + 1, C) counts; rows are answers, the last one any output that is none of the classes.
+    """
+    n = int(confusion.sum())
+    answers, classes = confusion[:-1].sum(axis=1).astype(float), confusion.sum(axis=0).astype(float)
+    met = float(answers @ classes)
+    spread = met - (answers @ classes**2 + answers**2 @ classes) / n + met**2 / n**2
+    return Recognition(n, int(np.trace(confusion)), met / n, float(np.sqrt(max(spread, 0.0) / max(n - 1, 1))))
+
+
+def checked(
+    model: "Model", rows: "Iterable[Features]", classes: Sequence[str], *, reads_outputs: bool, other_classes: bool
+) -> str | None:
+    """What is to be said of the classifier of a network, in a sentence; None where there is nothing.
+
+    A foreign network that is at chance on the classes of its own head was misread, and is refused. One that mood
+    trained cannot be misread, since its folder is checked by its hashes: of that one it is said.
+
+    Args:
+        model: the network.
+        rows: features of known images.
+        classes: names of the labels of these images; none where they have no labels.
+        reads_outputs: whether the score looks at the outputs.
+        other_classes: the user says that the outputs are other classes than these.
+
+    Raises:
+        ModelError: a foreign classifier that does not beat chance.
+    """
+    classifier = model.classifier()
+    if classifier is None or model.history == ():
+        return None
+    foreign = model.architecture is not None and model.history is None and not model.class_names
+    reads = "; the score looks at these outputs, so it sees only how much an image is like one of theirs"
+    outputs = None
+    confusion = np.zeros((len(classes) + 1, len(classes)), dtype=np.int64)
+    if len(classes) > 1 and not other_classes:
+        for part in rows:
+            if part.logits is None or part.labels is None:
+                return None
+            count = part.logits.shape[1]
+            outputs = outputs_of(model, classes, count)
+            if outputs is None:
+                break
+            class_of = torch.full((count,), len(classes))
+            class_of[torch.tensor(outputs)] = torch.arange(len(classes))
+            answers = class_of[part.logits.argmax(dim=1)].numpy()
+            np.add.at(confusion, (answers, part.labels.numpy()), 1)
+    if outputs is None or not confusion.sum():
+        if not (foreign and reads_outputs):
+            return None
+        return f"its classifier could not be checked: its outputs are not the classes of these images{reads}"
+    found = recognition(confusion)
+    if found.beats_chance:
+        return f"its classifier names {found} rightly"
+    if foreign:
+        raise ModelError(
+            f"{model.name} ({model.source}) names {found} rightly: its weights or its input transform were not read as "
+            "they were meant, or its outputs stand in another order than these classes. If its outputs are other "
+            "classes than those of the images, say so with --other-classes"
+        )
+    return f"CAUTION: its classifier is at chance, it names {found} rightly"
+
+
+def outputs_of(model: "Model", classes: Sequence[str], count: int) -> list[int] | None:
+    """The output of the head for each class; None where nobody knows.
+
+    By the names that the network carries; of a foreign one, by ImageNet's, where the classes are WordNet ids; else in
+    order, where there are as many outputs as classes.
+    """
+    names = model.class_names
+    if not names and count != len(classes):
+        names = _wordnet_ids(count)
+    if names:
+        place = {name: index for index, name in enumerate(names)}
+        return [place[name] for name in classes] if place.keys() >= set(classes) else None
+    return list(range(count)) if count == len(classes) else None
+
+
+def _wordnet_ids(count: int) -> tuple[str, ...]:
+    """Of the outputs of a classifier of ImageNet, told by how many they are."""
+    from timm.data import ImageNetInfo
+
+    subset = {1000: "imagenet-1k", 11821: "imagenet-12k", 21841: "imagenet-22k", 21843: "imagenet-21k-goog"}.get(count)
+    return () if subset is None else tuple(ImageNetInfo(subset).label_names())
