@@ -4,7 +4,7 @@
 
 Scores are fitted on the training images of CIFAR-10 that the hash cut leaves. All others (the held-out ones and the
 test images) were seen by no stage; a stream is a random order of them: the first n calibrate, the next ones are
-watched. So streams of known images are exchangeable by construction. From its `CHANGE`th image on, a stream of the second table
+watched. So streams of known images are exchangeable by construction. From image 1000 on, a stream of the second table
 holds a strange image in each place with a chance of 10 %. Bets and rates were set on normal random numbers, and nothing
 is chosen by any of these figures.
 """
@@ -42,12 +42,13 @@ TOGETHER = 250
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How long streams are, and how many there are of them."""
+    """How long streams are, how many there are, and when some of them turn and for how long."""
 
     length: int
     streams: int
     turning: int
     change: int
+    after: int
     calibration: tuple[int, ...]
 
 
@@ -106,7 +107,7 @@ def turning_stream(
     pool: np.ndarray, strange: np.ndarray, n: int, sizes: Sizes, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """A stream in which one image in ten is strange from `change` on."""
-    calibration, stream = known_stream(pool, n, sizes.length, seed)
+    calibration, stream = known_stream(pool, n, sizes.change + sizes.after, seed)
     random = np.random.default_rng([seed, n, 1])
     replaced = np.flatnonzero(random.random(len(stream)) < SHARE)
     replaced = replaced[replaced >= sizes.change]
@@ -119,7 +120,7 @@ def alarms_table(pool: np.ndarray, sizes: Sizes) -> list[str]:
     """How often streams of known images alarm."""
     lines = ["| p-values | calibration images | streams that alarm | 95 % interval |", "|---|---:|---:|---:|"]
     for name, judge in (("online", online), ("against a fixed calibration set", fixed)):
-        streams = sizes.streams if judge is online else min(sizes.streams, 500)
+        streams = sizes.streams if judge is online else min(sizes.streams, 250)
         for n in sizes.calibration:
             alarms = np.isfinite(
                 first_alarms(lambda seed, n=n: known_stream(pool, n, sizes.length, seed), judge, streams)
@@ -191,7 +192,7 @@ def picture(path: Path, pool: np.ndarray, strange: np.ndarray, sizes: Sizes, nam
     axes.set_xlabel("images of the stream")
     axes.set_ylabel("evidence, power of ten")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, 0.92))
+    axes.legend(frameon=False, fontsize=9, loc="lower left")
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=150)
 
 
@@ -236,6 +237,7 @@ def main() -> None:
         given.streams,
         given.turning,
         min(1000, given.length // 5, longest // 10),
+        min(4000, given.length // 2, longest // 4),
         calibration,
     )
     first = alarms_table(known["mood"], sizes)

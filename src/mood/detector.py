@@ -214,6 +214,8 @@ class Detector:
                 yield first + len(part), self._shown(monitor, part, 0)
             return
         position = start
+        if start == len(images):
+            return
         for batch, features in self._look(images, batch_size, workers, start, None):
             position += len(batch) + len(batch.rejections)
             yield position, self._shown(monitor, features, len(batch.rejections))

@@ -40,7 +40,9 @@ def power_bets(p_values: np.ndarray) -> np.ndarray:
     logs = np.log(p_values)[..., None, None]
     exponents, shares = np.array(EXPONENTS)[:, None], np.array(SHARES)
     bets = 1 + shares * (exponents * np.exp((exponents - 1) * logs) - 1)
-    return np.concatenate((np.ones_like(p_values)[..., None], bets.reshape(*p_values.shape, -1)), axis=-1)
+    return np.concatenate(
+        (np.ones_like(p_values)[..., None], bets.reshape(*p_values.shape, len(EXPONENTS) * len(SHARES))), axis=-1
+    )
 
 
 def linear_bets(p_values: np.ndarray) -> np.ndarray:
@@ -107,10 +109,10 @@ class Jumper:
             shares /= gain[..., None]
             gains[..., step, :] = gain
         self.shares = shares
-        logs = self.logs[..., None, :] + np.log(gains).cumsum(-2)
-        if p_values.shape[-1]:
-            self.logs = logs[..., -1, :]
-        return log_mean(logs)
+        # Added one after the other from where it stood, so that batches do not change a bit.
+        logs = np.concatenate((self.logs[..., None, :], np.log(gains)), axis=-2).cumsum(-2)
+        self.logs = logs[..., -1, :]
+        return log_mean(logs[..., 1:, :])
 
 
 def log_mean(logs: np.ndarray) -> np.ndarray:

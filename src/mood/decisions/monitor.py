@@ -238,7 +238,8 @@ class Monitor:
         part.p_values += np.bincount(tenths, minlength=BINS)
         if rows is not None:
             part.embeddings += len(rows)
-            part.total += rows.sum(0)
+            # One row after the other, so that batches do not change a bit.
+            part.total = np.concatenate((part.total[None], rows)).cumsum(0)[-1]
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """All of it, as arrays and JSON; `restore` takes them back."""
