@@ -33,11 +33,11 @@ from mood.recipes.extract import extract_features
 
 LEVEL = 0.01
 CALIBRATION = (200, 1000, 5000)
-SCORES = ("mood", "mahalanobis_per_class", "kpca_corp", "ocsvm")
+SCORES = ("mood", "mahalanobis_per_class", "ocsvm")
 SETS = ("dtd-subset", "tinyimagenet-val", "chars74k-subset")
 BLURS = (1, 2)
 SHARE = 0.1
-TOGETHER = 250
+TOGETHER = 100
 
 
 @dataclass(frozen=True, slots=True)

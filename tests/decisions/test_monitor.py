@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mood.core.errors import ArtifactError, InputError
-from mood.decisions import Conformal, Monitor, Usual
+from mood.decisions import Conformal, Jumper, Monitor, OnlineReference, Usual, linear_bets, power_bets
 
 RANDOM = np.random.default_rng(0)
 CALIBRATION = RANDOM.normal(size=300)
@@ -59,6 +59,39 @@ def test_known_streams_alarm_no_more_than_ville_allows():
         monitor.see(scores[100:], np.full(1500, 0.5))
         alarms += monitor.alarmed
     assert alarms / 200 <= 0.1 + 3 * math.sqrt(0.09 / 200)
+
+
+def test_a_stream_that_turns_one_tenth_strange_is_caught_within_500_images_where_the_auroc_is_90():
+    """The small version of benchmarks/monitor.py: normal scores, 1000 calibration images, a turn after 1000 others."""
+    shift, delays = 1.8124, []
+    for seed in range(15):
+        random = np.random.default_rng(seed)
+        scores = random.normal(size=3500)
+        scores[2000:] += shift * (random.random(1500) < 0.1)
+        monitor = Monitor.start(scores[:1000], seed=seed)
+        monitor.see(scores[1000:], np.full(2500, 0.5))
+        delays.append(math.inf if monitor.alarm is None else monitor.alarm - 1000 + 1)
+    assert min(delays) > 0
+    assert np.median(delays) <= 500
+
+
+def test_against_a_fixed_calibration_set_known_streams_would_alarm():
+    """Why p-values are online: 100 calibration images, 4000 watched, 60 streams, level 1 %."""
+    rates = []
+    for judge in ("fixed", "online"):
+        p_values = []
+        for seed in range(60):
+            random = np.random.default_rng(seed)
+            scores = random.normal(size=4100)
+            if judge == "fixed":
+                higher = 101 * Conformal(scores[:100]).p_values(scores[100:]) - 1
+                p_values.append((higher + random.random(4000)) / 101)
+            else:
+                p_values.append(OnlineReference.start(scores[:100], seed=seed).judge(scores[100:]))
+        logs = [Jumper.start(bets, streams=(60,)).play(np.stack(p_values)) for bets in (power_bets, linear_bets)]
+        rates.append((np.logaddexp(*logs).max(1) - math.log(2) >= math.log(100)).mean())
+    assert rates[0] > 0.1
+    assert rates[1] <= 0.01 + 3 * math.sqrt(0.0099 / 60)
 
 
 def test_constant_scores_do_not_alarm():

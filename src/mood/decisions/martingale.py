@@ -24,6 +24,9 @@ EXPONENTS = (0.05, 0.2, 0.5)
 SHARES = (0.1, 0.3, 1.0)
 """How strange the strange images are (small = very), and how much of the capital is put on it."""
 
+BLOCK = 256
+"""Steps whose bets are laid out at once."""
+
 
 def power_bets(p_values: np.ndarray) -> np.ndarray:
     """On small p-values: 1 + w(ε p^(ε-1) - 1), and one that does not bet.
@@ -99,16 +102,20 @@ class Jumper:
         Returns:
             (..., N) log of the capital after each.
         """
-        odds = self.bets(p_values)
-        gains = np.empty((*p_values.shape, len(self.rates)))
-        moved, kept = self.rates[:, None] / odds.shape[-1], 1 - self.rates[:, None]
-        shares = self.shares
-        for step in range(p_values.shape[-1]):
-            shares = (shares * kept + moved) * odds[..., step, None, :]
-            gain = shares.sum(-1)
-            shares /= gain[..., None]
-            gains[..., step, :] = gain
+        gains = np.empty((p_values.shape[-1], *self.logs.shape))
+        moved, kept = self.rates[:, None] / self.shares.shape[-1], 1 - self.rates[:, None]
+        shares = self.shares.copy()
+        for start in range(0, len(gains), BLOCK):
+            # The steps come first, so that what a step reads lies together.
+            odds = np.moveaxis(self.bets(p_values[..., start : start + BLOCK]), -2, 0).copy()
+            for step, odd in enumerate(odds, start):
+                shares *= kept
+                shares += moved
+                shares *= odd[..., None, :]
+                shares.sum(-1, out=gains[step])
+                shares /= gains[step][..., None]
         self.shares = shares
+        gains = np.moveaxis(gains, 0, -2)
         # Added one after the other from where it stood, so that batches do not change a bit.
         logs = np.concatenate((self.logs[..., None, :], np.log(gains)), axis=-2).cumsum(-2)
         self.logs = logs[..., -1, :]
