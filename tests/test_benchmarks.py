@@ -24,6 +24,8 @@ SMALLEST = {
     "choose_embedding": "--data-root ROOT --rows 60 100 --workers 0 --device cpu",
     "feature_extraction": "--images IMAGES --model vit_tiny_patch16_224 --count 4 --turns 1 --workers 0",
     "million_embeddings": "--rows 1200 --shard-rows 800",
+    "monitor": "--data-root ROOT --page WORK/page.md --picture WORK/monitor.svg --length 60 --streams 4 --turning 3 "
+    "--workers 0 --device cpu",
     "pretexts": "--data-root ROOT --work WORK/runs --arm mae --limit 50 --epochs 1 --workers 0 --device cpu",
     "release_embedded": "EMBEDDED --data-root ROOT --effort none --output WORK/network",
     "scores_against_pytorch_ood": "--classes 10 --bank 3000 --scale 0.01 --turns 1",
@@ -55,7 +57,11 @@ def root(tmp_path_factory):
     for name, names in CLASSES.items():
         table(folder / f"{name}-train.parquet", 200, names)
         table(folder / f"{name}-test.parquet", 100, names)
-    for name in runpy.run_path(str(FOLDER / "pretexts.py"))["UNKNOWN"]:
+    unknown = {
+        *runpy.run_path(str(FOLDER / "pretexts.py"))["UNKNOWN"],
+        *runpy.run_path(str(FOLDER / "monitor.py"))["SETS"],
+    }
+    for name in sorted(unknown):
         path = folder / f"{name.replace(':', '-')}.parquet"
         if not path.exists():
             table(path, 12, ["one", "two"])

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mood.core.transform import Transform
     from mood.detector import Detector, load
     from mood.models import Model
+    from mood.recipes.monitor import watch
 
 __all__ = [
     "ArtifactError",
@@ -64,6 +65,7 @@ __all__ = [
     "report",
     "scores",
     "training",
+    "watch",
 ]
 
 _ROOMS = ("data", "decisions", "evaluation", "models", "recipes", "report", "scores", "training")
@@ -73,6 +75,7 @@ _NAMES = {
     "Head": "mood.core.features",
     "Transform": "mood.core.transform",
     "load": "mood.detector",
+    "watch": "mood.recipes.monitor",
 }
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from mood import decisions, scores
 from mood.core import artifact
-from mood.core.batch import Rejection
+from mood.core.batch import Batch, Rejection
 from mood.core.errors import ArtifactError, InputError
 from mood.core.features import Features
 from mood.core.progress import progress
@@ -63,6 +63,8 @@ class Detector:
         card: what it was fitted on, in words and numbers (data, counts, seeds, settings, versions).
         fitted_on: (n,) int64 keys of the images behind the score (`mood.models.image_keys`), sorted, each once; None
             where it was fitted on features.
+        usual: where the embeddings of the calibration images lie, for the drift that a monitor shows; None in detectors
+            of the first versions.
     """
 
     embedder: Embedder | None
@@ -73,6 +75,7 @@ class Detector:
     promise: Promise
     card: Mapping[str, Any] = field(default_factory=dict)
     fitted_on: torch.Tensor | None = None
+    usual: decisions.Usual | None = None
 
     @property
     def threshold(self) -> float:
@@ -148,6 +151,13 @@ class Detector:
         Raises:
             InputError: this detector was fitted on features and has no network.
         """
+        for batch, features in self._look(source, batch_size, workers, start, stop):
+            yield in_order(None if features is None else self.judge(features), batch.positions, batch.rejections)
+
+    def _look(
+        self, source: Source, batch_size: int, workers: int, start: int, stop: int | None
+    ) -> Iterator[tuple[Batch, Features | None]]:
+        """The batches of a source, each with what the score is to see of it; None where no image could be read."""
         if self.embedder is None or (view := self.view) is None:
             raise InputError("this detector was fitted on features: give it features (.npz, Parquet), not images")
         total = (len(source) if stop is None else stop) - start
@@ -155,9 +165,71 @@ class Detector:
             for batch in batches(
                 source, self.embedder.model.transform, batch_size=batch_size, workers=workers, start=start, stop=stop
             ):
-                rows = self.judge(view(batch.ids, batch.pixels)) if len(batch) else None
-                yield in_order(rows, batch.positions, batch.rejections)
+                yield batch, view(batch.ids, batch.pixels) if len(batch) else None
                 bar.advance(len(batch) + len(batch.rejections))
+
+    def monitor(
+        self, *, level: float = 0.01, window: int = 500, cap: int | None = None, seed: int = 0
+    ) -> decisions.Monitor:
+        """A monitor for a stream of images that this detector will judge; see `mood.decisions.Monitor.start`."""
+        return decisions.Monitor.start(
+            self.calibration.scores,
+            level=level,
+            alpha=self.alpha,
+            window=window,
+            cap=cap,
+            seed=seed,
+            usual=self.usual,
+        )
+
+    def watch(
+        self,
+        images: Source | Features,
+        monitor: decisions.Monitor,
+        *,
+        batch_size: int = 64,
+        workers: int = 0,
+        start: int = 0,
+    ) -> Iterator[tuple[int, list[decisions.Window]]]:
+        """Let a monitor of this detector see images.
+
+        Args:
+            images: the stream, an opened source or features.
+            monitor: from `monitor`; it moves on.
+            batch_size: images a pass.
+            workers: processes that decode.
+            start: first position.
+
+        Yields:
+            After each batch the position of the next image, and the windows that the batch has filled.
+
+        Raises:
+            InputError: as `__call__` does.
+        """
+        if isinstance(images, Features):
+            if self.view is not None and self.view.live:
+                raise InputError(f"{self.score_name} looks at the images themselves: give it images, not features")
+            for first in range(start, len(images), batch_size):
+                part = images[first : first + batch_size]
+                yield first + len(part), self._shown(monitor, part, 0)
+            return
+        position = start
+        if start == len(images):
+            return
+        for batch, features in self._look(images, batch_size, workers, start, None):
+            position += len(batch) + len(batch.rejections)
+            yield position, self._shown(monitor, features, len(batch.rejections))
+
+    def _shown(self, monitor: decisions.Monitor, features: Features | None, unreadable: int) -> list[decisions.Window]:
+        if features is None:
+            return monitor.see([], [], unreadable=unreadable)
+        judged = self.judge(features)
+        return monitor.see(
+            judged["score"].to_numpy(),
+            judged["p_value"].to_numpy(),
+            embedding=features.embedding.numpy(),
+            unreadable=unreadable,
+        )
 
     def judge(self, features: Features) -> pa.Table:
         """Scores, p-values and verdicts of features; see `__call__`."""
@@ -203,6 +275,10 @@ class Detector:
             if model.architecture is not None:
                 save_model(folder / "model", model)
         calibration = {"scores": torch.from_numpy(np.ascontiguousarray(self.calibration.scores))}
+        if self.usual is not None:
+            meta["usual_images"] = self.usual.images
+            calibration["embedding_mean"] = torch.from_numpy(self.usual.mean)
+            calibration["embedding_variance"] = torch.from_numpy(self.usual.variance)
         held = {"score": tensors, "calibration": calibration}
         if self.fitted_on is not None:
             held["fitted_on"] = {"keys": self.fitted_on}
@@ -250,15 +326,20 @@ def load(folder: str | Path, *, model: nn.Module | None = None, device: str = "a
         )
     score_meta = dict(meta["score"])
     name = score_meta.pop("name")
+    held = {key: tensor.numpy() for key, tensor in tensors["calibration"].items()}
+    usual = None
+    if "embedding_mean" in held:
+        usual = decisions.Usual(held["embedding_mean"], held["embedding_variance"], meta["usual_images"])
     return Detector(
         embedder=embedder,
         score_name=name,
         score=scores.restore(name, tensors["score"], score_meta),
-        calibration=decisions.Conformal(tensors["calibration"]["scores"].numpy()),
+        calibration=decisions.Conformal(held["scores"]),
         alpha=meta["alpha"],
         promise=Promise(**meta["promise"]),
         card=meta["card"],
         fitted_on=tensors["fitted_on"]["keys"] if "fitted_on" in tensors else None,
+        usual=usual,
     )
 
 

@@ -135,7 +135,7 @@ def open_output(
         output._tidy()
         yield output
         return
-    with _locked(place):
+    with locked(place):
         there = _settings_of(place, kind)
         if there not in (None, settings) and not overwrite:
             raise OutputError(
@@ -230,13 +230,16 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """One run at a time for one output, whatever its settings.
 
     A record lock belongs to the process alone: the kernel drops it on a kill -9, also where worker processes, which
     would have inherited another kind of lock, live on for a moment.
+
+    Raises:
+        OutputError: another run holds it, or nothing can be written there.
     """
-    busy = OutputError(f"another run is writing {path}: wait for it, or choose another -o")
+    busy = OutputError(f"another run is writing {path}: wait for it, or choose another place")
     # A process does not lock itself out.
     if path in _held:
         raise busy

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -417,13 +417,22 @@ def _build(
 
     import mood
     from mood import scores
-    from mood.decisions import Conformal
+    from mood.decisions import Conformal, Usual
     from mood.detector import Detector
 
     if not count:
         raise InputError(f"nothing is left to fit on: held_out is {config.held_out:g}; lower it, or bring more images")
     score = scores.fit(config.score, rows, head=head, **score_options(config.options))
-    held = Conformal(np.concatenate([score(shard).numpy() for shard in calibration(score)]))
+    scored: list[np.ndarray] = []
+
+    def embeddings() -> Iterator[np.ndarray]:
+        for shard in calibration(score):
+            scored.append(score(shard).numpy())
+            yield shard.embedding.numpy()
+
+    # One pass for both: of some scores it is a pass through the network.
+    usual = Usual.of(embeddings())
+    held = Conformal(np.concatenate(scored))
     held.check(config.alpha)
     return Detector(
         embedder=embedder,
@@ -432,6 +441,7 @@ def _build(
         calibration=held,
         alpha=config.alpha,
         promise=promise,
+        usual=usual,
         card={
             **card,
             "fit_images": count,

@@ -4,6 +4,7 @@ Everywhere a score is higher = more OOD, a p-value is small = OOD, and metrics a
 percent.
 """
 
+from mood.report.monitor import monitor_page
 from mood.report.page import render
 from mood.report.results import Measured, Promise, Report, ScoredSet, Thumbnail
 from mood.report.table import Table, metrics_table
@@ -18,5 +19,6 @@ __all__ = [
     "Thumbnail",
     "extremes",
     "metrics_table",
+    "monitor_page",
     "render",
 ]

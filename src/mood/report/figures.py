@@ -158,6 +158,39 @@ def p_value_histogram(p_values: np.ndarray, alpha: float) -> Html:
     return _svg(figure, "Histogram of the p-values of unseen ID images, with the even spread and the flagged part")
 
 
+def evidence_curve(images: np.ndarray, log10_evidence: np.ndarray, level: float, alarm: int | None) -> Html:
+    """The capital of a monitor over the images of its stream, and the height at which it alarms.
+
+    Args:
+        images: (n,) number of images judged at each point.
+        log10_evidence: (n,) of the capital there.
+        level: it alarms at 1/level.
+        alarm: position of the image at which it did; None if it has not.
+    """
+    figure, axes = _figure(6.2, 2.8)
+    limit = -np.log10(level)
+    axes.plot(images, log10_evidence, color=ID, linewidth=1.7, clip_on=False)
+    axes.axhline(limit, color=ALARM, linewidth=1.2, linestyle=DASHES[1])
+    axes.axhline(0, color=FAINT, linewidth=1, linestyle=DASHES[2])
+    axes.annotate(
+        f"alarm at 1/{level:g}",
+        (0, limit),
+        xytext=(4, 3),
+        textcoords="offset points",
+        va="bottom",
+        color=ALARM,
+        fontsize=TEXT,
+    )
+    if alarm is not None:
+        axes.axvline(alarm, color=ALARM, linewidth=1.2)
+    axes.set_xlim(0, max(1, int(images[-1])))
+    low, high = min(0.0, float(log10_evidence.min())), max(limit, float(log10_evidence.max()))
+    axes.set_ylim(low - 0.05 * (high - low), high + 0.15 * (high - low))
+    axes.set_xlabel("images of the stream")
+    axes.set_ylabel("evidence, power of ten")
+    return _svg(figure, "Evidence against the stream being as the calibration images are, and where it alarms")
+
+
 class _Axis:
     """Where a score stands between the left (0) and the right (1) end of a histogram."""
 

@@ -31,15 +31,6 @@ def render(report: Report) -> str:
     """
     pictures = [picture for item in report.sets for picture in (*item.most_unusual, *item.least_unusual)]
     sources = dict(zip(map(id, pictures), data_uris(pictures), strict=True))
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", report.title),
-        element("style", Html(files("mood.report").joinpath("page.css").read_text(encoding="utf-8"))),
-    )
     sections = (
         _at_a_glance(report),
         _promise(report),
@@ -51,8 +42,26 @@ def render(report: Report) -> str:
         _seen(report),
         _provenance(report),
     )
-    body = element("body", element("main", _header(report), sections, _footer()))
-    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
+    return document(report.title, element("main", _header(report), sections, _footer()))
+
+
+def document(title: str, content: Html) -> str:
+    """A page of its own around what is on it.
+
+    Args:
+        title: for the browser's tab.
+        content: its body.
+    """
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", title),
+        element("style", Html(files("mood.report").joinpath("page.css").read_text(encoding="utf-8"))),
+    )
+    return f"<!DOCTYPE html>\n{element('html', head, element('body', content), lang='en')}\n"
 
 
 def _header(report: Report) -> Html:
