@@ -6,7 +6,7 @@ A run that was killed, or that decodes with another number of workers, sees the 
 import hashlib
 import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -190,6 +190,8 @@ def training_batches(
     workers: int = 0,
     start_batch: int = 0,
     drop_last: bool = True,
+    parts: Sequence[int] = (0,),
+    of: int = 1,
 ) -> Iterator[TrainingBatch]:
     """One epoch of training, or the rest of one.
 
@@ -206,6 +208,9 @@ def training_batches(
         workers: processes that decode; 0 decodes in this one.
         start_batch: batches to skip: those that a run has done before it was stopped.
         drop_last: leave out the last batch where it is smaller.
+        parts: which parts of each batch to make, one after the other, where it is cut.
+        of: equal parts of a batch, for several processes or for gradients that are added up. A part holds the mirror
+            image of each of its places, as far as that goes: mixup pairs the first image with the last one.
 
     Raises:
         InputError: for numbers that are out of range, or a batch size above the number of images with `drop_last`.
@@ -214,14 +219,30 @@ def training_batches(
     check_loading(batch_size, workers)
     if epoch < 0 or start_batch < 0:
         raise InputError(f"epoch is {epoch} and start_batch {start_batch}; both count from 0.")
+    if of < 1 or (of > 1 and (batch_size % of or not drop_last)) or not all(0 <= part < of for part in parts):
+        raise InputError(
+            f"batch_size is {batch_size}; it cannot be cut into {of} equal parts of which {parts} are made."
+        )
     count = len(images) // batch_size if drop_last else -(-len(images) // batch_size)
     if count == 0:
         raise InputError(f"batch_size is {batch_size}, but there are {len(images)} images: no batch is left.")
     drawer = images._drawer()
     order = images.order(epoch)
-    chosen = [order[batch * batch_size : (batch + 1) * batch_size] for batch in range(start_batch, count)]
-    parts = _AugmentedBatches(drawer, epoch, chosen)
-    return (_checked(images.source, *part) for part in in_workers(parts, workers))
+    batches = [order[batch * batch_size : (batch + 1) * batch_size] for batch in range(start_batch, count)]
+    chosen = [batch[_places(len(batch), part, of)] for batch in batches for part in parts]
+    made = in_workers(_AugmentedBatches(drawer, epoch, chosen), workers)
+    return (_checked(images.source, *batch) for batch in made)
+
+
+def _places(size: int, part: int, of: int) -> np.ndarray:
+    """Places in a batch of one of its parts: a stretch and its mirror image where that can be, else a stretch alone."""
+    if of == 1:
+        return np.arange(size)
+    length = size // of
+    if length % 2:
+        return np.arange(part * length, (part + 1) * length)
+    first = np.arange(part * length // 2, (part + 1) * length // 2)
+    return np.concatenate((first, size - 1 - first[::-1]))
 
 
 def _checked(

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
-from mood.core.output import open_output
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mood.core.transform import Transform
     from mood.data import Source, TrainingImages
+    from mood.training import Processes, Share
 
 
 @config
@@ -49,7 +49,7 @@ class FinetuneConfig:
     epochs: int = 30
     """passes over the images"""
     batch_size: int = 128
-    """images a step"""
+    """images a step, of all processes together"""
     lr: float = 1e-3
     """learning rate of the head and the last block"""
     min_lr: float = 1e-6
@@ -94,6 +94,13 @@ class FinetuneConfig:
     """auto = bf16 where the hardware is fast at it"""
     workers: Annotated[int, NotInFingerprint] = 1
     """processes that read and augment images"""
+    strategy: Annotated[Literal["auto", "ddp", "fsdp"], NotInFingerprint] = "auto"
+    """of several processes that torchrun started: ddp = each holds the network, as auto does; fsdp = each holds a shard
+    of it"""
+    accumulate: Annotated[int, NotInFingerprint] = 1
+    """parts of each process's share of a batch whose gradients are added up: so much less memory, the same result"""
+    checkpoint_activations: Annotated[bool, NotInFingerprint] = False
+    """compute the inner values of each block again in the backward pass: less memory, a third more time"""
     save_seconds: Annotated[float, NotInFingerprint] = 120.0
     """seconds between checkpoints; a killed run starts again from the last one"""
     data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
@@ -138,12 +145,15 @@ class _ClassifierTask:
     precision: str
     anchors: "Mapping[str, Tensor]"
     scratch: Path
+    together: "Processes"
     steps_per_epoch: int = field(init=False)
+    batch_size: int = field(init=False)
 
     def __post_init__(self) -> None:
         from timm.data import Mixup
 
-        self.steps_per_epoch = len(self.images) // self.settings.batch_size
+        self.batch_size = self.settings.batch_size
+        self.steps_per_epoch = len(self.images) // self.batch_size
         self.mixup = (
             Mixup(
                 self.settings.mixup,
@@ -156,6 +166,11 @@ class _ClassifierTask:
         )
 
     def batches(self, epoch: int, start: int) -> Iterable[Any]:
+        from mood.training import Share
+
+        return self.parts(epoch, start, Share())
+
+    def parts(self, epoch: int, start: int, share: "Share") -> Iterable[Any]:
         from mood.data import training_batches
         from mood.recipes.rejected import noted
 
@@ -165,8 +180,17 @@ class _ClassifierTask:
             batch_size=self.settings.batch_size,
             workers=self.settings.workers,
             start_batch=start,
+            parts=share.parts,
+            of=share.of,
         )
-        return noted(batches, self.scratch)
+        return noted(batches, self.scratch, share.first // share.own)
+
+    def weight(self, part: Any) -> float:
+        return float(len(part.positions))
+
+    def items(self, part: Any) -> "Tensor":
+        positions: Tensor = part.positions
+        return positions
 
     def loss(self, module: Any, batch: Any, epoch: int) -> "tuple[Tensor, Mapping[str, Tensor]]":
         from torch.nn.functional import cross_entropy
@@ -197,11 +221,20 @@ class _ClassifierTask:
         pass
 
     def evaluate(self, module: Any) -> Mapping[str, float]:
-        from mood.recipes.accuracy import accuracy
+        from mood.core.errors import DataError
+        from mood.recipes.accuracy import right_ones
 
-        if self.test is None:
+        test = self.test
+        if test is None:
             return {}
-        return {"accuracy": accuracy(module, self.transform, self.test, self.precision, self.settings.workers)}
+        workers, place = self.settings.workers, (self.together.number, self.together.count)
+        measured = self.together.attempt(
+            lambda: right_ones(module, self.transform, test, self.precision, workers, place)
+        )
+        right, total = self.together.sum(*measured)
+        if not total:
+            raise DataError(f"not one image of {test.name} could be read")
+        return {"accuracy": right / total}
 
 
 def _freeze(module: Any, blocks: int, head: set[str]) -> None:
@@ -271,11 +304,15 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
         union,
     )
     from mood.recipes.rejected import rejections
-    from mood.training import Optimisation, seed_everything, train
+    from mood.recipes.together import open_output_of_all
+    from mood.training import Optimisation, processes, seed_everything, train
 
     if config.l2_sp < 0:
         raise InputError(f"l2_sp is {config.l2_sp}; it must be 0, which is off, or more")
+    if config.l2_sp and config.strategy == "fsdp":
+        raise InputError("l2_sp compares whole weights, and strategy fsdp spreads them: set strategy to ddp")
     Architecture(config.model, model_options(config.model_options)).check()
+    device = resolve_device(config.device)
     if source is None:
         source = open_source(
             config.data,
@@ -293,7 +330,10 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
         transform=model_options(config.transform_options),
     )
     settings = to_dict(config) | {"images": source.manifest.fingerprint, "weights": start.fingerprint()}
-    with open_output(config.output, settings, overwrite=config.overwrite) as output:
+    with (
+        processes(config.strategy, str(device)) as together,
+        open_output_of_all(together, config.output, settings, overwrite=config.overwrite) as output,
+    ):
         if output.finished:
             classes = len(artifact.describe(config.output)["meta"]["history"][-1]["class_names"])
             images = images_of_last_stage(config.output)
@@ -317,6 +357,12 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
                 + ("; the paper keeps the head of the whole set for one class" if classes == 1 else "")
             )
         check_batch_size(len(chosen.source), config.batch_size)
+        share = together.share(config.batch_size, config.accumulate)
+        if (config.mixup or config.cutmix) and config.batch_size // share.of % 2:
+            raise InputError(
+                f"batch_size is {config.batch_size}, of which {config.batch_size // share.of} images are looked at at "
+                f"once, and mixup and cutmix take them in pairs: set it to {config.batch_size + share.of}"
+            )
         test = (
             None
             if config.eval is None
@@ -358,14 +404,21 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
             std=start.transform.std,
             seed=config.seed,
         )
-        device = resolve_device(config.device)
-        anchors = {name: body[name].to(device, copy=True) for name, _ in module.named_parameters() if name in body}
+        if config.checkpoint_activations:
+            if not hasattr(module, "set_grad_checkpointing"):
+                raise ModelError(
+                    f"{architecture.name} cannot compute its inner values again: leave checkpoint_activations out"
+                )
+            module.set_grad_checkpointing()
+        anchors = {
+            name: body[name].to(together.device, copy=True) for name, _ in module.named_parameters() if name in body
+        }
         if device.type == "cpu":
             without_fused_attention(module)
         precision = resolve_precision(config.precision, device)
         trained = train(
             _ClassifierTask(
-                module, training, config, outputs, start.transform, test, precision, anchors, output.scratch
+                module, training, config, outputs, start.transform, test, precision, anchors, output.scratch, together
             ),
             Optimisation(
                 epochs=config.epochs,
@@ -379,11 +432,13 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
                 seed=config.seed,
                 device=str(device),
                 precision=precision,
+                accumulate=config.accumulate,
                 compile=config.compile,
                 save_seconds=config.save_seconds,
             ),
             output.scratch,
             description="finetune",
+            together=together,
         )
         finished = replace(
             start,
@@ -399,8 +454,11 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
             pool="model",
             layer="last",
         )
-        save_model(output.work, finished)
-        metrics = keep_records(output.scratch, output.work)
-        output.commit()
+        metrics = {}
+        if together.first:
+            save_model(output.work, finished)
+            metrics = keep_records(output.scratch, output.work)
+            output.commit()
+        metrics = together.agree(metrics)
     rejected = len(rejections(config.output))
     return FinetuneResult(config.output, len(training), classes, metrics, False, rejected)

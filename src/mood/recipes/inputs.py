@@ -15,7 +15,7 @@ from mood.core.errors import InputError
 from mood.data import Source, held_out, join
 from mood.data.manifest import content_hash
 from mood.models import Stage, image_keys
-from mood.recipes.rejected import REJECTIONS
+from mood.recipes.rejected import keep_rejections
 
 METRICS = "metrics.jsonl"
 
@@ -106,9 +106,8 @@ def check_batch_size(images: int, batch_size: int) -> None:
 
 def keep_records(scratch: Path, folder: Path) -> dict[str, float]:
     """Copy metrics and rejections of a training run to what it leaves, and give the newest value of each metric."""
-    for name in (METRICS, REJECTIONS):
-        if (scratch / name).exists():
-            shutil.copyfile(scratch / name, folder / name)
+    shutil.copyfile(scratch / METRICS, folder / METRICS)
+    keep_rejections(scratch, folder)
     return last_metrics(folder)
 
 
