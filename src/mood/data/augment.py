@@ -21,6 +21,7 @@ from mood.core.errors import DataError, InputError
 from mood.core.transform import Transform
 from mood.data.loader import check_loading, in_workers
 from mood.data.source import Images, Source
+from mood.data.streaming import Stream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,7 +122,7 @@ class TrainingImages:
     """A source to be trained on.
 
     Attributes:
-        source: where the images lie; select the rows to train on first (see `held_out`).
+        source: where the images lie; select the rows to train on first (see `held_out`). A `Stream` has them selected.
         augments: how each image is varied, once for each view of it.
         size: (H, W) of the pixels.
         mean: of each channel, for pixels in 0-1.
@@ -132,7 +133,7 @@ class TrainingImages:
             image and colours, neither erased nor normalised. Where it is `size`, it is the view itself.
     """
 
-    source: Source
+    source: Source | Stream
     augments: tuple[Augment, ...]
     size: tuple[int, int]
     mean: tuple[float, float, float]
@@ -147,6 +148,8 @@ class TrainingImages:
 
     def order(self, epoch: int) -> np.ndarray:
         """(N,) int64: the positions in the order in which the epoch goes through them."""
+        if isinstance(self.source, Stream):
+            return self.source.order(self.seed, epoch, 0, len(self))
         # A bit generator's raw stream is the one that NumPy keeps for ever (NEP 19).
         keys = np.random.Philox(key=_numbers(self.seed, epoch)[0]).random_raw(len(self))
         return np.argsort(keys, kind="stable")
@@ -227,10 +230,11 @@ def training_batches(
     if count == 0:
         raise InputError(f"batch_size is {batch_size}, but there are {len(images)} images: no batch is left.")
     drawer = images._drawer()
-    order = images.order(epoch)
-    batches = [order[batch * batch_size : (batch + 1) * batch_size] for batch in range(start_batch, count)]
-    chosen = [batch[_places(len(batch), part, of)] for batch in batches for part in parts]
-    made = in_workers(_AugmentedBatches(drawer, epoch, chosen), workers)
+    stretches = [
+        (batch * batch_size, min((batch + 1) * batch_size, len(images))) for batch in range(start_batch, count)
+    ]
+    wanted = [(low, high, part) for low, high in stretches for part in parts]
+    made = in_workers(_AugmentedBatches(drawer, images, epoch, wanted, of), workers)
     return (_checked(images.source, *batch) for batch in made)
 
 
@@ -246,7 +250,7 @@ def _places(size: int, part: int, of: int) -> np.ndarray:
 
 
 def _checked(
-    source: Source, pixels: "Tensor", twins: "Tensor | None", read: np.ndarray, reasons: list[tuple[int, str]]
+    source: Source | Stream, pixels: "Tensor", twins: "Tensor | None", read: np.ndarray, reasons: list[tuple[int, str]]
 ) -> TrainingBatch:
     import torch
 
@@ -254,16 +258,26 @@ def _checked(
         position, reason = reasons[0]
         raise DataError(
             f"None of the {len(reasons)} images of a training batch can be read; the first is "
-            f"{source.manifest.ids[position]}: {reason}"
+            f"{_name(source, position)}: {reason}"
         )
-    labels = source.manifest.labels
+    labels = _labels(source, read)
     return TrainingBatch(
         views=tuple(view.contiguous() for view in pixels.unbind(1)),
-        labels=None if labels is None else torch.from_numpy(labels[read]),
+        labels=None if labels is None else torch.from_numpy(labels),
         positions=torch.from_numpy(read),
         twin=twins,
-        rejections=tuple(Rejection(position, source.manifest.ids[position], reason) for position, reason in reasons),
+        rejections=tuple(Rejection(position, _name(source, position), reason) for position, reason in reasons),
     )
+
+
+def _name(source: Source | Stream, position: int) -> str:
+    return source.id(position) if isinstance(source, Stream) else source.manifest.ids[position]
+
+
+def _labels(source: Source | Stream, positions: np.ndarray) -> np.ndarray | None:
+    if isinstance(source, Stream):
+        return source.labels(positions)
+    return None if source.manifest.labels is None else source.manifest.labels[positions]
 
 
 class _Twin(NamedTuple):
@@ -277,7 +291,12 @@ class _Drawer:
     """Reads and augments single images; all that a worker process is given."""
 
     def __init__(
-        self, images: Images, augments: tuple[Augment, ...], transform: Transform, seed: int, twin: _Twin | None
+        self,
+        images: Images | Stream,
+        augments: tuple[Augment, ...],
+        transform: Transform,
+        seed: int,
+        twin: _Twin | None,
     ) -> None:
         self._images = images
         self._augments = augments
@@ -325,18 +344,33 @@ class _Drawer:
 class _AugmentedBatches:
     """Part k: the pixels of the k-th batch and their twins, their positions, and the reasons of the others."""
 
-    def __init__(self, drawer: _Drawer, epoch: int, chosen: list[np.ndarray]) -> None:
+    def __init__(
+        self, drawer: _Drawer, images: TrainingImages, epoch: int, wanted: list[tuple[int, int, int]], of: int
+    ) -> None:
         self._drawer = drawer
         self._epoch = epoch
-        self._chosen = chosen
+        self._stream = images.source if isinstance(images.source, Stream) else None
+        self._seed = images.seed
+        self._order = None if self._stream is not None else images.order(epoch)
+        self._wanted = wanted
+        self._of = of
 
     def __len__(self) -> int:
-        return len(self._chosen)
+        return len(self._wanted)
+
+    def _chosen(self, index: int) -> np.ndarray:
+        low, high, part = self._wanted[index]
+        if self._stream is not None:
+            batch = self._stream.order(self._seed, self._epoch, low, high)
+        else:
+            assert self._order is not None
+            batch = self._order[low:high]
+        return batch[_places(high - low, part, self._of)]
 
     def __getitem__(self, index: int) -> tuple["Tensor", "Tensor | None", np.ndarray, list[tuple[int, str]]]:
         import torch
 
-        chosen = self._chosen[index]
+        chosen = self._chosen(index)
         pixels = torch.empty((len(chosen), *self._drawer.shape))
         twins = None if self._drawer.twin_shape is None else torch.empty((len(chosen), *self._drawer.twin_shape))
         read: list[int] = []

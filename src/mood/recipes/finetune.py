@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mood.core.transform import Transform
-    from mood.data import Source, TrainingImages
+    from mood.data import Source, Stream, TrainingImages
     from mood.training import Processes, Share
 
 
@@ -82,6 +82,9 @@ class FinetuneConfig:
     """largest gradient norm; 0 does not clip"""
     held_out: float = 0.1
     """share of the images, cut by their hash, that no stage sees: they calibrate the detector later"""
+    stream: bool = False
+    """the images are tar shards or Parquet files, named by one glob, and too many for a list in memory: read shard by
+    shard, shuffled in stretches"""
     limit: int | None = None
     """take only so many images, evenly spaced"""
     seed: int = 0
@@ -271,6 +274,8 @@ def _freeze(module: Any, blocks: int, head: set[str]) -> None:
 def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> FinetuneResult:
     """Fine-tune a network and write it as a model folder; start again to resume.
 
+    Where torchrun started several processes, each calls this, and trains on its share of every batch.
+
     Args:
         config: see `FinetuneConfig`.
         source: opened images in place of `config.data`.
@@ -278,6 +283,23 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
     Raises:
         MoodError: bad data, a network or weights that do not fit, an output that is taken.
     """
+    from mood.core.errors import InputError
+    from mood.models import Architecture, resolve_device
+    from mood.recipes.inputs import model_options
+    from mood.training import processes
+
+    if config.l2_sp < 0:
+        raise InputError(f"l2_sp is {config.l2_sp}; it must be 0, which is off, or more")
+    if config.l2_sp and config.strategy == "fsdp":
+        raise InputError("l2_sp compares whole weights, and strategy fsdp spreads them: set strategy to ddp")
+    if config.stream and (config.coarse or config.classes):
+        raise InputError("coarse and classes pick from a list, and a stream has none: leave them or stream out")
+    Architecture(config.model, model_options(config.model_options)).check()
+    with processes(config.strategy, str(resolve_device(config.device))) as together:
+        return _finetune(config, source, together)
+
+
+def _finetune(config: FinetuneConfig, source: "Source | None", together: "Processes") -> FinetuneResult:
     from dataclasses import replace
 
     import torch
@@ -289,32 +311,35 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
         Architecture,
         Model,
         open_model,
-        resolve_device,
         resolve_precision,
         save_model,
         without_fused_attention,
     )
     from mood.recipes.inputs import (
         check_batch_size,
+        fingerprint_of,
         images_of_last_stage,
         keep_records,
         last_metrics,
         model_options,
+        open_streams,
         training_set,
         union,
     )
     from mood.recipes.rejected import rejections
     from mood.recipes.together import open_output_of_all
-    from mood.training import Optimisation, processes, seed_everything, train
+    from mood.training import Optimisation, seed_everything, train
 
-    if config.l2_sp < 0:
-        raise InputError(f"l2_sp is {config.l2_sp}; it must be 0, which is off, or more")
-    if config.l2_sp and config.strategy == "fsdp":
-        raise InputError("l2_sp compares whole weights, and strategy fsdp spreads them: set strategy to ddp")
-    Architecture(config.model, model_options(config.model_options)).check()
-    device = resolve_device(config.device)
-    if source is None:
-        source = open_source(
+    device = together.device
+    images: Source | Stream
+    if source is not None:
+        images = source
+    elif config.stream:
+        (images,) = open_streams(
+            (config.data,), together, limit=config.limit, seed=config.seed, fraction=config.held_out
+        )
+    else:
+        images = open_source(
             config.data,
             roots=config.data_root,
             coarse=config.coarse,
@@ -329,30 +354,27 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
         seed=config.seed,
         transform=model_options(config.transform_options),
     )
-    settings = to_dict(config) | {"images": source.manifest.fingerprint, "weights": start.fingerprint()}
-    with (
-        processes(config.strategy, str(device)) as together,
-        open_output_of_all(together, config.output, settings, overwrite=config.overwrite) as output,
-    ):
+    settings = to_dict(config) | {"images": fingerprint_of(images), "weights": start.fingerprint()}
+    with open_output_of_all(together, config.output, settings, overwrite=config.overwrite) as output:
         if output.finished:
             classes = len(artifact.describe(config.output)["meta"]["history"][-1]["class_names"])
-            images = images_of_last_stage(config.output)
+            seen = images_of_last_stage(config.output)
             rejected = len(rejections(config.output))
-            return FinetuneResult(config.output, images, classes, last_metrics(config.output), True, rejected)
+            return FinetuneResult(config.output, seen, classes, last_metrics(config.output), True, rejected)
         chosen = training_set(
-            [source],
+            [images],
             stage="finetune",
             labelled=True,
             seed=config.seed,
             fraction=config.held_out,
             settings={"epochs": config.epochs, "lr": config.lr, "layer_decay": config.layer_decay},
         )
-        names = chosen.source.manifest.class_names or ()
+        names = chosen.class_names
         classes = len(names)
         outputs = classes if config.head_classes is None else config.head_classes
         if outputs < max(classes, 2):
             raise InputError(
-                f"{source.name} has {classes} class{'es' if classes > 1 else f' ({names[0]})'}, and the head would "
+                f"{images.name} has {classes} class{'es' if classes > 1 else f' ({names[0]})'}, and the head would "
                 f"have {outputs} outputs: set head_classes to at least {max(classes, 2)}"
                 + ("; the paper keeps the head of the whole set for one class" if classes == 1 else "")
             )
@@ -369,7 +391,7 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
             else open_source(config.eval, roots=config.data_root, coarse=config.coarse, classes=names)
         )
         if test is not None and test.manifest.class_names != names:
-            raise InputError(f"the classes of {test.name} come in another order than those of {source.name}")
+            raise InputError(f"the classes of {test.name} come in another order than those of {images.name}")
         # Whatever opens by a name is of timm's making.
         assert start.architecture is not None
         options = {**start.architecture.options, "num_classes": outputs}

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from mood.core import artifact
 from mood.core.errors import InputError
-from mood.data import Source, held_out, join
+from mood.data import Source, Stream, held_out, join, scan, stream_shards
 from mood.data.manifest import content_hash
 from mood.models import Stage, image_keys
 from mood.recipes.rejected import keep_rejections
+from mood.training import Processes
 
 METRICS = "metrics.jsonl"
 
@@ -28,47 +29,93 @@ class TrainingSet:
     """The images of one training stage after the cut.
 
     Attributes:
-        source: the images that the stage sees.
+        source: the images that the stage sees; a `Stream` where they have no list in memory.
         keys: (n,) int64 keys of them, sorted (`mood.models.image_keys`).
         stages: one entry of history per set.
     """
 
-    source: Source
+    source: Source | Stream
     keys: Tensor
     stages: tuple[Stage, ...]
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the labels; empty where there are none."""
+        names = self.source.class_names if isinstance(self.source, Stream) else self.source.manifest.class_names
+        return names or ()
+
+
+def open_streams(
+    data: Sequence[str], together: Processes, *, limit: int | None, seed: int, fraction: float
+) -> tuple[Stream, ...]:
+    """Shards that are streamed, each read once for its hashes by one of the processes.
+
+    Raises:
+        InputError: a limit, which a stream does not know, or several sets.
+        DataError: there are no such shards, or one of them cannot be read.
+    """
+    if limit is not None:
+        raise InputError("limit picks images from a list, and a stream has none: name fewer shards")
+    if len(data) > 1:
+        raise InputError(
+            f"one glob of shards can be streamed, got {len(data)}: put them under one, or leave stream out"
+        )
+    paths = stream_shards(data[0])
+    own = together.attempt(lambda: scan(paths[together.number :: together.count], seed=seed, fraction=fraction))
+    parts = together.gather(own)
+    scanned = [parts[index % together.count][index // together.count] for index in range(len(paths))]
+    return (Stream(data[0], paths, scanned),)
+
+
+def fingerprint_of(source: Source | Stream) -> str:
+    """What tells whether the images are the same."""
+    return source.fingerprint if isinstance(source, Stream) else source.manifest.fingerprint
+
 
 def training_set(
-    sources: Sequence[Source], *, stage: str, labelled: bool, seed: int, fraction: float, settings: Mapping[str, Any]
+    sources: Sequence[Source | Stream],
+    *,
+    stage: str,
+    labelled: bool,
+    seed: int,
+    fraction: float,
+    settings: Mapping[str, Any],
 ) -> TrainingSet:
     """Leave out the images that the hash cut holds out, and write down what is seen.
 
     Raises:
         InputError: labels are needed and a set has none.
     """
-    kept, stages = [], []
+    kept: list[Source] = []
+    stages = []
     for source in sources:
-        labels = source.manifest.labels
-        if labelled and labels is None:
+        names = source.class_names if isinstance(source, Stream) else source.manifest.class_names
+        if labelled and names is None:
             raise InputError(f"{source.name} has no labels: put the images of each class into a folder of its own")
-        part = source.select(~held_out(source.manifest.hashes, seed=seed, fraction=fraction))
-        kept.append(part)
+        part: Source | Stream = source
+        if isinstance(source, Source):
+            part = source.select(~held_out(source.manifest.hashes, seed=seed, fraction=fraction))
+            kept.append(part)
         stages.append(
             Stage(
                 stage=stage,
                 data=source.name,
                 images=len(part),
-                class_names=source.manifest.class_names or (),
+                class_names=names or (),
                 labelled=labelled,
-                manifest=source.manifest.fingerprint,
+                manifest=fingerprint_of(source),
                 seed=seed,
                 held_out=fraction,
                 settings=dict(settings),
             )
         )
-    source = kept[0] if len(kept) == 1 else join(kept)
-    seen = [digest for digest in source.manifest.hashes if digest != NOTHING]
-    return TrainingSet(source, image_keys(seen).unique(), tuple(stages))
+    if not kept:
+        (stream,) = sources
+        assert isinstance(stream, Stream)
+        return TrainingSet(stream, torch.from_numpy(stream.keys.copy()), tuple(stages))
+    joined = kept[0] if len(kept) == 1 else join(kept)
+    seen = [digest for digest in joined.manifest.hashes if digest != NOTHING]
+    return TrainingSet(joined, image_keys(seen).unique(), tuple(stages))
 
 
 def model_options(pairs: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """`mood pretrain`: a network learns images from the images alone."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -11,9 +11,9 @@ from mood.core.config import Argument, NotInFingerprint, config, to_dict
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mood.data import Augment, Source, TrainingImages
+    from mood.data import Augment, Source, Stream, TrainingImages
     from mood.models import Architecture, Pretext
-    from mood.training import Share
+    from mood.training import Processes, Share
 
 
 @config
@@ -83,6 +83,9 @@ class PretrainConfig:
     """stochastic depth of the last block: beit and simmim .1, others none unless said"""
     held_out: float = 0.1
     """share of the images, cut by their hash, that no stage sees: they calibrate the detector later"""
+    stream: bool = False
+    """the images are tar shards or Parquet files, named by one glob, and too many for a list in memory: read shard by
+    shard, shuffled in stretches"""
     limit: int | None = None
     """take only so many images of each set, evenly spaced"""
     seed: int = 0
@@ -274,6 +277,8 @@ class _PretextTask:
 def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> PretrainResult:
     """Pre-train a network and write it as a model folder; start again to resume.
 
+    Where torchrun started several processes, each calls this, and trains on its share of every batch.
+
     Args:
         config: see `PretrainConfig`.
         source: opened images in place of `config.data`.
@@ -281,6 +286,20 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
     Raises:
         MoodError: bad data, an architecture that the pretext cannot use, an output that is taken.
     """
+    from mood.models import resolve_device
+    from mood.training import processes
+
+    given = pretext_settings(config)
+    if config.tokenizer is not None:
+        given["tokenizer"] = import_module("mood.models.tokenizer").open_tokenizer(config.tokenizer)
+    _check(config, given)
+    with processes(config.strategy, str(resolve_device(config.device))) as together:
+        return _pretrain(config, given, source, together)
+
+
+def _pretrain(
+    config: PretrainConfig, given: dict[str, Any], source: "Source | None", together: "Processes"
+) -> PretrainResult:
     import torch
 
     from mood.data import TrainingImages, open_source
@@ -291,7 +310,6 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         Pretext,
         input_transform,
         make_pretext,
-        resolve_device,
         resolve_precision,
         save_model,
         weights_digest,
@@ -300,33 +318,30 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
     from mood.recipes.inputs import (
         METRICS,
         check_batch_size,
+        fingerprint_of,
         images_of_last_stage,
         keep_records,
         last_metrics,
+        open_streams,
         training_set,
     )
     from mood.recipes.rejected import rejections
     from mood.recipes.together import open_output_of_all
-    from mood.training import Optimisation, processes, seed_everything, train
+    from mood.training import Optimisation, seed_everything, train
 
     architecture = architecture_of(config)
-    given = pretext_settings(config)
-    if config.tokenizer is not None:
-        given["tokenizer"] = import_module("mood.models.tokenizer").open_tokenizer(config.tokenizer)
-    _check(config, given)
-    device = resolve_device(config.device)
-    sources = (
-        [open_source(name, roots=config.data_root, limit=config.limit) for name in config.data]
-        if source is None
-        else [source]
-    )
-    settings = to_dict(config) | {"images": [item.manifest.fingerprint for item in sources]}
+    device = together.device
+    sources: Sequence[Source | Stream]
+    if source is not None:
+        sources = [source]
+    elif config.stream:
+        sources = open_streams(config.data, together, limit=config.limit, seed=config.seed, fraction=config.held_out)
+    else:
+        sources = [open_source(name, roots=config.data_root, limit=config.limit) for name in config.data]
+    settings = to_dict(config) | {"images": [fingerprint_of(item) for item in sources]}
     if config.tokenizer is not None:
         settings["tokenizer"] = weights_digest(given["tokenizer"])
-    with (
-        processes(config.strategy, str(device)) as together,
-        open_output_of_all(together, config.output, settings, overwrite=config.overwrite) as output,
-    ):
+    with open_output_of_all(together, config.output, settings, overwrite=config.overwrite) as output:
         if output.finished:
             loss = last_metrics(config.output).get("loss")
             seen = images_of_last_stage(config.output)
@@ -346,7 +361,7 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         encoder = architecture.build(drop_path_rate=drop_path) if drop_path else architecture.build()
         transform = input_transform(encoder)
         if config.pretext == "classification":
-            given["classes"] = len(chosen.source.manifest.class_names or ())
+            given["classes"] = len(chosen.class_names)
         pretext = make_pretext(config.pretext, encoder, given)
         pretext.initialise()
         if not pretext.trained:

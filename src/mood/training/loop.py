@@ -177,7 +177,10 @@ def _steps(
             failure = error
         weights = [divisible.weight(part) for part in mine]
         agreed = together.step(sum(weights), save=due(), failure=failure)
-        yield [(part, scale_of(w, agreed.weight, together.count)) for part, w in zip(mine, weights, strict=True)], agreed.save
+        yield (
+            [(part, scale_of(w, agreed.weight, together.count)) for part, w in zip(mine, weights, strict=True)],
+            agreed.save,
+        )
 
 
 class _Run:
