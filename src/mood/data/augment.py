@@ -365,7 +365,8 @@ class _AugmentedBatches:
         else:
             assert self._order is not None
             batch = self._order[low:high]
-        return batch[_places(high - low, part, self._of)]
+        chosen: np.ndarray = batch[_places(high - low, part, self._of)]
+        return chosen
 
     def __getitem__(self, index: int) -> tuple["Tensor", "Tensor | None", np.ndarray, list[tuple[int, str]]]:
         import torch

@@ -145,8 +145,8 @@ class Stream:
     def order(self, seed: int, epoch: int, start: int, stop: int) -> np.ndarray:
         """(stop - start,) int64: a stretch of the positions in the order in which the epoch goes through them.
 
-        The shards come in an order that is drawn for the epoch, and in stretches of `WINDOW` images over them the images
-        are shuffled. Any stretch is found without those before it, and without reading an image.
+        The shards come in an order that is drawn for the epoch, and over them images are shuffled in stretches of
+        `WINDOW`. Any stretch is found without those before it, and without reading an image.
         """
         shards = _permutation(len(self._paths), seed, epoch, 0)
         ends = np.cumsum(self._kept[shards])

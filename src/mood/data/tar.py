@@ -6,7 +6,7 @@ import tarfile
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -191,14 +191,10 @@ def _label(archive: tarfile.TarFile, key: str, sample: dict[str, tarfile.TarInfo
             return None
     if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value):
         value = int(value)
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | str)
-        or value == ""
-        or (value != str(value) and value < 0)
-    ):
+    sound = value != "" if isinstance(value, str) else isinstance(value, int) and value >= 0
+    if not sound or isinstance(value, bool):
         raise DataError(f"{where} is {str(value)[:40]!r}; it must be a whole number from 0, or a name.")
-    return value
+    return cast(int | str, value)
 
 
 def _labels(rows: Sequence[Row], description: str) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
