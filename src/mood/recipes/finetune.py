@@ -295,8 +295,7 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
     if config.stream and (config.coarse or config.classes):
         raise InputError("coarse and classes pick from a list, and a stream has none: leave them or stream out")
     Architecture(config.model, model_options(config.model_options)).check()
-    with processes(config.strategy, str(resolve_device(config.device))) as together:
-        return _finetune(config, source, together)
+    return _finetune(config, source, processes(config.strategy, str(resolve_device(config.device))))
 
 
 def _finetune(config: FinetuneConfig, source: "Source | None", together: "Processes") -> FinetuneResult:

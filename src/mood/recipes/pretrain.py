@@ -293,8 +293,7 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
     if config.tokenizer is not None:
         given["tokenizer"] = import_module("mood.models.tokenizer").open_tokenizer(config.tokenizer)
     _check(config, given)
-    with processes(config.strategy, str(resolve_device(config.device))) as together:
-        return _pretrain(config, given, source, together)
+    return _pretrain(config, given, source, processes(config.strategy, str(resolve_device(config.device))))
 
 
 def _pretrain(

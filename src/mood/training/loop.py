@@ -98,9 +98,7 @@ def train(
         InputError: nothing to train (no batches, no trainable parameter), or a batch that cannot be cut so.
         MoodError: the loss is not finite; or another process has failed, with its error.
     """
-    if together is None:
-        with processes(device=settings.device) as alone:
-            return train(task, settings, folder, description=description, together=alone)
+    together = processes(device=settings.device) if together is None else together
     if task.steps_per_epoch < 1:
         raise InputError("the training set has fewer images than one batch: lower the batch size or bring more images")
     share = _share(task, settings, together)

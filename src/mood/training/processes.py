@@ -4,6 +4,7 @@ Each takes its share of every batch. What they tell each other beside gradients 
 save) are a few numbers a step, over gloo on the CPU, so that no GPU waits for them.
 """
 
+import atexit
 import logging
 import math
 import os
@@ -57,7 +58,7 @@ class Step(NamedTuple):
 
 
 class Processes:
-    """Those that train together. Made by `processes`, closed with its `with` block.
+    """Those that train together. Made by `processes`.
 
     Attributes:
         fabric: Lightning's.
@@ -73,7 +74,9 @@ class Processes:
         self.number: int = fabric.global_rank
         self.count: int = fabric.world_size
         # Its own channel: with NCCL, numbers would have to travel over the GPU.
-        self._words = cast(dist.ProcessGroup, dist.new_group(backend="gloo")) if self.count > 1 else None
+        # With gloo, the one of all will do.
+        apart = self.count > 1 and dist.get_backend() != "gloo"
+        self._words = cast(dist.ProcessGroup, dist.new_group(backend="gloo")) if apart else None
 
     @property
     def first(self) -> bool:
@@ -171,8 +174,7 @@ class Processes:
         raise next(error for error in self.gather(failure) if error is not None)
 
 
-@contextmanager
-def processes(strategy: Strategy = "auto", device: str = "auto") -> Iterator[Processes]:
+def processes(strategy: Strategy = "auto", device: str = "auto") -> Processes:
     """Join those that torchrun started, or be alone.
 
     Args:
@@ -212,11 +214,11 @@ def processes(strategy: Strategy = "auto", device: str = "auto") -> Iterator[Pro
             precision="32-true",
         )
         fabric.launch()
-    try:
-        yield Processes(fabric, "auto" if number == 1 else "fsdp" if strategy == "fsdp" else "ddp")
-    finally:
-        if number > 1 and dist.is_initialized():
-            dist.destroy_process_group()
+    if number > 1:
+        # Stages that follow each other meet in the same group: made anew, it would find the addresses of the old one.
+        atexit.unregister(_leave)
+        atexit.register(_leave)
+    return Processes(fabric, "auto" if number == 1 else "fsdp" if strategy == "fsdp" else "ddp")
 
 
 def shard(module: nn.Module, mesh: Any) -> None:
@@ -248,6 +250,11 @@ def scale_of(weight: float, total: float, processes: int) -> float:
     """What a part's loss is multiplied by, so that the mean over processes is the mean over the whole batch."""
     scale = processes * weight / total
     return scale if math.isfinite(scale) else 0.0
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _sharded(module: nn.Module, mesh: Any) -> nn.Module:
