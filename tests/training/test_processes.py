@@ -1,4 +1,4 @@
-"""Shares of a batch, and what several processes agree on; two of them are launched in tests/recipes/test_together.py."""
+"""Shares of a batch and draws of an image; two processes are launched in tests/recipes/test_together.py."""
 
 import pytest
 import torch

@@ -6,7 +6,6 @@ save) are a few numbers a step, over gloo on the CPU, so that no GPU waits for t
 
 import atexit
 import logging
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -248,8 +247,7 @@ def whole_state(module: nn.Module) -> Mapping[str, torch.Tensor]:
 
 def scale_of(weight: float, total: float, processes: int) -> float:
     """What a part's loss is multiplied by, so that the mean over processes is the mean over the whole batch."""
-    scale = processes * weight / total
-    return scale if math.isfinite(scale) else 0.0
+    return processes * weight / total if total else 0.0
 
 
 def _leave() -> None:
