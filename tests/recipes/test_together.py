@@ -38,7 +38,8 @@ PRETEXTS = {
     "supcon": {},
     "classification": {},
 }
-FINETUNE = {"random_weights": True, "mixup": 0.8, "cutmix": 1.0, "ema": 0.9, "layer_decay": 0.7}
+FINETUNE = {"random_weights": True, "ema": 0.9, "layer_decay": 0.7}
+MIXED = {"mixup": 0.8, "cutmix": 1.0}
 
 PROGRAM = """
 import json, pathlib, sys, types
@@ -109,6 +110,12 @@ def data(stripes_folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def readable(stripes_folder, tmp_path_factory):
+    """Mixup pairs the images of a batch, and leaves out what cannot be paired: here all can."""
+    return stripes_folder(tmp_path_factory.mktemp("together") / "readable", 40, classes=4)
+
+
+@pytest.fixture(scope="module")
 def shards(data, tmp_path_factory):
     """The same images as tar shards of 12."""
     folder = tmp_path_factory.mktemp("shards")
@@ -145,7 +152,7 @@ ALL = (*PRETEXTS, "finetune")
 
 
 @pytest.fixture(scope="module")
-def of_two(data, shards, tmp_path_factory):
+def of_two(data, readable, shards, tmp_path_factory):
     """Everything that two processes train, in one start."""
     folder = tmp_path_factory.mktemp("two")
     cases = [case(folder, f"{name}-ddp", name, data, strategy="ddp") for name in ALL]
@@ -154,13 +161,14 @@ def of_two(data, shards, tmp_path_factory):
     ]
     cases += [case(folder, "accumulated", "beit", data, accumulate=2, checkpoint_activations=True)]
     cases += [case(folder, "streamed", "classification", shards, stream=True)]
+    cases += [case(folder, "mixed", "finetune", readable, **MIXED)]
     cases += [case(folder, "norm", "finetune", data, **RESNET)]
     code, told = together(folder, cases)
     assert code == 0, told
     return folder, told
 
 
-RESNET = {"model": "resnet10t", "model_options": (), "drop_path": 0.0, "cutmix": 0.0, "layer_decay": 1.0}
+RESNET = {"model": "resnet10t", "model_options": (), "drop_path": 0.0, "layer_decay": 1.0}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -172,6 +180,11 @@ def test_two_processes_give_the_network_of_one(of_two, data, tmp_path, tokenizer
     fsdp = of_two[0] / f"{name}-fsdp"
     if fsdp.exists():
         assert_alike(tmp_path / "one", fsdp)
+
+
+def test_two_processes_mix_the_pairs_of_one(of_two, readable, tmp_path):
+    done(case(tmp_path, "one", "finetune", readable, **MIXED))
+    assert_alike(tmp_path / "one", of_two[0] / "mixed")
 
 
 def test_two_processes_normalise_one_batch(of_two, data, tmp_path):
@@ -251,7 +264,7 @@ def test_an_error_of_one_process_ends_both_with_its_message(shards, tmp_path, da
         ("mae", {"strategy": "fsdp"}, InputError, "start them with torchrun --no-python"),
         (
             "finetune",
-            {"accumulate": 2, "batch_size": 18},
+            {"accumulate": 2, "batch_size": 18, **MIXED},
             InputError,
             "mixup and cutmix take them in pairs: set it to 20",
         ),
