@@ -42,8 +42,8 @@ FINETUNE = {"random_weights": True, "ema": 0.9, "layer_decay": 0.7}
 MIXED = {"mixup": 0.8, "cutmix": 1.0}
 
 PROGRAM = """
-import json, pathlib, sys, types
-import torch
+import json, os, pathlib, sys, types
+import torch, typer
 from mood.cli.running import run
 from mood.recipes.finetune import FinetuneConfig, finetune
 from mood.recipes.pretrain import PretrainConfig, pretrain
@@ -56,9 +56,13 @@ class Brightness(torch.nn.Module):
 
 sys.modules["mood.models.tokenizer"] = types.ModuleType("mood.models.tokenizer")
 sys.modules["mood.models.tokenizer"].open_tokenizer = lambda path: Brightness()
+pathlib.Path(sys.argv[1]).with_name(f"{os.getpid()}.pid").touch()
 for name, settings in json.loads(pathlib.Path(sys.argv[1]).read_text()):
     config, recipe = {"pretrain": (PretrainConfig, pretrain), "finetune": (FinetuneConfig, finetune)}[name]
-    run(lambda: config(**settings), recipe, debug=False)
+    try:
+        run(lambda: config(**settings), recipe, debug=False)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
 """
 
 
@@ -130,15 +134,15 @@ def shards(data, tmp_path_factory):
     return str(folder / "*.tar")
 
 
-def case(folder, name, recipe, data, **changes):
+def case(folder, name, recipe, images, **changes):
     chosen = {"mae": {"pretext": "mae"}}
     settings = {**NETWORK, "output": folder / name}
     if recipe == "finetune":
-        return ("finetune", {**settings, "data": str(data), "eval": str(data), **FINETUNE, **changes})
+        return ("finetune", {**settings, "data": str(images), "eval": str(images), **FINETUNE, **changes})
     pretext = {"pretext": recipe, **PRETEXTS[recipe], **chosen.get(recipe, {})}
     if recipe == "beit":
         pretext["tokenizer"] = folder / "tokenizer"
-    return ("pretrain", {**settings, "data": (str(data),), **pretext, **changes})
+    return ("pretrain", {**settings, "data": (str(images),), **pretext, **changes})
 
 
 def done(case):
@@ -225,7 +229,11 @@ def test_killed_both_they_go_on_to_the_same_bytes_and_as_one_process_to_the_same
         if steps and max(steps) >= 13:
             break
         time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
+    workers = [int(path.stem) for path in partial.glob("*.pid")]
+    assert len(workers) == 2
+    # torchrun gives each a session of its own.
+    for number in (process.pid, *workers):
+        os.kill(number, signal.SIGKILL)
     process.communicate()
     assert not (tmp_path / "broken" / "net").exists()
     code, told = together(tmp_path / "broken", [broken])
