@@ -18,7 +18,7 @@ from mood.data.memory import list_memory
 from mood.data.named import data_roots, list_named
 from mood.data.parquet import list_parquet
 from mood.data.source import Images, Listing, Source, Store
-from mood.data.tar import expanded, list_tar
+from mood.data.tar import list_tar, numbered
 
 
 def open_source(
@@ -134,20 +134,20 @@ def matching_files(text: str) -> list[str]:
     """
     if Path(text).is_file():
         return [text]
-    numbered = expanded(text)
+    named = numbered(text)
     if has_magic(text):
         # Path.glob takes no pattern that begins at the root.
-        found = [match for part in numbered for match in glob(part, recursive=True)]  # noqa: PTH207
+        found = [match for part in named for match in glob(part, recursive=True)]  # noqa: PTH207
         matches = sorted(match for match in found if not Path(match).is_dir())
         if not matches:
             raise DataError(f"No file matches {text}.")
         return matches
-    if len(numbered) == 1:
+    if len(named) == 1:
         return []
-    for path in numbered:
+    for path in named:
         if not Path(path).is_file():
-            raise DataError(f"{text} names {len(numbered)} files, and there is no file {path}.")
-    return numbered
+            raise DataError(f"{text} names {len(named)} files, and there is no file {path}.")
+    return named
 
 
 def _list_paths(paths: Sequence[str], description: str) -> Listing:

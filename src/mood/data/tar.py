@@ -135,14 +135,14 @@ def rows_of(file: Path) -> Iterator[Row]:
         raise DataError(f"{file} cannot be read: {error.strerror or error}.") from error
 
 
-def expanded(pattern: str) -> list[str]:
+def numbered(pattern: str) -> list[str]:
     """`shard-{000..012}.tar` → its thirteen paths, as WebDataset spells them; a string without braces stays alone."""
     found = _BRACES.search(pattern)
     if found is None:
         return [pattern]
     first, last = found.groups()
     numbers = [f"{number:0{len(first)}}" for number in range(int(first), int(last) + 1)]
-    return [path for number in numbers for path in expanded(pattern[: found.start()] + number + pattern[found.end() :])]
+    return [path for number in numbers for path in numbered(pattern[: found.start()] + number + pattern[found.end() :])]
 
 
 def _split(name: str) -> tuple[str, str]:
