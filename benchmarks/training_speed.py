@@ -6,7 +6,8 @@
 Both loops take the same batches, which lie ready, and do the same maths in bf16: forward, backward, AdamW. The plain
 loop is what one writes in a morning: eager, under autocast, with torch's defaults. Mood's is `mood.training.train` as
 `mood pretrain` calls it. They take turns inside of one run, so that whatever else the machine does meets both; what is
-printed is the median over the turns, with the load beside it. The time of compiling is told, and is in no turn.
+printed is the median over the turns, with the load beside it, and the same ratio of processor time: on a machine that
+others use, threads wait for each other most of the time, and with OMP_NUM_THREADS=1 it is free of that. The time of compiling is told, and is in no turn.
 
 On a GPU, the share of the peak of its bf16 matrix products, as measured there and then, stands beside it.
 """
@@ -100,6 +101,7 @@ class Turns:
         self.batch_size = options.batch_size
         self.steps_per_epoch = options.warmup + options.turns * options.steps
         self.seconds: dict[str, list[float]] = {"mood": [], "plain": []}
+        self.processor: dict[str, list[float]] = {"mood": [], "plain": []}
         self.first = 0.0
         self.losses: list[tuple[float, float]] = []
         self._loss: Tensor | None = None
@@ -117,16 +119,22 @@ class Turns:
             self.losses.append((float(self._loss), self.plain.step(batch)))
         for _ in range(self.options.turns):
             turn = [self.prepared[index % len(self.prepared)] for index in range(self.options.steps)]
-            self._wait()
-            begun = time.perf_counter()
+            begun = self._now()
             yield from turn
-            self._wait()
-            self.seconds["mood"].append(time.perf_counter() - begun)
-            begun = time.perf_counter()
+            self._took("mood", begun)
+            begun = self._now()
             for batch in turn:
                 self.plain.step(batch)
-            self._wait()
-            self.seconds["plain"].append(time.perf_counter() - begun)
+            self._took("plain", begun)
+
+    def _now(self) -> tuple[float, float]:
+        self._wait()
+        return time.perf_counter(), time.process_time()
+
+    def _took(self, loop: str, begun: tuple[float, float]) -> None:
+        wall, processor = self._now()
+        self.seconds[loop].append(wall - begun[0])
+        self.processor[loop].append(processor - begun[1])
 
     def _wait(self) -> None:
         if self.plain.device.type == "cuda":
@@ -197,10 +205,11 @@ def measure(name: str, options: argparse.Namespace, device: torch.device) -> str
     shown = options.steps * options.batch_size
     speed = {loop: shown / statistics.median(seconds) for loop, seconds in task.seconds.items()}
     ratios = [theirs / mine for mine, theirs in zip(task.seconds["mood"], task.seconds["plain"], strict=True)]
+    busy = [theirs / mine for mine, theirs in zip(task.processor["mood"], task.processor["plain"], strict=True)]
     line = (
         f"{name}: mood {speed['mood']:.0f} images/s, plain {speed['plain']:.0f}, ratio {statistics.median(ratios):.2f} "
         f"({min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} turns of {options.steps} steps of "
-        f"{options.batch_size}); first step {task.first:.0f} s; load {load:.1f} to {os.getloadavg()[0]:.1f}"
+        f"{options.batch_size}); of processor time {statistics.median(busy):.2f}; first step {task.first:.0f} s; load {load:.1f} to {os.getloadavg()[0]:.1f}"
     )
     if device.type == "cuda":
         used = operations(made(name, options.width, options.depth), batches[0], device) / options.batch_size
