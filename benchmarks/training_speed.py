@@ -6,8 +6,9 @@
 Both loops take the same batches, which lie ready, and do the same maths in bf16: forward, backward, AdamW. The plain
 loop is what one writes in a morning: eager, under autocast, with torch's defaults. Mood's is `mood.training.train` as
 `mood pretrain` calls it. They take turns inside of one run, so that whatever else the machine does meets both; what is
-printed is the median over the turns, with the load beside it, and the same ratio of processor time: on a machine that
-others use, threads wait for each other most of the time, and with OMP_NUM_THREADS=1 it is free of that. The time of compiling is told, and is in no turn.
+printed is the median over the turns, with the load beside it, and the same ratio of processor time. On a machine that
+others use, threads wait for each other most of the time; with OMP_NUM_THREADS=1, processor time is free of that. The
+time of compiling is told, and is in no turn.
 
 On a GPU, the share of the peak of its bf16 matrix products, as measured there and then, stands beside it.
 """
@@ -209,7 +210,8 @@ def measure(name: str, options: argparse.Namespace, device: torch.device) -> str
     line = (
         f"{name}: mood {speed['mood']:.0f} images/s, plain {speed['plain']:.0f}, ratio {statistics.median(ratios):.2f} "
         f"({min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} turns of {options.steps} steps of "
-        f"{options.batch_size}); of processor time {statistics.median(busy):.2f}; first step {task.first:.0f} s; load {load:.1f} to {os.getloadavg()[0]:.1f}"
+        f"{options.batch_size}); of processor time {statistics.median(busy):.2f}; first step {task.first:.0f} s; "
+        f"load {load:.1f} to {os.getloadavg()[0]:.1f}"
     )
     if device.type == "cuda":
         used = operations(made(name, options.width, options.depth), batches[0], device) / options.batch_size

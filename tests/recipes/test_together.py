@@ -244,6 +244,23 @@ def test_killed_both_they_go_on_to_the_same_bytes_and_as_one_process_to_the_same
         assert (tmp_path / "broken/net" / name).read_bytes() == (tmp_path / "whole/net" / name).read_bytes()
 
 
+def test_killed_while_it_streams_and_adds_gradients_it_ends_with_the_bytes_of_an_unbroken_run(
+    shards, tmp_path, kill_when
+):
+    long = {"epochs": 30, "save_seconds": 0.0, "stream": True, "accumulate": 2}
+    whole, broken = (case(tmp_path / name, "net", "mae", shards, **long) for name in ("whole", "broken"))
+
+    def reached():
+        steps = [int(path.suffix[1:]) for path in (tmp_path / "broken").glob(".net.*/scratch/checkpoint.[0-9]*")]
+        return bool(steps) and max(steps) >= 9
+
+    kill_when(reached, pretrain, PretrainConfig(**broken[1]))
+    done(broken)
+    done(whole)
+    for name in ("model.safetensors", "pretext.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "broken/net" / name).read_bytes() == (tmp_path / "whole/net" / name).read_bytes()
+
+
 def test_an_error_of_one_process_ends_both_with_its_message(shards, tmp_path, data):
     bad = tmp_path / "bad"
     bad.mkdir()
