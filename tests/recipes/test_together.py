@@ -172,7 +172,13 @@ def of_two(data, readable, shards, tmp_path_factory):
     return folder, told
 
 
-RESNET = {"model": "resnet10t", "model_options": (), "drop_path": 0.0, "layer_decay": 1.0}
+# A whole head, so that the first loss tells of the statistics, and small steps: what Adam makes of gradients that are
+# almost nothing would hide them.
+RESNET = {"model": "resnet10t", "model_options": (), "drop_path": 0.0, "layer_decay": 1.0} | {
+    "init_scale": 1.0,
+    "lr": 2e-6,
+    "ema": 0.0,
+}
 
 
 @pytest.mark.parametrize("name", ALL)

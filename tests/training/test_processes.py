@@ -144,8 +144,8 @@ def test_paths_are_dropped_by_image_and_layer_and_as_often_as_asked():
     items = torch.arange(4000)
     draw(layers, 0, 0, items, torch.device("cpu"))
     first, second = (layer.factors for layer in layers)
-    assert set(first.tolist()) == {0.0, pytest.approx(4 / 3)}
-    assert set(second.tolist()) == {0.0, 1.0}
+    assert sorted(set(first.tolist())) == pytest.approx([0.0, 4 / 3])
+    assert sorted(set(second.tolist())) == [0.0, 1.0]
     assert abs((first > 0).float().mean() - 0.75) < 0.03
     assert abs((second > 0).float().mean() - 0.5) < 0.03
     assert abs(torch.corrcoef(torch.stack((first, second)))[0, 1]) < 0.06
