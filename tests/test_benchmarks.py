@@ -29,6 +29,7 @@ SMALLEST = {
     "pretexts": "--data-root ROOT --work WORK/runs --arm mae --limit 50 --epochs 1 --workers 0 --device cpu",
     "release_embedded": "EMBEDDED --data-root ROOT --effort none --output WORK/network",
     "scores_against_pytorch_ood": "--classes 10 --bank 3000 --scale 0.01 --turns 1",
+    "training_speed": "--device cpu --batch-size 4 --turns 1 --steps 1 --warmup 1 --width 32 --depth 1",
     "shapes": "--data-root ROOT --minutes 0.001 --shape SHAPE",
 }
 CLASSES = {

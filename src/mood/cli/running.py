@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import typer
 
 from mood.core.errors import MoodError
+from mood.core.ranks import count, rank
 
 REFUSED = 1
 INTERRUPTED = 130
@@ -60,7 +61,8 @@ def told(debug: bool) -> Iterator[None]:
 
 
 def _tell(error: Exception) -> None:
-    typer.echo(f"{typer.style('error:', fg='red', bold=True)} {error}", err=True)
+    place = f"process {rank() + 1} of {count()}: " if count() > 1 else ""
+    typer.echo(f"{typer.style('error:', fg='red', bold=True)} {place}{error}", err=True)
 
 
 def run(make_config: Callable[[], Any], recipe: Callable[[Any], Result], *, debug: bool) -> None:
@@ -77,8 +79,9 @@ def run(make_config: Callable[[], Any], recipe: Callable[[Any], Result], *, debu
     with told(debug):
         config = make_config()
         result = recipe(config)
-        typer.echo(result.summary(), err=getattr(result, "table_on_stdout", False))
-        sys.stdout.flush()
+        if rank() == 0:
+            typer.echo(result.summary(), err=getattr(result, "table_on_stdout", False))
+            sys.stdout.flush()
     code = getattr(result, "exit_code", 0)
     if code:
         raise typer.Exit(code)

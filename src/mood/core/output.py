@@ -54,6 +54,11 @@ class Output:
         self.work = self._partial / f"result{path.suffix}"
         self.scratch = self._partial / "scratch"
 
+    @classmethod
+    def of_another(cls, path: str | os.PathLike[str], settings: Mapping[str, Any]) -> "Output":
+        """A folder that another process has opened with these settings: where it is, and nothing is touched."""
+        return cls(Path(os.path.realpath(path)), json.loads(json.dumps(dict(settings))), "folder")
+
     def commit(self) -> None:
         """The work is done: give it its name.
 

@@ -1,9 +1,14 @@
-"""A bar on the standard error for whoever watches a terminal, and nothing at all for whoever reads a pipe."""
+"""A bar on the standard error for whoever watches a terminal, and nothing at all for whoever reads a pipe.
+
+Of several processes that train together, the first one draws it.
+"""
 
 import sys
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
+
+from mood.core.ranks import rank
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -42,7 +47,7 @@ def progress(total: int | None, description: str, *, start: int = 0) -> Iterator
         description: a few words beside the bar.
         start: how many a run before this one has done.
     """
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or rank():
         yield Bar(None)
         return
     from rich.console import Console

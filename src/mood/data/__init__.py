@@ -1,4 +1,4 @@
-"""Images from files, Parquet tables, named sets and memory, in one fixed order, with a manifest.
+"""Images from files, Parquet tables, tar shards, named sets and memory, in one fixed order, with a manifest.
 
 torch, torchvision and pyarrow are imported when they are first needed, so that naming this room costs nothing.
 """
@@ -11,12 +11,14 @@ from mood.data.loader import batches
 from mood.data.manifest import Manifest
 from mood.data.opening import open_source
 from mood.data.source import Source
+from mood.data.streaming import Stream, scan, stream_shards
 
 __all__ = [
     "Augment",
     "Card",
     "Manifest",
     "Source",
+    "Stream",
     "TrainingBatch",
     "TrainingImages",
     "augmented",
@@ -27,5 +29,7 @@ __all__ = [
     "held_out",
     "join",
     "open_source",
+    "scan",
+    "stream_shards",
     "training_batches",
 ]

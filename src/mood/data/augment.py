@@ -6,10 +6,10 @@ A run that was killed, or that decodes with another number of workers, sees the 
 import hashlib
 import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -21,6 +21,7 @@ from mood.core.errors import DataError, InputError
 from mood.core.transform import Transform
 from mood.data.loader import check_loading, in_workers
 from mood.data.source import Images, Source
+from mood.data.streaming import Stream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,12 +117,16 @@ class TrainingBatch(NamedTuple):
     rejections: tuple[Rejection, ...] = ()
 
 
+_Order = Callable[[int, int], np.ndarray]
+"""The positions from one place of an epoch to another: any stretch of the order, without those before it."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingImages:
     """A source to be trained on.
 
     Attributes:
-        source: where the images lie; select the rows to train on first (see `held_out`).
+        source: where the images lie; select the rows to train on first (see `held_out`). A `Stream` has them selected.
         augments: how each image is varied, once for each view of it.
         size: (H, W) of the pixels.
         mean: of each channel, for pixels in 0-1.
@@ -132,7 +137,7 @@ class TrainingImages:
             image and colours, neither erased nor normalised. Where it is `size`, it is the view itself.
     """
 
-    source: Source
+    source: Source | Stream
     augments: tuple[Augment, ...]
     size: tuple[int, int]
     mean: tuple[float, float, float]
@@ -147,6 +152,8 @@ class TrainingImages:
 
     def order(self, epoch: int) -> np.ndarray:
         """(N,) int64: the positions in the order in which the epoch goes through them."""
+        if isinstance(self.source, Stream):
+            return self.source.order(self.seed, epoch, 0, len(self))
         # A bit generator's raw stream is the one that NumPy keeps for ever (NEP 19).
         keys = np.random.Philox(key=_numbers(self.seed, epoch)[0]).random_raw(len(self))
         return np.argsort(keys, kind="stable")
@@ -190,6 +197,8 @@ def training_batches(
     workers: int = 0,
     start_batch: int = 0,
     drop_last: bool = True,
+    parts: Sequence[int] = (0,),
+    of: int = 1,
 ) -> Iterator[TrainingBatch]:
     """One epoch of training, or the rest of one.
 
@@ -206,6 +215,9 @@ def training_batches(
         workers: processes that decode; 0 decodes in this one.
         start_batch: batches to skip: those that a run has done before it was stopped.
         drop_last: leave out the last batch where it is smaller.
+        parts: which parts of each batch to make, one after the other, where it is cut.
+        of: equal parts of a batch, for several processes or for gradients that are added up. A part holds the mirror
+            image of each of its places, as far as that goes: mixup pairs the first image with the last one.
 
     Raises:
         InputError: for numbers that are out of range, or a batch size above the number of images with `drop_last`.
@@ -214,14 +226,39 @@ def training_batches(
     check_loading(batch_size, workers)
     if epoch < 0 or start_batch < 0:
         raise InputError(f"epoch is {epoch} and start_batch {start_batch}; both count from 0.")
+    if of < 1 or (of > 1 and (batch_size % of or not drop_last)) or not all(0 <= part < of for part in parts):
+        raise InputError(
+            f"batch_size is {batch_size}; it cannot be cut into {of} equal parts of which {parts} are made."
+        )
     count = len(images) // batch_size if drop_last else -(-len(images) // batch_size)
     if count == 0:
         raise InputError(f"batch_size is {batch_size}, but there are {len(images)} images: no batch is left.")
     drawer = images._drawer()
-    order = images.order(epoch)
-    chosen = [order[batch * batch_size : (batch + 1) * batch_size] for batch in range(start_batch, count)]
-    parts = _AugmentedBatches(drawer, epoch, chosen)
-    return (_checked(images.source, *part) for part in in_workers(parts, workers))
+    stretches = [
+        (batch * batch_size, min((batch + 1) * batch_size, len(images))) for batch in range(start_batch, count)
+    ]
+    if isinstance(images.source, Stream):
+        order: _Order = partial(images.source.order, images.seed, epoch)
+    else:
+        order = partial(_stretch, images.order(epoch))
+    wanted = [(low, high, part) for low, high in stretches for part in parts]
+    made = in_workers(_AugmentedBatches(drawer, epoch, order, wanted, of), workers)
+    return (_checked(images.source, *batch) for batch in made)
+
+
+def _stretch(positions: np.ndarray, low: int, high: int) -> np.ndarray:
+    return positions[low:high]
+
+
+def _places(size: int, part: int, of: int) -> np.ndarray:
+    """Places in a batch of one of its parts: a stretch and its mirror image where that can be, else a stretch alone."""
+    if of == 1:
+        return np.arange(size)
+    length = size // of
+    if length % 2:
+        return np.arange(part * length, (part + 1) * length)
+    first = np.arange(part * length // 2, (part + 1) * length // 2)
+    return np.concatenate((first, size - 1 - first[::-1]))
 
 
 def augmented(
@@ -244,36 +281,46 @@ def augmented(
     """
     check_loading(batch_size, workers)
     positions = np.arange(len(images))[start:stop]
-    chosen = [positions[at : at + batch_size] for at in range(0, len(positions), batch_size)]
-    parts = _AugmentedBatches(images._drawer(), 0, chosen)
-    return (_batch(images.source, *part) for part in in_workers(parts, workers))
+    wanted = [(at, min(at + batch_size, len(positions)), 0) for at in range(0, len(positions), batch_size)]
+    made = _AugmentedBatches(images._drawer(), 0, partial(_stretch, positions), wanted, 1)
+    return (_batch(images.source, *batch) for batch in in_workers(made, workers))
 
 
 def _checked(
-    source: Source, pixels: "Tensor", twins: "Tensor | None", read: np.ndarray, reasons: list[tuple[int, str]]
+    source: Source | Stream, pixels: "Tensor", twins: "Tensor | None", read: np.ndarray, reasons: list[tuple[int, str]]
 ) -> TrainingBatch:
     if not len(read):
         position, reason = reasons[0]
         raise DataError(
             f"None of the {len(reasons)} images of a training batch can be read; the first is "
-            f"{source.manifest.ids[position]}: {reason}"
+            f"{_name(source, position)}: {reason}"
         )
     return _batch(source, pixels, twins, read, reasons)
 
 
 def _batch(
-    source: Source, pixels: "Tensor", twins: "Tensor | None", read: np.ndarray, reasons: list[tuple[int, str]]
+    source: Source | Stream, pixels: "Tensor", twins: "Tensor | None", read: np.ndarray, reasons: list[tuple[int, str]]
 ) -> TrainingBatch:
     import torch
 
-    labels = source.manifest.labels
+    labels = _labels(source, read)
     return TrainingBatch(
         views=tuple(view.contiguous() for view in pixels.unbind(1)),
-        labels=None if labels is None else torch.from_numpy(labels[read]),
+        labels=None if labels is None else torch.from_numpy(labels),
         positions=torch.from_numpy(read),
         twin=twins,
-        rejections=tuple(Rejection(position, source.manifest.ids[position], reason) for position, reason in reasons),
+        rejections=tuple(Rejection(position, _name(source, position), reason) for position, reason in reasons),
     )
+
+
+def _name(source: Source | Stream, position: int) -> str:
+    return source.id(position) if isinstance(source, Stream) else source.manifest.ids[position]
+
+
+def _labels(source: Source | Stream, positions: np.ndarray) -> np.ndarray | None:
+    if isinstance(source, Stream):
+        return source.labels(positions)
+    return None if source.manifest.labels is None else source.manifest.labels[positions]
 
 
 class _Twin(NamedTuple):
@@ -287,7 +334,12 @@ class _Drawer:
     """Reads and augments single images; all that a worker process is given."""
 
     def __init__(
-        self, images: Images, augments: tuple[Augment, ...], transform: Transform, seed: int, twin: _Twin | None
+        self,
+        images: Images | Stream,
+        augments: tuple[Augment, ...],
+        transform: Transform,
+        seed: int,
+        twin: _Twin | None,
     ) -> None:
         self._images = images
         self._augments = augments
@@ -335,18 +387,21 @@ class _Drawer:
 class _AugmentedBatches:
     """Part k: the pixels of the k-th batch and their twins, their positions, and the reasons of the others."""
 
-    def __init__(self, drawer: _Drawer, epoch: int, chosen: list[np.ndarray]) -> None:
+    def __init__(self, drawer: _Drawer, epoch: int, order: _Order, wanted: list[tuple[int, int, int]], of: int) -> None:
         self._drawer = drawer
         self._epoch = epoch
-        self._chosen = chosen
+        self._order = order
+        self._wanted = wanted
+        self._of = of
 
     def __len__(self) -> int:
-        return len(self._chosen)
+        return len(self._wanted)
 
     def __getitem__(self, index: int) -> tuple["Tensor", "Tensor | None", np.ndarray, list[tuple[int, str]]]:
         import torch
 
-        chosen = self._chosen[index]
+        low, high, part = self._wanted[index]
+        chosen = self._order(low, high)[_places(high - low, part, self._of)]
         pixels = torch.empty((len(chosen), *self._drawer.shape))
         twins = None if self._drawer.twin_shape is None else torch.empty((len(chosen), *self._drawer.twin_shape))
         read: list[int] = []

@@ -18,6 +18,7 @@ from mood.data.memory import list_memory
 from mood.data.named import data_roots, list_named
 from mood.data.parquet import list_parquet
 from mood.data.source import Images, Listing, Source, Store
+from mood.data.tar import list_tar, numbered
 
 
 def open_source(
@@ -37,6 +38,8 @@ def open_source(
     * a folder: every file below it that is not hidden, in the order of their paths, labelled by the first sub-folder
       (without labels where files lie in the folder itself);
     * a Parquet file, or a glob or list of them: the columns `image`, `label`, `coarse_label`;
+    * a tar shard of WebDataset, or a glob or list of them, or `shard-{000..012}.tar`: `key.jpg` (or another image), and
+      `key.cls` or `key.json` with a label;
     * any other file, or a glob or list of paths: images without labels;
     * NAME or NAME:SPLIT: `NAME.parquet` or `NAME-SPLIT.parquet` under the data roots, which are `roots`, then the
       folders in the environment variable `MOOD_DATA`, then the cache; else what torchvision brings into the cache;
@@ -99,12 +102,8 @@ def _list(data: Any, roots: Sequence[str | os.PathLike[str]], value_range: tuple
             return list_folder(path)
         if exists:
             return _list_paths([text], text)
-        if has_magic(text):
-            # Path.glob takes no pattern that begins at the root.
-            found = glob(text, recursive=True)  # noqa: PTH207
-            matches = sorted(match for match in found if not Path(match).is_dir())
-            if not matches:
-                raise DataError(f"No file matches {text}.")
+        matches = matching_files(text)
+        if matches:
             return _list_paths(matches, text)
         if isinstance(data, os.PathLike):
             raise DataError(f"There is no file or folder {text}.")
@@ -127,16 +126,42 @@ def _expanded(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises there.
 
 
+def matching_files(text: str) -> list[str]:
+    """The files of a glob, or of braces with numbers (`shard-{000..012}.tar`); none where a string is neither.
+
+    Raises:
+        DataError: a glob matches none, or a numbered file is missing.
+    """
+    if Path(text).is_file():
+        return [text]
+    named = numbered(text)
+    if has_magic(text):
+        # Path.glob takes no pattern that begins at the root.
+        found = [match for part in named for match in glob(part, recursive=True)]  # noqa: PTH207
+        matches = sorted(match for match in found if not Path(match).is_dir())
+        if not matches:
+            raise DataError(f"No file matches {text}.")
+        return matches
+    if len(named) == 1:
+        return []
+    for path in named:
+        if not Path(path).is_file():
+            raise DataError(f"{text} names {len(named)} files, and there is no file {path}.")
+    return named
+
+
 def _list_paths(paths: Sequence[str], description: str) -> Listing:
-    """Parquet tables, or files that are images: not both at once."""
-    tables = [path for path in paths if path.endswith(".parquet")]
-    if not tables:
-        return list_files(paths, description)
-    if len(tables) < len(paths):
-        other = next(path for path in paths if not path.endswith(".parquet"))
-        raise DataError(f"{description} is both Parquet tables ({tables[0]}) and other files ({other}); name one kind.")
-    name = Path(tables[0]).stem if len(tables) == 1 else description
-    return list_parquet([Path(path) for path in tables], name, description)
+    """Parquet tables, tar shards, or files that are images: one kind at once."""
+    for ending, kind, listed in ((".parquet", "Parquet tables", list_parquet), (".tar", "tar shards", list_tar)):
+        tables = [path for path in paths if path.endswith(ending)]
+        if not tables:
+            continue
+        if len(tables) < len(paths):
+            other = next(path for path in paths if not path.endswith(ending))
+            raise DataError(f"{description} is both {kind} ({tables[0]}) and other files ({other}); name one kind.")
+        name = Path(tables[0]).stem if len(tables) == 1 else description
+        return listed([Path(path) for path in tables], name, description)
+    return list_files(paths, description)
 
 
 def _kept(

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
-from mood.core.output import open_output
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mood.core.transform import Transform
-    from mood.data import Source, TrainingImages
+    from mood.data import Source, Stream, TrainingImages
     from mood.recipes.inputs import TrainingSet
+    from mood.training import Processes, Share
 
 
 @config
@@ -50,7 +50,7 @@ class FinetuneConfig:
     epochs: int = 30
     """passes over the images"""
     batch_size: int = 128
-    """images a step"""
+    """images a step, of all processes together"""
     lr: float = 1e-3
     """learning rate of the head and the last block"""
     min_lr: float = 1e-6
@@ -83,6 +83,9 @@ class FinetuneConfig:
     """largest gradient norm; 0 does not clip"""
     held_out: float = 0.1
     """share of the images, cut by their hash, that no stage sees: they calibrate the detector later"""
+    stream: bool = False
+    """the images are tar shards or Parquet files, named by one glob, and too many for a list in memory: read shard by
+    shard, shuffled in stretches"""
     limit: int | None = None
     """take only so many images, evenly spaced"""
     seed: int = 0
@@ -95,6 +98,13 @@ class FinetuneConfig:
     """auto = bf16 where the hardware is fast at it"""
     workers: Annotated[int, NotInFingerprint] = 1
     """processes that read and augment images"""
+    strategy: Annotated[Literal["auto", "ddp", "fsdp"], NotInFingerprint] = "auto"
+    """of several processes that torchrun started: ddp = each holds the network, as auto does; fsdp = each holds a shard
+    of it"""
+    accumulate: Annotated[int, NotInFingerprint] = 1
+    """parts of each process's share of a batch whose gradients are added up: so much less memory, the same result"""
+    checkpoint_activations: Annotated[bool, NotInFingerprint] = False
+    """compute the inner values of each block again in the backward pass: less memory, a third more time"""
     save_seconds: Annotated[float, NotInFingerprint] = 120.0
     """seconds between checkpoints; a killed run starts again from the last one"""
     data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
@@ -141,12 +151,15 @@ class _ClassifierTask:
     precision: str
     anchors: "Mapping[str, Tensor]"
     scratch: Path
+    together: "Processes"
     steps_per_epoch: int = field(init=False)
+    batch_size: int = field(init=False)
 
     def __post_init__(self) -> None:
         from timm.data import Mixup
 
-        self.steps_per_epoch = len(self.images) // self.settings.batch_size
+        self.batch_size = self.settings.batch_size
+        self.steps_per_epoch = len(self.images) // self.batch_size
         self.mixup = (
             Mixup(
                 self.settings.mixup,
@@ -159,6 +172,11 @@ class _ClassifierTask:
         )
 
     def batches(self, epoch: int, start: int) -> Iterable[Any]:
+        from mood.training import Share
+
+        return self.parts(epoch, start, Share())
+
+    def parts(self, epoch: int, start: int, share: "Share") -> Iterable[Any]:
         from mood.data import training_batches
         from mood.recipes.rejected import noted
 
@@ -168,8 +186,17 @@ class _ClassifierTask:
             batch_size=self.settings.batch_size,
             workers=self.settings.workers,
             start_batch=start,
+            parts=share.parts,
+            of=share.of,
         )
-        return noted(batches, self.scratch)
+        return noted(batches, self.scratch, share.first // share.own)
+
+    def weight(self, part: Any) -> float:
+        return float(len(part.positions))
+
+    def items(self, part: Any) -> "Tensor":
+        positions: Tensor = part.positions
+        return positions
 
     def loss(self, module: Any, batch: Any, epoch: int) -> "tuple[Tensor, Mapping[str, Tensor]]":
         from torch.nn.functional import cross_entropy
@@ -200,11 +227,20 @@ class _ClassifierTask:
         pass
 
     def evaluate(self, module: Any) -> Mapping[str, float]:
-        from mood.recipes.accuracy import accuracy
+        from mood.core.errors import DataError
+        from mood.recipes.accuracy import right_ones
 
-        if self.test is None:
+        test = self.test
+        if test is None:
             return {}
-        return {"accuracy": accuracy(module, self.transform, self.test, self.precision, self.settings.workers)}
+        workers, place = self.settings.workers, (self.together.number, self.together.count)
+        measured = self.together.attempt(
+            lambda: right_ones(module, self.transform, test, self.precision, workers, place)
+        )
+        right, total = self.together.sum(*measured)
+        if not total:
+            raise DataError(f"not one image of {test.name} could be read")
+        return {"accuracy": right / total}
 
 
 def _freeze(module: Any, blocks: int, head: set[str]) -> None:
@@ -255,13 +291,17 @@ def check(config: FinetuneConfig, *, comes: bool = False) -> None:
 
     if config.l2_sp < 0:
         raise InputError(f"l2_sp is {config.l2_sp}; it must be 0, which is off, or more")
+    if config.l2_sp and config.strategy == "fsdp":
+        raise InputError("l2_sp compares whole weights, and strategy fsdp spreads them: set strategy to ddp")
+    if config.stream and (config.coarse or config.classes):
+        raise InputError("coarse and classes pick from a list, and a stream has none: leave them or stream out")
     check_given(checkpoint=config.checkpoint)
     if not comes:
         check_name(config.model)
     Architecture(config.model, model_options(config.model_options)).check()
 
 
-def chosen_images(config: FinetuneConfig, source: "Source") -> "tuple[TrainingSet, tuple[str, ...], int]":
+def chosen_images(config: FinetuneConfig, source: "Source | Stream") -> "tuple[TrainingSet, tuple[str, ...], int]":
     """The images that are learned from, the names of their classes, and the outputs of the head.
 
     Raises:
@@ -278,7 +318,7 @@ def chosen_images(config: FinetuneConfig, source: "Source") -> "tuple[TrainingSe
         fraction=config.held_out,
         settings={"epochs": config.epochs, "lr": config.lr, "layer_decay": config.layer_decay},
     )
-    names = chosen.source.manifest.class_names or ()
+    names = chosen.class_names
     classes = len(names)
     outputs = classes if config.head_classes is None else config.head_classes
     if outputs < max(classes, 2):
@@ -294,6 +334,8 @@ def chosen_images(config: FinetuneConfig, source: "Source") -> "tuple[TrainingSe
 def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> FinetuneResult:
     """Fine-tune a network and write it as a model folder; start again to resume.
 
+    Where torchrun started several processes, each calls this, and trains on its share of every batch.
+
     Args:
         config: see `FinetuneConfig`.
         source: opened images in place of `config.data`.
@@ -301,6 +343,14 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
     Raises:
         MoodError: bad data, a network or weights that do not fit, an output that is taken.
     """
+    from mood.models import resolve_device
+    from mood.training import processes
+
+    check(config)
+    return _finetune(config, source, processes(config.strategy, str(resolve_device(config.device))))
+
+
+def _finetune(config: FinetuneConfig, source: "Source | None", together: "Processes") -> FinetuneResult:
     from dataclasses import replace
 
     import torch
@@ -312,31 +362,40 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
         Architecture,
         Model,
         open_model,
-        resolve_device,
         resolve_precision,
         save_model,
         without_fused_attention,
     )
     from mood.recipes.inputs import (
+        fingerprint_of,
         images_of_last_stage,
         keep_records,
         last_metrics,
         model_options,
+        open_streams,
         union,
     )
     from mood.recipes.rejected import rejections
+    from mood.recipes.together import open_output_of_all
     from mood.training import Optimisation, seed_everything, train
 
-    check(config)
-    if source is None:
-        source = open_source(
+    device = together.device
+    images: Source | Stream
+    if source is not None:
+        images = source
+    elif config.stream:
+        (images,) = open_streams(
+            (config.data,), together, limit=config.limit, seed=config.seed, fraction=config.held_out
+        )
+    else:
+        images = open_source(
             config.data,
             roots=config.data_root,
             coarse=config.coarse,
             classes=config.classes or None,
             limit=config.limit,
         )
-    chosen, names, outputs = chosen_images(config, source)
+    chosen, names, outputs = chosen_images(config, images)
     start: Model = open_model(
         config.model,
         checkpoint=config.checkpoint,
@@ -345,21 +404,27 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
         seed=config.seed,
         transform=model_options(config.transform_options),
     )
-    settings = to_dict(config) | {"images": source.manifest.fingerprint, "weights": start.fingerprint()}
-    with open_output(config.output, settings, overwrite=config.overwrite) as output:
+    settings = to_dict(config) | {"images": fingerprint_of(images), "weights": start.fingerprint()}
+    with open_output_of_all(together, config.output, settings, overwrite=config.overwrite) as output:
         if output.finished:
             classes = len(artifact.describe(config.output)["meta"]["history"][-1]["class_names"])
-            images = images_of_last_stage(config.output)
+            seen = images_of_last_stage(config.output)
             rejected = len(rejections(config.output))
-            return FinetuneResult(config.output, images, classes, last_metrics(config.output), True, rejected)
+            return FinetuneResult(config.output, seen, classes, last_metrics(config.output), True, rejected)
         classes = len(names)
+        share = together.share(config.batch_size, config.accumulate)
+        if (config.mixup or config.cutmix) and config.batch_size // share.of % 2:
+            raise InputError(
+                f"batch_size is {config.batch_size}, of which {config.batch_size // share.of} images are looked at at "
+                f"once, and mixup and cutmix take them in pairs: set it to {config.batch_size + share.of}"
+            )
         test = (
             None
             if config.eval is None
             else open_source(config.eval, roots=config.data_root, coarse=config.coarse, classes=names)
         )
         if test is not None and test.manifest.class_names != names:
-            raise InputError(f"the classes of {test.name} come in another order than those of {source.name}")
+            raise InputError(f"the classes of {test.name} come in another order than those of {images.name}")
         # Whatever opens by a name is of timm's making.
         assert start.architecture is not None
         options = {**start.architecture.options, "num_classes": outputs}
@@ -394,14 +459,21 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
             std=start.transform.std,
             seed=config.seed,
         )
-        device = resolve_device(config.device)
-        anchors = {name: body[name].to(device, copy=True) for name, _ in module.named_parameters() if name in body}
+        if config.checkpoint_activations:
+            if not hasattr(module, "set_grad_checkpointing"):
+                raise ModelError(
+                    f"{architecture.name} cannot compute its inner values again: leave checkpoint_activations out"
+                )
+            module.set_grad_checkpointing()
+        anchors = {
+            name: body[name].to(together.device, copy=True) for name, _ in module.named_parameters() if name in body
+        }
         if device.type == "cpu":
             without_fused_attention(module)
         precision = resolve_precision(config.precision, device)
         trained = train(
             _ClassifierTask(
-                module, training, config, outputs, start.transform, test, precision, anchors, output.scratch
+                module, training, config, outputs, start.transform, test, precision, anchors, output.scratch, together
             ),
             Optimisation(
                 epochs=config.epochs,
@@ -415,11 +487,13 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
                 seed=config.seed,
                 device=str(device),
                 precision=precision,
+                accumulate=config.accumulate,
                 compile=config.compile,
                 save_seconds=config.save_seconds,
             ),
             output.scratch,
             description="finetune",
+            together=together,
         )
         finished = replace(
             start,
@@ -435,9 +509,12 @@ def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> Finet
             pool="model",
             layer="last",
         )
-        save_model(output.work, finished)
-        metrics = keep_records(output.scratch, output.work)
-        output.commit()
+        metrics = {}
+        if together.first:
+            save_model(output.work, finished)
+            metrics = keep_records(output.scratch, output.work)
+            output.commit()
+        metrics = together.agree(metrics)
     rejected = len(rejections(config.output))
     weights = "" if config.checkpoint is None else start.source
     return FinetuneResult(config.output, len(training), classes, metrics, False, rejected, weights)

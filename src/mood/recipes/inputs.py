@@ -12,10 +12,11 @@ from torch import Tensor
 
 from mood.core import artifact
 from mood.core.errors import InputError
-from mood.data import Source, held_out, join
+from mood.data import Source, Stream, held_out, join, scan, stream_shards
 from mood.data.manifest import content_hash
 from mood.models import Stage, image_keys
-from mood.recipes.rejected import REJECTIONS
+from mood.recipes.rejected import keep_rejections
+from mood.training import Processes
 
 METRICS = "metrics.jsonl"
 
@@ -28,20 +29,53 @@ class TrainingSet:
     """The images of one training stage after the cut.
 
     Attributes:
-        source: the images that the stage sees.
+        source: the images that the stage sees; a `Stream` where they have no list in memory.
         keys: (n,) int64 keys of them, sorted (`mood.models.image_keys`).
         stages: one entry of history per set.
         measured: images beside them that the stage is measured on and does not learn from; None where there are none.
     """
 
-    source: Source
+    source: Source | Stream
     keys: Tensor
     stages: tuple[Stage, ...]
     measured: Source | None = None
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the labels; empty where there are none."""
+        names = self.source.class_names if isinstance(self.source, Stream) else self.source.manifest.class_names
+        return names or ()
+
+
+def open_streams(
+    data: Sequence[str], together: Processes, *, limit: int | None, seed: int, fraction: float
+) -> tuple[Stream, ...]:
+    """Shards that are streamed, each read once for its hashes by one of the processes.
+
+    Raises:
+        InputError: a limit, which a stream does not know, or several sets.
+        DataError: there are no such shards, or one of them cannot be read.
+    """
+    if limit is not None:
+        raise InputError("limit picks images from a list, and a stream has none: name fewer shards")
+    if len(data) > 1:
+        raise InputError(
+            f"one glob of shards can be streamed, got {len(data)}: put them under one, or leave stream out"
+        )
+    paths = stream_shards(data[0])
+    own = together.attempt(lambda: scan(paths[together.number :: together.count], seed=seed, fraction=fraction))
+    parts = together.gather(own)
+    scanned = [parts[index % together.count][index // together.count] for index in range(len(paths))]
+    return (Stream(data[0], paths, scanned),)
+
+
+def fingerprint_of(source: Source | Stream) -> str:
+    """What tells whether the images are the same."""
+    return source.fingerprint if isinstance(source, Stream) else source.manifest.fingerprint
+
 
 def training_set(
-    sources: Sequence[Source],
+    sources: Sequence[Source | Stream],
     *,
     stage: str,
     labelled: bool,
@@ -65,33 +99,41 @@ def training_set(
     Raises:
         InputError: labels are needed and a set has none.
     """
-    kept, apart, stages = [], [], []
+    kept: list[Source] = []
+    apart: list[Source] = []
+    stages = []
     for source in sources:
-        labels = source.manifest.labels
-        if labelled and labels is None:
+        names = source.class_names if isinstance(source, Stream) else source.manifest.class_names
+        if labelled and names is None:
             raise InputError(f"{source.name} has no labels: put the images of each class into a folder of its own")
-        free = ~held_out(source.manifest.hashes, seed=seed, fraction=fraction)
-        second = free & held_out(source.manifest.hashes, seed=seed + 1, fraction=measured)
-        if second.any():
-            apart.append(source.select(second))
-        part = source.select(free & ~second)
-        kept.append(part)
+        part: Source | Stream = source
+        if isinstance(source, Source):
+            free = ~held_out(source.manifest.hashes, seed=seed, fraction=fraction)
+            second = free & held_out(source.manifest.hashes, seed=seed + 1, fraction=measured)
+            if second.any():
+                apart.append(source.select(second))
+            part = source.select(free & ~second)
+            kept.append(part)
         stages.append(
             Stage(
                 stage=stage,
                 data=source.name,
                 images=len(part),
-                class_names=source.manifest.class_names or (),
+                class_names=names or (),
                 labelled=labelled,
-                manifest=source.manifest.fingerprint,
+                manifest=fingerprint_of(source),
                 seed=seed,
                 held_out=fraction,
                 settings=dict(settings),
             )
         )
-    source = _as_one(kept)
-    seen = [digest for digest in source.manifest.hashes if digest != NOTHING]
-    return TrainingSet(source, image_keys(seen).unique(), tuple(stages), _as_one(apart) if apart else None)
+    if not kept:
+        (stream,) = sources
+        assert isinstance(stream, Stream)
+        return TrainingSet(stream, torch.from_numpy(stream.keys.copy()), tuple(stages))
+    joined = _as_one(kept)
+    seen = [digest for digest in joined.manifest.hashes if digest != NOTHING]
+    return TrainingSet(joined, image_keys(seen).unique(), tuple(stages), _as_one(apart) if apart else None)
 
 
 def _as_one(sources: Sequence[Source]) -> Source:
@@ -144,9 +186,8 @@ def check_batch_size(images: int, batch_size: int) -> None:
 
 def keep_records(scratch: Path, folder: Path) -> dict[str, float]:
     """Copy metrics and rejections of a training run to what it leaves, and give the newest value of each metric."""
-    for name in (METRICS, REJECTIONS):
-        if (scratch / name).exists():
-            shutil.copyfile(scratch / name, folder / name)
+    shutil.copyfile(scratch / METRICS, folder / METRICS)
+    keep_rejections(scratch, folder)
     return last_metrics(folder)
 
 

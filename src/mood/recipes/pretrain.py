@@ -3,17 +3,17 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
-from mood.core.output import open_output
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mood.data import Augment, Source, TrainingImages
+    from mood.data import Augment, Source, Stream, TrainingImages
     from mood.models import Architecture, DvaeTokenizer, Pretext, VaeShape
     from mood.recipes.inputs import TrainingSet
+    from mood.training import Processes, Share
 
 
 @config
@@ -63,7 +63,7 @@ class PretrainConfig:
     epochs: int = 100
     """passes over the images"""
     batch_size: int = 256
-    """images a step"""
+    """images a step, of all processes together"""
     base_lr: float = 1.5e-4
     """learning rate for 256 images a step; the rate used is base_lr * batch_size / 256"""
     warmup_epochs: float | None = None
@@ -83,6 +83,9 @@ class PretrainConfig:
     """stochastic depth of the last block: beit and simmim .1, others none unless said"""
     held_out: float = 0.1
     """share of the images, cut by their hash, that no stage sees: they calibrate the detector later"""
+    stream: bool = False
+    """the images are tar shards or Parquet files, named by one glob, and too many for a list in memory: read shard by
+    shard, shuffled in stretches"""
     limit: int | None = None
     """take only so many images of each set, evenly spaced"""
     seed: int = 0
@@ -95,6 +98,13 @@ class PretrainConfig:
     """auto = bf16 where the hardware is fast at it"""
     workers: Annotated[int, NotInFingerprint] = 1
     """processes that read and augment images"""
+    strategy: Annotated[Literal["auto", "ddp", "fsdp"], NotInFingerprint] = "auto"
+    """of several processes that torchrun started: ddp = each holds the network, as auto does; fsdp = each holds a shard
+    of it"""
+    accumulate: Annotated[int, NotInFingerprint] = 1
+    """parts of each process's share of a batch whose gradients are added up: so much less memory, the same result"""
+    checkpoint_activations: Annotated[bool, NotInFingerprint] = False
+    """compute the inner values of each block again in the backward pass: less memory, a third more time"""
     save_seconds: Annotated[float, NotInFingerprint] = 120.0
     """seconds between checkpoints; a killed run starts again from the last one"""
     data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
@@ -169,18 +179,25 @@ def _check(config: PretrainConfig, given: Mapping[str, Any]) -> None:
     """
     import torch
 
-    from mood.core.errors import InputError
-    from mood.models import make_pretext
+    from mood.core.errors import InputError, ModelError
+    from mood.models import PRETEXTS, make_pretext
 
     if config.drop_path is not None and not 0 <= config.drop_path < 1:
         raise InputError(f"drop_path is {config.drop_path}; it must be from 0, which is none, to below 1")
+    if config.accumulate > 1 and PRETEXTS[config.pretext].compares:
+        raise InputError(
+            f"accumulate is {config.accumulate}, and pretext {config.pretext} compares all images of a batch with each "
+            "other: set it to 1, and use more processes or checkpoint_activations where memory is short"
+        )
     _augments(config)
     said = _said(config)
     said.check()
     # How many classes there are is known later; two are enough here.
     classes = {"classes": 2} if config.pretext == "classification" else {}
     with torch.device("meta"):
-        make_pretext(config.pretext, said.build(), {**given, **classes})
+        pretext = make_pretext(config.pretext, said.build(), {**given, **classes})
+    if config.checkpoint_activations and not hasattr(pretext.encoder, "set_grad_checkpointing"):
+        raise ModelError(f"{config.model} cannot compute its inner values again: leave checkpoint_activations out")
 
 
 def _said(config: PretrainConfig) -> "Architecture":
@@ -227,7 +244,7 @@ def check(config: PretrainConfig, *, coming: "VaeShape | None" = None) -> dict[s
     return given
 
 
-def chosen_images(config: PretrainConfig, sources: "Sequence[Source]") -> "TrainingSet":
+def chosen_images(config: PretrainConfig, sources: "Sequence[Source | Stream]") -> "TrainingSet":
     """The images that are learned from.
 
     Raises:
@@ -272,11 +289,18 @@ class _PretextTask:
     settings: PretrainConfig
     scratch: Path
     steps_per_epoch: int = field(init=False)
+    batch_size: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.steps_per_epoch = len(self.images) // self.settings.batch_size
+        self.batch_size = self.settings.batch_size
+        self.steps_per_epoch = len(self.images) // self.batch_size
 
     def batches(self, epoch: int, start: int) -> Iterable[Any]:
+        from mood.training import Share
+
+        return self.parts(epoch, start, Share())
+
+    def parts(self, epoch: int, start: int, share: "Share") -> Iterable[Any]:
         from mood.data import training_batches
         from mood.models import Views
         from mood.recipes.rejected import noted
@@ -288,10 +312,19 @@ class _PretextTask:
             batch_size=self.settings.batch_size,
             workers=self.settings.workers,
             start_batch=start,
+            parts=share.parts,
+            of=share.of,
         )
-        for batch in noted(batches, self.scratch):
+        for batch in noted(batches, self.scratch, share.first // share.own):
             draws = uniform(self.settings.seed, epoch, batch.positions, self.module.draws)
-            yield Views(batch.views, draws, batch.labels, batch.twin, self.module.hide(draws))
+            yield Views(batch.views, draws, batch.labels, batch.twin, self.module.hide(draws), batch.positions)
+
+    def weight(self, part: Any) -> float:
+        return self.module.weight(part)
+
+    def items(self, part: Any) -> "Tensor":
+        positions: Tensor = part.positions
+        return positions
 
     def loss(self, module: Any, batch: Any, epoch: int) -> "tuple[Tensor, Mapping[str, Tensor]]":
         loss, extra = module(batch)
@@ -307,6 +340,8 @@ class _PretextTask:
 def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> PretrainResult:
     """Pre-train a network and write it as a model folder; start again to resume.
 
+    Where torchrun started several processes, each calls this, and trains on its share of every batch.
+
     Args:
         config: see `PretrainConfig`.
         source: opened images in place of `config.data`.
@@ -314,6 +349,16 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
     Raises:
         MoodError: bad data, an architecture that the pretext cannot use, an output that is taken.
     """
+    from mood.models import resolve_device
+    from mood.training import processes
+
+    given = check(config)
+    return _pretrain(config, given, source, processes(config.strategy, str(resolve_device(config.device))))
+
+
+def _pretrain(
+    config: PretrainConfig, given: dict[str, Any], source: "Source | None", together: "Processes"
+) -> PretrainResult:
     import torch
 
     from mood.data import TrainingImages, open_source
@@ -324,38 +369,49 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         Pretext,
         input_transform,
         make_pretext,
-        resolve_device,
         resolve_precision,
         save_model,
         weights_digest,
         without_fused_attention,
     )
-    from mood.recipes.inputs import METRICS, images_of_last_stage, keep_records, last_metrics, union
+    from mood.recipes.inputs import (
+        METRICS,
+        fingerprint_of,
+        images_of_last_stage,
+        keep_records,
+        last_metrics,
+        open_streams,
+        union,
+    )
     from mood.recipes.rejected import rejections
+    from mood.recipes.together import open_output_of_all
     from mood.training import Optimisation, seed_everything, train
 
     architecture = architecture_of(config)
-    given = check(config)
-    sources = (
-        [open_source(name, roots=config.data_root, limit=config.limit) for name in config.data]
-        if source is None
-        else [source]
-    )
-    settings = to_dict(config) | {"images": [item.manifest.fingerprint for item in sources]}
+    device = together.device
+    sources: Sequence[Source | Stream]
+    if source is not None:
+        sources = [source]
+    elif config.stream:
+        sources = open_streams(config.data, together, limit=config.limit, seed=config.seed, fraction=config.held_out)
+    else:
+        sources = [open_source(name, roots=config.data_root, limit=config.limit) for name in config.data]
+    settings = to_dict(config) | {"images": [fingerprint_of(item) for item in sources]}
     if config.tokenizer is not None:
         settings["tokenizer"] = weights_digest(given["tokenizer"])
-    with open_output(config.output, settings, overwrite=config.overwrite) as output:
+    with open_output_of_all(together, config.output, settings, overwrite=config.overwrite) as output:
         if output.finished:
             loss = last_metrics(config.output).get("loss")
             seen = images_of_last_stage(config.output)
             return PretrainResult(config.output, seen, loss, True, len(rejections(config.output)))
         chosen = chosen_images(config, sources)
+        together.share(config.batch_size, config.accumulate)
         seed_everything(config.seed)
         drop_path = PRETEXTS[config.pretext].drop_path if config.drop_path is None else config.drop_path
         encoder = architecture.build(drop_path_rate=drop_path) if drop_path else architecture.build()
         transform = input_transform(encoder)
         if config.pretext == "classification":
-            given["classes"] = len(chosen.source.manifest.class_names or ())
+            given["classes"] = len(chosen.class_names)
         pretext = make_pretext(config.pretext, encoder, given)
         pretext.initialise()
         if not pretext.trained:
@@ -368,9 +424,10 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
                 seen=torch.empty(0, dtype=torch.int64),
                 source="mood pretrain, scratch",
             )
-            save_model(output.work, untrained)
-            (output.work / METRICS).touch()
-            output.commit()
+            if together.first:
+                save_model(output.work, untrained)
+                (output.work / METRICS).touch()
+                output.commit()
             return PretrainResult(config.output, 0, None, reused=False)
         images = TrainingImages(
             chosen.source,
@@ -381,9 +438,10 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
             seed=config.seed,
             twin_size=pretext.twin_size,
         )
-        device = resolve_device(config.device)
         if device.type == "cpu":
             without_fused_attention(pretext)
+        if config.checkpoint_activations:
+            cast(Any, encoder).set_grad_checkpointing()
         trained = train(
             _PretextTask(pretext, images, config, output.scratch),
             Optimisation(
@@ -396,11 +454,13 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
                 seed=config.seed,
                 device=str(device),
                 precision=resolve_precision(config.precision, device),
+                accumulate=config.accumulate,
                 compile=config.compile,
                 save_seconds=config.save_seconds,
             ),
             output.scratch,
             description="pretrain",
+            together=together,
         )
         assert isinstance(trained, Pretext)
         beside = {name: value for name, value in trained.state_dict().items() if not name.startswith("encoder.")}
@@ -420,7 +480,10 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
             source=f"mood pretrain, {config.epochs} epochs",
             beside=Beside(config.pretext, told, beside) if beside else None,
         )
-        save_model(output.work, model)
-        loss = keep_records(output.scratch, output.work)["loss"]
-        output.commit()
+        loss = None
+        if together.first:
+            save_model(output.work, model)
+            loss = keep_records(output.scratch, output.work)["loss"]
+            output.commit()
+        loss = together.agree(loss)
     return PretrainResult(config.output, len(images), loss, False, len(rejections(config.output)))

@@ -12,13 +12,14 @@ REJECTIONS = "rejections.jsonl"
 _log = logging.getLogger(__name__)
 
 
-def noted(batches: Iterable[TrainingBatch], folder: Path) -> Iterator[TrainingBatch]:
+def noted(batches: Iterable[TrainingBatch], folder: Path, process: int = 0) -> Iterator[TrainingBatch]:
     """The batches without their rejections, which become lines of `rejections.jsonl`, one an image.
 
     The file outlives a kill: a run that goes on adds what is not there yet. The first line of all is told in the log.
+    Each of several processes has a file of its own.
     """
-    path = folder / REJECTIONS
-    known = rejections(folder)
+    path = folder / (f"{process}-{REJECTIONS}" if process else REJECTIONS)
+    known = _read(path)
     if path.exists():
         # Without the line that a kill cut short.
         path.write_text("".join(_line(*item) for item in known.items()), encoding="utf-8")
@@ -38,7 +39,21 @@ def noted(batches: Iterable[TrainingBatch], folder: Path) -> Iterator[TrainingBa
 def rejections(folder: Path) -> dict[str, str]:
     """Reasons by image id, of the run that wrote to this folder; empty where every image was read."""
     found: dict[str, str] = {}
-    path = folder / REJECTIONS
+    for path in [folder / REJECTIONS, *sorted(folder.glob(f"*-{REJECTIONS}"))]:
+        found |= _read(path)
+    return found
+
+
+def keep_rejections(scratch: Path, folder: Path) -> None:
+    """Write the list of all processes, where there is one, to what a run leaves."""
+    found = rejections(scratch)
+    if found:
+        lines = "".join(_line(*item) for item in found.items())
+        (folder / REJECTIONS).write_text(lines, encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
             row = json.loads(line)

@@ -1,6 +1,18 @@
 """How to optimise any module: loop, schedule, averaged weights, checkpoint and resume. Knows nothing of images."""
 
 from mood.training.draws import seed_everything, uniform
-from mood.training.loop import Optimisation, Task, train
+from mood.training.loop import DivisibleTask, Task, train
+from mood.training.optimisation import Optimisation
+from mood.training.processes import Processes, Share, processes
 
-__all__ = ["Optimisation", "Task", "seed_everything", "train", "uniform"]
+__all__ = [
+    "DivisibleTask",
+    "Optimisation",
+    "Processes",
+    "Share",
+    "Task",
+    "processes",
+    "seed_everything",
+    "train",
+    "uniform",
+]

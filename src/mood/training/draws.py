@@ -52,3 +52,8 @@ def seed_everything(*parts: int) -> None:
     random.seed(value)
     np.random.seed(value % 2**32)
     torch.manual_seed(value % 2**63)
+
+
+def seed_of(*parts: int) -> int:
+    """A number of 63 bits that is a function of the parts alone."""
+    return int(_key(*parts)[0]) % 2**63

@@ -130,6 +130,11 @@ class BeitPretext(MaskedModelling):
         right = (logits.detach().argmax(dim=2) == wanted) * weight
         return (error * weight).sum() / count, {"token_accuracy": right.sum() / count}
 
+    def weight(self, batch: Views) -> float:
+        """The number of hidden patches."""
+        assert batch.mask is not None
+        return float(batch.mask.sum())
+
     def logits(self, images: Tensor, mask: Tensor) -> Tensor:
         """(N, 3, H, W) normalised and (N, P) bool → (N, P, vocabulary), for every patch, hidden or not."""
         return cast(Tensor, self.lm_head(self.encode(images, mask)))

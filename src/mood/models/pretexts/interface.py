@@ -21,6 +21,7 @@ class Views(NamedTuple):
             is None.
         mask: (N, P) bool, True where a patch is hidden: what `Pretext.hide` made of the draws; None where it hides
             none.
+        positions: (N,) int64, which images they are; None where nobody asks.
     """
 
     images: tuple[Tensor, ...]
@@ -28,6 +29,7 @@ class Views(NamedTuple):
     labels: Tensor | None = None
     twin: Tensor | None = None
     mask: Tensor | None = None
+    positions: Tensor | None = None
 
 
 class Pretext(nn.Module):
@@ -44,6 +46,8 @@ class Pretext(nn.Module):
         trained: whether there is anything to train.
         twin_size: (h, w) of the second rendering of the crop, for a tokenizer; None is none.
         options: arguments of timm's architecture that the pretext's own recipe has, unless others are said.
+        compares: whether the loss of an image depends on the others in its batch, so that no gradient can be added up
+            from parts of it.
         drop_path: stochastic depth of the last block in that recipe.
         color_jitter: strength in that recipe, for pretexts whose augmentation is a crop, a mirror image and colours.
     """
@@ -53,6 +57,7 @@ class Pretext(nn.Module):
     draws: int = 0
     labelled: bool = False
     trained: bool = True
+    compares: bool = False
     twin_size: tuple[int, int] | None = None
     options: Mapping[str, Any] = MappingProxyType({})
     drop_path: float = 0.0
@@ -103,6 +108,10 @@ class Pretext(nn.Module):
         On the CPU and outside of the compiled step, so that it may take as many turns as it needs.
         """
         return None
+
+    def weight(self, batch: Views) -> float:
+        """How many things the loss of a batch is the mean of: images, unless a pretext counts others."""
+        return float(len(batch.images[0]))
 
     def after_step(self, done: float) -> None:
         """Called after each step of the optimiser with the share of the run that is done, in (0, 1]."""

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from mood.core.errors import ModelError
 from mood.models.pretexts.interface import Pretext, Views
-from mood.models.pretexts.projection import of_all_ranks, projector, rank
+from mood.models.pretexts.projection import of_all_ranks, projector
 
 
 class MocoV3(Pretext):
@@ -32,6 +32,7 @@ class MocoV3(Pretext):
     """
 
     views = 2
+    compares = True
 
     def __init__(
         self,
@@ -76,8 +77,9 @@ class MocoV3(Pretext):
 
     def contrast(self, queries: Tensor, keys: Tensor) -> Tensor:
         """InfoNCE of (N, D) unit queries against their (N, D) unit keys, times 2T as in the official code."""
-        logits = queries @ of_all_ranks(keys).T / self.temperature
-        own = torch.arange(len(queries), device=queries.device) + rank() * len(queries)
+        everyone = of_all_ranks(keys)
+        logits = queries @ everyone.rows.T / self.temperature
+        own = torch.arange(len(queries), device=queries.device) + everyone.start
         return cross_entropy(logits, own) * (2 * self.temperature)
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from mood.core.errors import ModelError
 from mood.models.pretexts.interface import Pretext, Views
-from mood.models.pretexts.projection import of_all_ranks, projector, rank
+from mood.models.pretexts.projection import of_all_ranks, projector
 
 
 class SupCon(Pretext):
@@ -24,6 +24,7 @@ class SupCon(Pretext):
     """
 
     views = 2
+    compares = True
     labelled = True
 
     def __init__(self, encoder: nn.Module, *, temperature: float = 0.1, projection_width: int = 128) -> None:
@@ -50,9 +51,9 @@ class SupCon(Pretext):
             points: (M, D) unit vectors, all views of this process.
             labels: (M,).
         """
-        everyone, classes = of_all_ranks(points), of_all_ranks(labels)
-        similar = points @ everyone.T / self.temperature
-        itself = torch.arange(len(points), device=points.device) + rank() * len(points)
+        everyone, (classes, start) = of_all_ranks(points), of_all_ranks(labels)
+        similar = points @ everyone.rows.T / self.temperature
+        itself = torch.arange(len(points), device=points.device) + start
         oneself = torch.zeros_like(similar, dtype=torch.bool).scatter_(1, itself[:, None], True)
         log_share = similar - similar.masked_fill(oneself, -torch.inf).logsumexp(dim=1, keepdim=True)
         positive = (labels[:, None] == classes[None, :]) & ~oneself
