@@ -4,6 +4,28 @@ Pure arithmetic on numpy float64: it never sees how a score was made. Everywhere
 p-value is small = OOD.
 """
 
+from mood.decisions.conditional import Conditional
 from mood.decisions.conformal import Conformal, check_alpha, false_alarm_range
+from mood.decisions.cross import Cross, deal, proven_rate
+from mood.decisions.fdr import discoveries, fewest_discoveries
+from mood.decisions.guarantee import Calibration, Guarantee
+from mood.decisions.kinds import kind_of, restore, state
+from mood.decisions.mondrian import Mondrian
 
-__all__ = ["Conformal", "check_alpha", "false_alarm_range"]
+__all__ = [
+    "Calibration",
+    "Conditional",
+    "Conformal",
+    "Cross",
+    "Guarantee",
+    "Mondrian",
+    "check_alpha",
+    "deal",
+    "discoveries",
+    "false_alarm_range",
+    "fewest_discoveries",
+    "kind_of",
+    "proven_rate",
+    "restore",
+    "state",
+]
