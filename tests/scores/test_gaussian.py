@@ -66,7 +66,7 @@ def test_shrinkage_by_a_number(amount):
 
 @pytest.mark.parametrize("shrinkage", ["ledoit", -0.1, 1.5, float("nan"), True, None])
 def test_another_shrinkage_is_refused(shrinkage):
-    with pytest.raises(InputError, match=r"shrinkage is .*; (none, ledoit-wolf, oas or a number|str or float)"):
+    with pytest.raises(InputError, match=r"shrinkage is .*; (auto, none, ledoit-wolf, oas or a number|str or float)"):
         scores.fit("mood", Features(made(20)[0]), shrinkage=shrinkage)
 
 

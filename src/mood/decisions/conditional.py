@@ -215,8 +215,8 @@ class Conditional:
             confidence=self.confidence,
             realised=(low, high),
             smallest=float(self.levels[0]),
-            sentence=f"at most {alpha:.1%} of all future known images, with {100 * self.confidence:g} % confidence over "
-            f"calibration sets ({WORDS[self.bound]}); {low:.1%} to {high:.1%} with this one (90 % confidence)",
+            sentence=f"at most {alpha:.1%} of all future known images, with {100 * self.confidence:g} % confidence "
+            f"over calibration sets ({WORDS[self.bound]}); {low:.1%} to {high:.1%} with this one (90 % confidence)",
         )
 
     def allowed(self, alpha: float, n_test: int, confidence: float = 0.99) -> tuple[float, float]:

@@ -210,7 +210,7 @@ def observed_range(k: int, n_calibration: int, n_test: int, confidence: float) -
 
 
 def realised_range(k: int, n: int, confidence: float) -> tuple[float, float]:
-    """The central range of Beta(k, n+1-k), the rate of a threshold at the k-th largest of n scores; (0, 0) for k = 0."""
+    """The central range of Beta(k, n+1-k), the rate above the k-th largest of n scores; (0, 0) for k = 0."""
     tail = (1 - inside("confidence", confidence)) / 2
     if not k:
         return 0.0, 0.0

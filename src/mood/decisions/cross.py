@@ -138,9 +138,8 @@ class Cross:
             confidence=None,
             realised=None,
             smallest=1 / (len(self) + 1),
-            sentence=f"about {alpha:.1%} of known images where the {self.count} folds' fits agree; proven for any score "
-            f"is at most {proven:.1%} on average (2 alpha = {2 * alpha:.1%}, and {max(0.0, proven - 2 * alpha):.1%} for "
-            "the folds)",
+            sentence=f"about {alpha:.1%} of known images where the {self.count} folds' fits agree; proven, for any "
+            f"score, is at most {proven:.1%} on average over calibration sets (2 alpha, and a little for the folds)",
         )
 
     def allowed(self, alpha: float, n_test: int, confidence: float = 0.99) -> tuple[float, float]:

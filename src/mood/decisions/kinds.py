@@ -49,9 +49,8 @@ def restore(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Calibr
     expected = {*_PARTS[kind][0], *_PARTS[kind][1]}
     found = {*arrays, *meta} - {"kind"}
     if found != expected:
-        raise ArtifactError(
-            f"a calibration of kind {kind!r} consists of {', '.join(sorted(expected))}; found {', '.join(sorted(found))}"
-        )
+        listed = [", ".join(sorted(names)) for names in (expected, found)]
+        raise ArtifactError(f"a calibration of kind {kind!r} consists of {listed[0]}; found {listed[1]}")
     try:
         made: Calibration = _KINDS[kind](**arrays, **{name: meta[name] for name in _PARTS[kind][1]})
     except (MoodError, TypeError) as error:

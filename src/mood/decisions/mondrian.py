@@ -179,8 +179,8 @@ class Mondrian:
         if together:
             pooled = max((group for group in self.groups if len(group.classes) > 1), key=lambda group: group.images)
             parts.append(
-                f"{len(alone)} classes each for itself; {len(together)} only together, with {pooled.images} images: one "
-                f"of them alone has fewer than the {images_needed(alpha)} that {alpha:g} needs"
+                f"{len(alone)} classes each for itself, {len(together)} only together, with {pooled.images} images: "
+                f"alpha = {alpha:g} needs {images_needed(alpha)} of a class"
             )
         else:
             parts.append(f"all {len(alone)} classes each for itself, with {fewest} images or more")

@@ -59,14 +59,16 @@ def ranks(above: np.ndarray, equal: np.ndarray, ties: str, ids: Sequence[str] | 
         InputError: ties are randomised and there are no ids, or another number of them.
     """
     if ties == "conservative":
-        return 1 + above + equal
+        conservative: np.ndarray = 1 + above + equal
+        return conservative
     if ids is None or len(ids) != len(above):
         given = "none" if ids is None else str(len(ids))
         raise InputError(f"randomised ties draw a lot from the id of each of {len(above)} images; ids given: {given}")
     tied = np.flatnonzero(equal)
     places = np.zeros(len(above), np.int64)
     places[tied] = (lots([ids[row] for row in tied.tolist()]) * (equal[tied] + 1)).astype(np.int64)
-    return 1 + above + places
+    found: np.ndarray = 1 + above + places
+    return found
 
 
 def lots(ids: Sequence[str]) -> np.ndarray:

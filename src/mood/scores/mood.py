@@ -50,7 +50,8 @@ def mood(*, shrinkage: str | float = "none") -> tuple[Round[Any, Any, Any], ...]
     """Squared Mahalanobis distance of the L2-normalised embedding from one Gaussian, without labels.
 
     Args:
-        shrinkage: of the covariance (÷ N): "none" (pseudo-inverse), "ledoit-wolf", "oas", or a number in [0, 1].
+        shrinkage: of the covariance (÷ N): "none" (pseudo-inverse), "ledoit-wolf", "oas", "auto" ("oas" under ten
+            rows for a dimension, else "none"), or a number in [0, 1].
     """
 
     def build(gaussian: Gaussian) -> Mood:

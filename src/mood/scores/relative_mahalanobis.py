@@ -69,12 +69,12 @@ def _rounds(normalise: bool, shrinkage: str | float) -> tuple[Round[Any, Any, An
     needs=("embedding", "labels"),
     source="Ren et al., 2021, equations 3 and 4",
 )
-def relative_mahalanobis(*, shrinkage: str | float = "none") -> tuple[Round[Any, Any, Any], ...]:
+def relative_mahalanobis(*, shrinkage: str | float = "auto") -> tuple[Round[Any, Any, Any], ...]:
     """Mahalanobis distance from the nearest class mean, minus the one from all ID images as one Gaussian.
 
     Args:
-        shrinkage: of both covariances (÷ N), each by its own amount: "none" (pseudo-inverse), "ledoit-wolf", "oas", or
-            a number in [0, 1].
+        shrinkage: of both covariances (÷ N), each by its own amount: "none" (pseudo-inverse), "ledoit-wolf", "oas",
+            "auto" ("oas" under ten rows for a dimension, else "none"), or a number in [0, 1].
     """
     return _rounds(False, shrinkage)
 
@@ -85,11 +85,11 @@ def relative_mahalanobis(*, shrinkage: str | float = "none") -> tuple[Round[Any,
     needs=("embedding", "labels"),
     source="Müller & Hein, ICML 2025 (Mahalanobis++), after Ren et al., 2021",
 )
-def relative_mahalanobis_plus_plus(*, shrinkage: str | float = "none") -> tuple[Round[Any, Any, Any], ...]:
+def relative_mahalanobis_plus_plus(*, shrinkage: str | float = "auto") -> tuple[Round[Any, Any, Any], ...]:
     """The relative Mahalanobis distance of the L2-normalised embedding.
 
     Args:
-        shrinkage: of both covariances (÷ N), each by its own amount: "none" (pseudo-inverse), "ledoit-wolf", "oas", or
-            a number in [0, 1].
+        shrinkage: of both covariances (÷ N), each by its own amount: "none" (pseudo-inverse), "ledoit-wolf", "oas",
+            "auto" ("oas" under ten rows for a dimension, else "none"), or a number in [0, 1].
     """
     return _rounds(True, shrinkage)
