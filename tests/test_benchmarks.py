@@ -25,6 +25,8 @@ SMALLEST = {
     "feature_extraction": "--images IMAGES --model vit_tiny_patch16_224 --count 4 --turns 1 --workers 0",
     "million_embeddings": "--rows 1200 --shard-rows 800",
     "pretexts": "--data-root ROOT --work WORK/runs --arm mae --limit 50 --epochs 1 --workers 0 --device cpu",
+    "promise": "--data-root ROOT --work WORK/runs --train 150 --tune 150 --epochs 1 --splits 3 --draws 2 --workers 0 "
+    "--device cpu",
     "release_embedded": "EMBEDDED --data-root ROOT --effort none --output WORK/network",
     "scores_against_pytorch_ood": "--classes 10 --scale 0.01 --turns 1",
     "shapes": "--data-root ROOT --minutes 0.001 --shape SHAPE",

@@ -151,7 +151,7 @@ class Mondrian:
         found = np.empty(len(values))
         order = np.argsort(labels, kind="stable")
         present, starts = np.unique(labels[order], return_index=True)
-        for label, rows in zip(present.tolist(), np.split(order, starts[1:]), strict=True):
+        for label, rows in zip(present.tolist(), np.split(order, starts)[1:], strict=True):
             names = None if ids is None else [ids[row] for row in rows.tolist()]
             found[rows] = self._reference(self.group(label)).p_values(values[rows], ids=names)
         return found
