@@ -46,7 +46,7 @@ def _fisher(columns: Tensor, reference: Tensor) -> Tensor:
     """Fisher, Statistical Methods for Research Workers, 1932: −2 Σ ln p, of ranks p = (1 + #{r ≥ s}) / (R + 1)."""
     size = reference.shape[1]
     above = size - torch.searchsorted(reference, columns.contiguous(), side="left")
-    return -2 * ((1 + above) / (size + 1)).to(torch.float64).log().sum(0)
+    return -2 * ((1 + above).to(torch.float64) / (size + 1)).log().sum(0)
 
 
 RULES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"mean": _mean, "max": _max, "fisher": _fisher}
