@@ -107,7 +107,7 @@ def test_from_fine_tuning_to_verdicts_for_msp_as_for_mood(tmp_path):
     train, new = clothes.select(~test), clothes.select(test)
     network = finetune(
         FinetuneConfig(
-            data="clothing", output=tmp_path / "network", epochs=8, batch_size=32, ema=0.9, held_out=0.4, workers=0
+            data="clothing", output=tmp_path / "network", epochs=2, batch_size=32, ema=0.9, held_out=0.4, workers=0
         ),
         source=train,
     ).output
