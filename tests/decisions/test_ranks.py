@@ -17,13 +17,17 @@ NAMES = [f"image {row}.png" for row in range(20_000)]
 def test_counts_are_their_definition() -> None:
     rng = np.random.default_rng(0)
     known, scores = np.sort(rng.integers(0, 9, 40)).astype(float), rng.integers(-1, 11, 200).astype(float)
-    above, equal = above_and_equal(known, scores)
+    above, equal = above_and_equal(known, scores, "randomised")
     assert above.tolist() == [int((known > score).sum()) for score in scores]
     assert equal.tolist() == [int((known == score).sum()) for score in scores]
+    counted, left = above_and_equal(known, scores, "conservative")
+    assert counted.tolist() == (above + equal).tolist()
+    assert not left.any()
 
 
 def test_conservative_ranks_count_equals_as_more_unusual() -> None:
-    assert ranks(np.array([0, 3]), np.array([2, 0]), "conservative", None).tolist() == [3, 4]
+    known = np.array([1.0, 2.0, 2.0, 3.0])
+    assert ranks(*above_and_equal(known, np.array([2.0, 0.0]), "conservative"), "conservative", None).tolist() == [4, 5]
 
 
 def test_randomised_ranks_of_constant_scores_are_uniform() -> None:

@@ -52,7 +52,7 @@ class Conformal:
 
     def ranks(self, scores: Any, ids: Sequence[str] | None = None) -> np.ndarray:
         """The place of each score among the n, the most unusual first: (N,) int64 in 1 … n + 1; see `p_values`."""
-        return ranks(*above_and_equal(self.scores, score_vector(scores, "scores")), self.ties, ids)
+        return ranks(*above_and_equal(self.scores, score_vector(scores, "scores"), self.ties), self.ties, ids)
 
     def p_values(self, scores: Any, *, classes: Any = None, ids: Sequence[str] | None = None) -> np.ndarray:
         """How unusual each score is among ID images: p = (1 + #{i: s_i ≥ s}) / (n + 1).

@@ -118,7 +118,7 @@ class Cross:
         above, equal = np.zeros((2, len(table)), np.int64)
         edges = np.searchsorted(self.folds, np.arange(self.count + 1))
         for fold in range(self.count):
-            higher, same = above_and_equal(self.scores[edges[fold] : edges[fold + 1]], table[:, fold])
+            higher, same = above_and_equal(self.scores[edges[fold] : edges[fold + 1]], table[:, fold], self.ties)
             above += higher
             equal += same
         return ranks(above, equal, self.ties, ids) / (len(self) + 1)

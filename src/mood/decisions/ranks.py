@@ -29,26 +29,30 @@ def check_ties(ties: str) -> str:
     return ties
 
 
-def above_and_equal(ordered: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many of n scores are higher than each score, and how many equal it.
+def above_and_equal(ordered: np.ndarray, scores: np.ndarray, ties: str) -> tuple[np.ndarray, np.ndarray]:
+    """How many of n scores count as more unusual than each score, and how many equal it and are open to the lot.
 
     Args:
         ordered: (n,) ascending.
         scores: (N,), no NaN.
+        ties: one of `TIES`; where it is conservative, equals count as more unusual, and none is open.
 
     Returns:
         (N,) int64 each.
     """
+    below = np.searchsorted(ordered, scores, side="left")
+    if ties == "conservative":
+        return len(ordered) - below, np.zeros(len(scores), np.int64)
     up_to = np.searchsorted(ordered, scores, side="right")
-    return len(ordered) - up_to, up_to - np.searchsorted(ordered, scores, side="left")
+    return len(ordered) - up_to, up_to - below
 
 
 def ranks(above: np.ndarray, equal: np.ndarray, ties: str, ids: Sequence[str] | None) -> np.ndarray:
     """The place of each image among itself and the n others, the most unusual first.
 
     Args:
-        above: (N,) whole numbers, of the n scores that are higher.
-        equal: (N,) of those that are equal.
+        above: (N,) whole numbers, of the n scores that count as more unusual.
+        equal: (N,) of those that are open to the lot.
         ties: one of `TIES`.
         ids: names of the N images; needed where ties are randomised.
 
@@ -59,7 +63,7 @@ def ranks(above: np.ndarray, equal: np.ndarray, ties: str, ids: Sequence[str] | 
         InputError: ties are randomised and there are no ids, or another number of them.
     """
     if ties == "conservative":
-        conservative: np.ndarray = 1 + above + equal
+        conservative: np.ndarray = 1 + above
         return conservative
     if ids is None or len(ids) != len(above):
         given = "none" if ids is None else str(len(ids))
