@@ -27,6 +27,8 @@ SMALLEST = {
     "monitor": "--data-root ROOT --page WORK/page.md --picture WORK/monitor.svg --length 60 --streams 4 --turning 3 "
     "--workers 0 --device cpu",
     "pretexts": "--data-root ROOT --work WORK/runs --arm mae --limit 50 --epochs 1 --workers 0 --device cpu",
+    "promise": "--data-root ROOT --work WORK/runs --train 150 --tune 150 --epochs 1 --splits 3 --draws 2 --workers 0 "
+    "--device cpu",
     "release_embedded": "EMBEDDED --data-root ROOT --effort none --output WORK/network",
     "scores_against_pytorch_ood": "--classes 10 --bank 3000 --scale 0.01 --turns 1",
     "training_speed": "--device cpu --batch-size 4 --turns 1 --steps 1 --warmup 1 --width 32 --depth 1",

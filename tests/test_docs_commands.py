@@ -192,6 +192,13 @@ def test_an_example_runs(example: Path, here: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out
 
 
+def test_the_picture_of_the_promise_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["promise_picture", str(tmp_path / "promise.svg")])
+    runpy.run_path(str(ROOT / "docs/guide/promise_picture.py"), run_name="__main__")
+    drawn = (tmp_path / "promise.svg").read_text(encoding="utf-8")
+    assert len(drawn) == pytest.approx(len((ROOT / "docs/guide/promise.svg").read_text(encoding="utf-8")), rel=0.05)
+
+
 def test_every_score_has_its_definition() -> None:
     text = (ROOT / "docs/guide/scores.md").read_text(encoding="utf-8")
     headings = re.findall(r"^### (.+)$", text, re.MULTILINE)

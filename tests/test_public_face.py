@@ -78,6 +78,7 @@ def test_fit_passes_everything_on_to_the_recipe(monkeypatch: pytest.MonkeyPatch,
 
     class Made:
         detector = "the detector"
+        warning = None
 
     def run(config: recipe.FitConfig, **memory: Any) -> Made:
         seen.update(config=config, memory=memory)

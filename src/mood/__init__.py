@@ -14,7 +14,8 @@ Nothing heavy is imported before it is used: `import mood` does not load torch.
 
 import importlib
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ __all__ = [
     "PromiseError",
     "Transform",
     "__version__",
+    "calibrate",
     "data",
     "decisions",
     "evaluation",
@@ -82,6 +84,7 @@ _NAMES = {
 def fit(
     data: Any,
     *,
+    score: str | Sequence[str] = "mood",
     model: "str | PathLike[str] | Model | nn.Module" = "embedded",
     transform: "Transform | None" = None,
     head: str | None = None,
@@ -93,14 +96,19 @@ def fit(
 
     Args:
         data: a folder, a Parquet file or glob, a named set, or images in memory.
+        score: one of `mood.scores.available()`, or several (`["mood", "msp"]`), which become one number by the rule
+            `combine` ("mean", "max" or "fisher").
         model: a timm name, a folder that mood wrote, `embedded`, an opened `mood.models.Model`, or your own module.
         transform: how a file becomes the input of your own module; needed with one.
         head: dotted name of the last linear layer of your own module; without it the module gives the embedding.
         calibration: images that nothing has seen, in any form that `data` has; without it, a part of `data` is held
             out.
-        options: options of the score, such as `{"k": 50}`.
-        **settings: the other fields of `mood.recipes.fit.FitConfig`: `score`, `alpha`, `seed`, `device`, `precision`,
-            `output`, …
+        options: options of the score, such as `{"k": 50}`; of several scores `{"knn.k": 50}`.
+        **settings: the other fields of `mood.recipes.fit.FitConfig`: `alpha`, `conformal`, `guarantee`, `seed`,
+            `device`, `precision`, `output`, …
+
+    Warns:
+        UserWarning: the images are few for the covariance of the score; it says what that costs, as measured.
 
     Raises:
         InputError: a setting that does not exist, or has a wrong value.
@@ -127,7 +135,38 @@ def fit(
         pairs = tuple(f"{key}={json.dumps(value)}" for key, value in (options or {}).items())
     except TypeError as error:
         raise InputError(f"options are numbers, words and lists of them: {error}") from error
-    return run(FitConfig(**settings, options=pairs), **memory).detector
+    names: Any = ",".join(map(str, score)) if isinstance(score, list | tuple) else score
+    result = run(FitConfig(**settings, score=names, options=pairs), **memory)
+    if result.warning is not None:
+        warnings.warn(result.warning, stacklevel=2)
+    return result.detector
+
+
+def calibrate(detector: "Detector | str | PathLike[str]", data: Any, **settings: Any) -> "Detector":
+    """Promise a detector's false-alarm rate anew, on other images and without another fit.
+
+    Args:
+        detector: one in memory, or its folder; it stays as it is.
+        data: images of the known world that neither the network nor the score has seen, in any form that `fit` takes,
+            or `Features` of them.
+        **settings: the other fields of `mood.recipes.calibrate.CalibrateConfig`: `alpha`, `guarantee`, `conformal`, …
+
+    Raises:
+        PromiseError: too few images for `alpha`, or images that the network or the score has seen.
+        MoodError: no detector there, images that cannot be had, an output that is taken.
+    """
+    from mood.recipes.calibrate import CalibrateConfig
+    from mood.recipes.calibrate import calibrate as run
+    from mood.recipes.fit import IN_MEMORY
+
+    memory: dict[str, Any] = {}
+    for name, given in (("detector", detector), ("data", data)):
+        if isinstance(given, str | PathLike):
+            settings[name] = fspath(given)
+        else:
+            settings[name] = IN_MEMORY
+            memory[name] = given
+    return run(CalibrateConfig(**settings), **memory).detector
 
 
 def extract(

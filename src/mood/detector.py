@@ -24,6 +24,9 @@ from mood.models import Embedder, Model, Seen, load_model, own_model, save_model
 
 KIND = "detector"
 
+# What detectors of the first versions held, which say nothing of it.
+FIRST_CALIBRATION = {"kind": "split", "ties": "conservative"}
+
 COLUMNS = pa.schema(
     [
         ("id", pa.string()),
@@ -55,14 +58,17 @@ class Detector:
     Attributes:
         embedder: the network with pooling, device and precision as they were resolved at fit; None where the detector
             was fitted on features that the user brought.
-        score_name: registry name of the score.
+        score_name: registry name of the score; several with commas between them where it is combined.
         score: the fitted score, features → (N,) float64, higher = more OOD.
-        calibration: the scores of ID images that nothing was fitted on.
+        calibration: the scores of ID images that nothing was fitted on, and how p-values are made from them.
+        folds: K scores, each fitted without one fold of the images, where the calibration is `decisions.Cross`; else
+            none.
         alpha: share of ID images that may be flagged.
         promise: whether `alpha` is promised.
         card: what it was fitted on, in words and numbers (data, counts, seeds, settings, versions).
-        fitted_on: (n,) int64 keys of the images behind the score (`mood.models.image_keys`), sorted, each once; None
-            where it was fitted on features.
+        fitted_on: (n,) int64 keys of the images behind the score (`mood.models.image_keys`), sorted, each once; of
+            the digests of embeddings where it was fitted on features; None in detectors of the first versions that
+            were.
         usual: where the embeddings of the calibration images lie, for the drift that a monitor shows; None in detectors
             of the first versions.
     """
@@ -70,17 +76,26 @@ class Detector:
     embedder: Embedder | None
     score_name: str
     score: scores.Score
-    calibration: decisions.Conformal
+    calibration: decisions.Calibration
     alpha: float
     promise: Promise
     card: Mapping[str, Any] = field(default_factory=dict)
     fitted_on: torch.Tensor | None = None
     usual: decisions.Usual | None = None
+    folds: tuple[scores.Score, ...] = ()
 
     @property
-    def threshold(self) -> float:
-        """An image is flagged exactly when its score is above this."""
+    def threshold(self) -> float | None:
+        """An image is flagged exactly when its score is above this; None where each class or fold has its own.
+
+        Where ties are randomised, lots decide on scores that equal it.
+        """
         return self.calibration.threshold(self.alpha)
+
+    @property
+    def guarantee(self) -> decisions.Guarantee:
+        """What is promised at `alpha`, with its size."""
+        return self.calibration.guarantee(self.alpha)
 
     @property
     def view(self) -> "View | None":
@@ -96,7 +111,14 @@ class Detector:
             digest.update(json.dumps(at + self.embedder.inner).encode())
         for name, tensor in sorted(tensors.items()):
             digest.update(name.encode() + np.ascontiguousarray(tensor.numpy()).tobytes())
-        digest.update(self.calibration.scores.tobytes())
+        arrays, how = decisions.state(self.calibration)
+        if how != FIRST_CALIBRATION:
+            digest.update(json.dumps(how, sort_keys=True).encode())
+        for _, array in sorted(arrays.items()):
+            digest.update(array.tobytes())
+        for fold in self.folds:
+            for name, tensor in sorted(scores.state(fold)[0].items()):
+                digest.update(name.encode() + np.ascontiguousarray(tensor.numpy()).tobytes())
         return digest.hexdigest()
 
     def __call__(
@@ -171,7 +193,16 @@ class Detector:
     def monitor(
         self, *, level: float = 0.01, window: int = 500, cap: int | None = None, seed: int = 0
     ) -> decisions.Monitor:
-        """A monitor for a stream of images that this detector will judge; see `mood.decisions.Monitor.start`."""
+        """A monitor for a stream of images that this detector will judge; see `mood.decisions.Monitor.start`.
+
+        Raises:
+            InputError: an argument out of its range, or a detector that was calibrated in folds.
+        """
+        if self.folds:
+            raise InputError(
+                "a monitor compares new scores with those of images held out, and this detector was calibrated in "
+                "folds, each with a fit of its own: calibrate it anew on other images (mood calibrate)"
+            )
         return decisions.Monitor.start(
             self.calibration.scores,
             level=level,
@@ -234,7 +265,11 @@ class Detector:
     def judge(self, features: Features) -> pa.Table:
         """Scores, p-values and verdicts of features; see `__call__`."""
         values = self.score(features).numpy()
-        p_values = self.calibration.p_values(values)
+        against = np.stack([fold(features).numpy() for fold in self.folds], axis=1) if self.folds else values
+        by_class = isinstance(self.calibration, decisions.Mondrian)
+        p_values = self.calibration.p_values(
+            against, classes=predicted_classes(features) if by_class else None, ids=features.ids
+        )
         columns = [
             pa.array(features.ids, pa.string()),
             pa.array(values),
@@ -274,12 +309,15 @@ class Detector:
             }
             if model.architecture is not None:
                 save_model(folder / "model", model)
-        calibration = {"scores": torch.from_numpy(np.ascontiguousarray(self.calibration.scores))}
+        arrays, meta["calibration"] = decisions.state(self.calibration)
+        held = {"score": tensors, "calibration": {name: torch.from_numpy(array) for name, array in arrays.items()}}
         if self.usual is not None:
             meta["usual_images"] = self.usual.images
-            calibration["embedding_mean"] = torch.from_numpy(self.usual.mean)
-            calibration["embedding_variance"] = torch.from_numpy(self.usual.variance)
-        held = {"score": tensors, "calibration": calibration}
+            held["calibration"]["embedding_mean"] = torch.from_numpy(self.usual.mean)
+            held["calibration"]["embedding_variance"] = torch.from_numpy(self.usual.variance)
+        for place, fold in enumerate(self.folds):
+            held[f"fold-{place:04d}"], fold_meta = scores.state(fold)
+            meta.setdefault("folds", []).append(fold_meta)
         if self.fitted_on is not None:
             held["fitted_on"] = {"keys": self.fitted_on}
         artifact.write(folder, kind=KIND, tensors=held, meta=meta)
@@ -329,18 +367,31 @@ def load(folder: str | Path, *, model: nn.Module | None = None, device: str = "a
     held = {key: tensor.numpy() for key, tensor in tensors["calibration"].items()}
     usual = None
     if "embedding_mean" in held:
-        usual = decisions.Usual(held["embedding_mean"], held["embedding_variance"], meta["usual_images"])
+        usual = decisions.Usual(held.pop("embedding_mean"), held.pop("embedding_variance"), meta["usual_images"])
     return Detector(
         embedder=embedder,
         score_name=name,
         score=scores.restore(name, tensors["score"], score_meta),
-        calibration=decisions.Conformal(held["scores"]),
+        calibration=decisions.restore(held, meta.get("calibration", FIRST_CALIBRATION)),
         alpha=meta["alpha"],
         promise=Promise(**meta["promise"]),
         card=meta["card"],
         fitted_on=tensors["fitted_on"]["keys"] if "fitted_on" in tensors else None,
         usual=usual,
+        folds=tuple(
+            scores.restore(name, tensors[f"fold-{place:04d}"], fold) for place, fold in enumerate(meta.get("folds", ()))
+        ),
     )
+
+
+def predicted_classes(features: Features) -> np.ndarray:
+    """(N,) int64: the class with the largest logit.
+
+    Raises:
+        InputError: there are no logits.
+    """
+    found: np.ndarray = features.need("logits").argmax(1).numpy()
+    return found
 
 
 def embed(

@@ -138,12 +138,13 @@ def test_the_images_of_the_fit_are_found_again(detector, clothes):
 
 def test_the_summary_says_what_was_made_and_what_it_promises(network, tmp_path, stripes_folder):
     made = fit(config(network, output=tmp_path / "d"))
-    first, flagged, caution, promise, where = made.summary().splitlines()
+    first, flagged, caution, promise, few, where = made.summary().splitlines()
     fitted, held = made.detector.card["fit_images"], made.detector.card["calibration_images"]
     assert first == f"mood on small: fitted on {fitted} images, calibrated on {held} others"
     assert flagged.startswith(f"a score above {made.detector.threshold:.6g} is flagged: at most 10.0% of known images")
     assert caution.startswith("network: CAUTION: its classifier is at chance")
     assert promise.startswith("promise verified: none of the calibration images was seen")
+    assert few.startswith(f"few images: {fitted} for 32 dimensions, under 10 for each; mood does not shrink")
     assert where == f"the detector is in {tmp_path / 'd'}"
     assert "already finished" in fit(config(network, output=tmp_path / "d")).summary()
     assert "name a folder with -o" in fit(config(network)).summary()

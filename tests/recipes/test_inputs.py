@@ -12,8 +12,16 @@ from mood.core.errors import InputError
 from mood.core.features import Features
 from mood.data import held_out
 from mood.models import image_keys
-from mood.recipes.fit import FitConfig, features_fingerprint, fit, is_features, score_options
-from mood.recipes.inputs import check_batch_size, keep_records, last_metrics, model_options, training_set, union
+from mood.recipes.fit import FitConfig, features_fingerprint, fit, is_features
+from mood.recipes.inputs import (
+    check_batch_size,
+    keep_records,
+    last_metrics,
+    model_options,
+    score_options,
+    training_set,
+    union,
+)
 
 
 def chosen(sources, **changes):
@@ -60,7 +68,7 @@ def test_model_options_are_json_or_else_text():
         "name": "a=b",
         "empty": "",
     }
-    assert score_options(("k=5", "shrinkage=oas")) == {"k": 5, "shrinkage": "oas"}
+    assert score_options("knn", ("k=5", "shrinkage=oas")) == {"k": 5, "shrinkage": "oas"}
 
 
 @pytest.mark.parametrize("pair", ["depth", "=8", "2=3", "a b=1"])

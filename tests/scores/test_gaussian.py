@@ -66,7 +66,7 @@ def test_shrinkage_by_a_number(amount):
 
 @pytest.mark.parametrize("shrinkage", ["ledoit", -0.1, 1.5, float("nan"), True, None])
 def test_another_shrinkage_is_refused(shrinkage):
-    with pytest.raises(InputError, match=r"shrinkage is .*; (none, ledoit-wolf, oas or a number|str or float)"):
+    with pytest.raises(InputError, match=r"shrinkage is .*; (auto, none, ledoit-wolf, oas or a number|str or float)"):
         scores.fit("mood", Features(made(20)[0]), shrinkage=shrinkage)
 
 
@@ -134,3 +134,49 @@ def test_moments_merge_in_any_grouping():
     assert left.labels.tolist() == right.labels.tolist() == [0, 1, 4, 9, 12]
     for field in ("counts", "means", "scatter"):
         torch.testing.assert_close(getattr(left, field), getattr(right, field), rtol=1e-12, atol=1e-12)
+
+
+NEEDS_LABELS = (
+    "mahalanobis",
+    "mahalanobis++",
+    "relative_mahalanobis",
+    "relative_mahalanobis++",
+    "mahalanobis_per_class",
+)
+
+
+@pytest.mark.parametrize("name", [*NEEDS_LABELS, "ssd"])
+@pytest.mark.parametrize(("count", "shrinks"), [(79, True), (80, False)])
+def test_auto_shrinks_where_rows_are_few(name, count, shrinks):
+    """Under ten rows for each of 8 dimensions; a covariance for each class counts its own rows."""
+    rows = np.random.default_rng(0).normal(size=(count, 8)) * np.linspace(0.5, 2, 8)
+    features, queries = Features(rows, labels=np.zeros(count, int)), Features(rows[:5] + 1)
+    if name.startswith("relative"):
+        # With one class both distances are one.
+        features = Features(rows, labels=np.arange(count) % 2)
+    found = scores.fit(name, features)(queries)
+    assert torch.equal(found, scores.fit(name, features, shrinkage="auto")(queries))
+    assert torch.equal(found, scores.fit(name, features, shrinkage="oas" if shrinks else "none")(queries))
+    assert not torch.equal(found, scores.fit(name, features, shrinkage="none" if shrinks else "oas")(queries))
+
+
+def test_mood_stays_the_papers_unless_asked():
+    features = Features(np.random.default_rng(0).normal(size=(30, 8)))
+    found = scores.fit("mood", features)(features)
+    assert torch.equal(found, scores.fit("mood", features, shrinkage="none")(features))
+    assert torch.equal(
+        scores.fit("mood", features, shrinkage="auto")(features),
+        scores.fit("mood", features, shrinkage="oas")(features),
+    )
+
+
+def test_the_gap_of_few_rows_is_what_the_comment_says():
+    """Rows of the fit lie at D on average, Gaussian new ones at D (N + 1) / (N − D − 2), near D / (1 − D/N)."""
+    rng, width, count = np.random.default_rng(1), 40, 51
+    new = []
+    for _ in range(200):
+        rows = Features(rng.normal(size=(count, width)), labels=np.zeros(count, int))
+        score = scores.fit("mahalanobis", rows, shrinkage="none")
+        assert float(score(rows).mean()) == pytest.approx(width)
+        new.append(float(score(Features(rng.normal(size=(200, width)))).mean()))
+    assert np.mean(new) / width == pytest.approx(52 / 9, rel=0.1)

@@ -22,7 +22,7 @@ def reference(rows, labels, queries, covariance):
 def test_formula(worlds, rows):
     world = worlds(rows)
     expected = reference(world.rows, world.labels, world.queries, lambda own: np.cov(own.T, bias=True))
-    found = scores.fit("mahalanobis_per_class", world.fit)(world.test)
+    found = scores.fit("mahalanobis_per_class", world.fit, shrinkage="none")(world.test)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-8)
 
 

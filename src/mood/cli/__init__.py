@@ -15,7 +15,7 @@ from mood.core.version import __version__
 # The recipes by what a person is about to do: `mood NAME` is `mood.recipes.NAME.NAME(NameConfig)`.
 RECIPES = {
     "Start here": ("demo",),
-    "Use a detector": ("fit", "score", "monitor", "evaluate"),
+    "Use a detector": ("fit", "calibrate", "score", "monitor", "evaluate"),
     "Train a network": ("tokenizer", "pretrain", "finetune", "train"),
     "Work with features": ("extract", "cache"),
 }

@@ -12,7 +12,7 @@ from mood.core.features import Features
 from mood.detector import View
 from mood.models import Embedder, randomised, six_numbers
 from mood.recipes.extract import extract_features
-from mood.recipes.fit import score_options
+from mood.recipes.inputs import score_options
 
 if TYPE_CHECKING:
     from mood.data import Source
@@ -69,7 +69,13 @@ class Control:
                 Features(part.embedding, ids=part.ids, labels=torch.zeros(len(part), dtype=torch.int64))
                 for part in shards
             ]
-        options = {} if name == SIX_NUMBERS else score_options(detector.card["config"]["options"])
+        settings = detector.card["config"]
+        options = (
+            {}
+            if name == SIX_NUMBERS
+            # Detectors of the first versions have no rule.
+            else score_options(score_name, settings["options"], settings.get("combine", "mean"))
+        )
         self.score = scores.fit(score_name, shards, head=self.embedder.head, **options)
 
     def __call__(self, source: "Source") -> np.ndarray:

@@ -101,7 +101,9 @@ class Evaluation:
             "alpha": promise.alpha,
             "n_calibration": promise.n_calibration,
             "n_id": len(self.report.id.scores),
+            "promised": promise.sentence,
             "false_alarms": self.false_alarms,
+            "false_alarms_interval": [promise.observed.low, promise.observed.high],
             "allowed": list(promise.allowed),
             "verified": promise.verified,
             "sets": {
@@ -136,11 +138,12 @@ class Evaluation:
             shown = metrics_table(self.report.ood, score=self.report.score, metrics=few).without("images")
         Console(file=text, width=width).print(shown.to_console())
         table = "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines()).strip("\n")
-        low, high = self.report.promise.allowed
+        promise = self.report.promise
+        low, high = promise.allowed
         return (
             f"{table}\n\nfalse alarms on {len(self.report.id.scores)} unseen known images: {self.false_alarms:.1%}; "
-            f"promised {self.report.promise.alpha:.1%}, and by chance {low:.1%} to {high:.1%} (99 %): "
-            f"{'inside' if self.kept else 'OUTSIDE'}"
+            f"promised {promise.alpha:.1%}, and by chance {low:.1%} to {high:.1%} (99 %): "
+            f"{'inside' if self.kept else 'OUTSIDE'}\npromised: {promise.sentence}"
         )
 
 
@@ -272,7 +275,6 @@ def examine(
             images.
     """
     from mood.core.features import Features
-    from mood.decisions import false_alarm_range
     from mood.evaluation import evaluate as compare
     from mood.evaluation import flagged_share, roc_curve
     from mood.recipes.controls import RANDOM_WEIGHTS, SIX_NUMBERS, Control
@@ -290,6 +292,10 @@ def examine(
         found = compare(on_known, of_unknown, replicates=replicates, confidence=confidence, seed=seed)
         return {key: _measured(getattr(found, key)) for key in METRIC_NAMES}
 
+    def flagged(name: str) -> "Measured":
+        # Of verdicts: there need not be one threshold.
+        return _measured(flagged_share(judged[name].p_values <= detector.alpha, 0.5, confidence=confidence))
+
     controls: dict[str, dict[str, Any]] = {name: {} for name in unknown}
     if fitted_on is not None and model is not None:
         for title in [SIX_NUMBERS] if model.architecture is None else [SIX_NUMBERS, RANDOM_WEIGHTS]:
@@ -302,8 +308,7 @@ def examine(
             name=name,
             scores=judged[name].scores,
             p_values=judged[name].p_values,
-            metrics=measured(judged[name].scores, of_known)
-            | {"flagged": _measured(flagged_share(judged[name].scores, detector.threshold, confidence=confidence))},
+            metrics=measured(judged[name].scores, of_known) | {"flagged": flagged(name)},
             controls=controls[name],
             roc=roc_curve(of_known, judged[name].scores),
             seen_by_weights=bool(_seen(model, judged[name].source)),
@@ -313,7 +318,7 @@ def examine(
         )
         for name in unknown
     )
-    count = len(detector.calibration)
+    guarantee = detector.guarantee
     history = None if model is None else model.history
     report = Report(
         title=f"{detector.score_name} on {judged['id'].name}",
@@ -321,12 +326,14 @@ def examine(
         model="features" if model is None else f"{model.name} ({model.source})",
         promise=Promise(
             alpha=detector.alpha,
-            n_calibration=count,
+            n_calibration=len(detector.calibration),
             threshold=detector.threshold,
             verified=detector.promise.verified,
             reason=detector.promise.reason,
-            allowed=false_alarm_range(detector.alpha, count, len(of_known), confidence=0.99),
-            realised=detector.calibration.realised_range(detector.alpha, confidence=0.9),
+            allowed=detector.calibration.allowed(detector.alpha, len(of_known), confidence=0.99),
+            sentence=guarantee.sentence,
+            smallest=guarantee.smallest,
+            observed=flagged("id"),
         ),
         id=ScoredSet(
             name=judged["id"].name,

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
-from mood.core.errors import InputError, PromiseError
+from mood.core.errors import InputError
 
 if TYPE_CHECKING:
     from mood.core.feature_store import FeatureStore
-    from mood.core.features import Features, Head
+    from mood.core.features import Features
     from mood.data import Source
-    from mood.detector import Detector, LiveFeatures, Promise
+    from mood.detector import Detector, LiveFeatures
     from mood.models import Embedder, Model
     from mood.scores import Score
 
@@ -51,14 +51,29 @@ class FitConfig:
     """blocks that scores of inner layers look at, joined by +; auto = at a quarter, half, three quarters and all of the
     depth"""
     score: str = "mood"
-    """one of `mood scores`"""
+    """one of `mood scores`, or several with commas between them (mood,msp), which become one number"""
+    combine: Literal["mean", "max", "fisher"] = "mean"
+    """how several scores become one number: mean or max of what is standardised, or Fisher's sum over ranks"""
     options: tuple[str, ...] = ()
-    """KEY=VALUE options of the score, such as shrinkage=oas or k=50"""
+    """KEY=VALUE options of the score, such as shrinkage=oas or k=50; of several scores knn.k=50"""
     alpha: float = 0.05
     """share of known images that may be flagged: the promised false-alarm rate"""
     calibration: str | None = None
     """images of the known world that neither the network nor anything else has seen; without it the hash cut takes a
     part of DATA"""
+    conformal: Literal["split", "cross", "by-class"] = "split"
+    """split: images are held out to calibrate on; cross: every image fits and calibrates by turns, for few images;
+    by-class: split, and the promise holds for each predicted class"""
+    folds: int = 10
+    """of cross; as many as images leaves out one at a time"""
+    guarantee: Literal["marginal", "conditional"] = "marginal"
+    """marginal: alpha holds on average over calibration sets; conditional: with this one, with `confidence`"""
+    confidence: float = 0.9
+    """of the conditional guarantee"""
+    bound: Literal["simes", "dkwm", "monte-carlo"] = "simes"
+    """behind the conditional guarantee; simes is sharpest for small alphas, monte-carlo from 0.1"""
+    ties: Literal["conservative", "randomised"] = "conservative"
+    """conservative: equal scores count as more unusual, and flag less; randomised: a lot decides, drawn from the id"""
     held_out: float = 0.1
     """share of DATA that the hash cut keeps for calibration; the cut of `mood finetune` must be the same"""
     fit_on: Literal["clean", "augmented"] = "clean"
@@ -96,21 +111,30 @@ class FitResult:
     output: Path | None
     reused: bool = False
 
+    @property
+    def warning(self) -> str | None:
+        """What few images cost, where they are few."""
+        from mood.recipes.few import told
+
+        found = self.detector.card.get("few_images")
+        return None if found is None else told(found, self.detector.alpha)
+
     def summary(self) -> str:
         """What a person wants to know after a fit."""
         d = self.detector
-        low, high = d.calibration.realised_range(d.alpha, confidence=0.9)
         rejected = d.card.get("rejected")
         lost = f"; {rejected} could not be read" if rejected else ""
+        others = "the same, fold by fold" if d.folds else f"{len(d.calibration)} others"
         lines = [
             f"{d.score_name} on {d.card['model']}: fitted on {d.card['fit_images']} images, calibrated on "
-            f"{len(d.calibration)} others{lost}",
-            f"a score above {d.threshold:.6g} is flagged: at most {d.alpha:.1%} of known images on average over "
-            f"calibration sets, {low:.1%} to {high:.1%} with this one (90 % confidence)",
+            f"{others}{lost}",
+            promised(d),
             *([f"weights: {d.card['weights']}"] if d.card["config"].get("checkpoint") else []),
             *([f"network: {d.card['classifier']}"] if d.card.get("classifier") else []),
             f"promise {'verified' if d.promise.verified else 'UNVERIFIED'}: {d.promise.reason}",
         ]
+        if self.warning is not None:
+            lines.append(self.warning)
         if self.output is None:
             lines.append("nothing was written: name a folder with -o to keep this detector")
         elif self.reused:
@@ -118,6 +142,13 @@ class FitResult:
         else:
             lines.append(f"the detector is in {self.output}")
         return "\n".join(lines)
+
+
+def promised(detector: "Detector") -> str:
+    """What is flagged, and what is promised about it."""
+    threshold = detector.threshold
+    what = f"a p-value up to {detector.alpha:g}" if threshold is None else f"a score above {threshold:.6g}"
+    return f"{what} is flagged: {detector.guarantee.sentence}"
 
 
 def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: "Model | None" = None) -> FitResult:
@@ -210,7 +241,7 @@ def fitted_source(detector: "Detector", *, data: Any = None, roots: Sequence[str
     from mood.models import image_keys
 
     settings = detector.card["config"]
-    if detector.fitted_on is None:
+    if detector.fitted_on is None or detector.embedder is None:
         raise InputError("this detector was fitted on features: there are no images to find again")
     if data is None and settings["data"] == IN_MEMORY:
         raise InputError("this detector was fitted on images in memory: say with fit_data where they are")
@@ -247,16 +278,14 @@ def is_features(data: str) -> bool:
         return False
 
 
-def score_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """`("k=50", "shrinkage=oas")` → options of a score."""
-    from mood.recipes.inputs import model_options
-
-    return model_options(pairs)
-
-
 def _check_can_augment(config: FitConfig, data: Any) -> None:
     from mood.scores import info
 
+    if config.conformal == "cross":
+        raise InputError(
+            "fit_on is augmented, and cross fits and calibrates on the same views: set fit_on to clean, or take "
+            "--conformal split"
+        )
     if data is None and is_features(config.data):
         raise InputError("fit_on is augmented, and features are of images that were augmented or not: set it to clean")
     if "tokens" in info(config.score).needs:
@@ -267,52 +296,47 @@ def _check_can_augment(config: FitConfig, data: Any) -> None:
 
 
 def _fit_images(config: FitConfig, source: "Source", other: "Source | None", embedder: "Embedder") -> "Detector":
+    from mood.core.features import Features
     from mood.data import held_out
-    from mood.decisions import check_alpha
     from mood.detector import View
     from mood.models import image_keys
+    from mood.recipes.building import build, build_cross
+    from mood.recipes.calibrating import check_settings, promise_of_cut, promise_of_folds, promise_of_set
     from mood.recipes.extract import extract_features
+    from mood.recipes.inputs import NOTHING
     from mood.recipes.recognition import checked
     from mood.scores import info
 
     model = embedder.model
     hashes = source.manifest.hashes
-    if other is None:
+    cross = config.conformal == "cross"
+    cut = np.zeros(len(source), bool)
+    if other is None and not cross:
         cut = held_out(hashes, seed=config.seed, fraction=config.held_out)
-        promise = _promise_of_cut(config, model, [h for h, out in zip(hashes, cut, strict=True) if out])
-        count = int(cut.sum())
+    fitting = [h for h, out in zip(hashes, cut, strict=True) if not out]
+    keys = image_keys(fitting).unique()
+    if cross:
+        promise, count = promise_of_folds(model, [h for h in hashes if h != NOTHING]), len(source)
+    elif other is None:
+        promise, count = promise_of_cut(model, [h for h, out in zip(hashes, cut, strict=True) if out]), int(cut.sum())
     else:
-        cut = np.zeros(len(source), bool)
-        promise = _promise_of_set(source, other, model)
-        count = len(other)
-    check_alpha(config.alpha, count)
+        promise, count = promise_of_set(other, keys, source.name, model), len(other)
+    check_settings(config, config.alpha, count)
+    view = View(embedder, config.score)
     how: dict[str, int] = {"batch_size": config.batch_size, "workers": config.workers}
-    apart = source.select(cut) if other is None else other
     if config.fit_on == "augmented":
         extracted = extract_features(source.select(~cut), embedder, augmented_by=config.seed, **how)
         stored = extracted.store
-        calibration = extract_features(apart, embedder, **how).store
     else:
         extracted = extract_features(source, embedder, **how)
         stored = extracted.rows(~cut)
-        calibration = extracted.rows(cut) if other is None else extract_features(other, embedder, **how).store
-    needs = info(config.score).needs
     said = checked(
         model,
         stored,
         source.manifest.class_names or (),
-        reads_outputs=bool({"logits", "head"} & {*needs}),
+        reads_outputs=bool({"logits", "head"} & {*info(config.score).needs}),
         other_classes=config.other_classes,
     )
-
-    def seen(score: "Score") -> "Iterable[Features]":
-        view = View(embedder, config.score, score)
-        return view.of(apart, batch_size=config.batch_size, workers=config.workers) if view.live else calibration
-
-    rows: FeatureStore | LiveFeatures = stored
-    fitting = View(embedder, config.score)
-    if fitting.live:
-        rows = fitting.of(source.select(~cut), batch_size=config.batch_size, workers=config.workers)
     card = {
         "data": source.name,
         "manifest": source.manifest.fingerprint,
@@ -328,8 +352,24 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
         "precision": embedder.precision,
         "classifier": said,
     }
-    keys = image_keys([h for h, out in zip(hashes, cut, strict=True) if not out]).unique()
-    made = _build(config, rows, len(stored), seen, embedder.head, embedder, promise, card)
+    if cross:
+        readable = [hashes[position] for position in extracted.positions.tolist()]
+        features = Features.concat(list(extracted.store))
+        return replace(build_cross(config, features, readable, embedder.head, embedder, promise, card), fitted_on=keys)
+    apart = source.select(cut) if other is None else other
+    if other is None and config.fit_on == "clean":
+        calibration = extracted.rows(cut)
+    else:
+        calibration = extract_features(apart, embedder, **how).store
+
+    def seen(score: "Score") -> "Iterable[Features]":
+        own = View(embedder, config.score, score)
+        return own.of(apart, **how) if own.live else calibration
+
+    rows: FeatureStore | LiveFeatures = stored
+    if view.live:
+        rows = view.of(source.select(~cut), **how)
+    made = build(config, rows, len(stored), seen, embedder.head, embedder, promise, card)
     return replace(made, fitted_on=keys)
 
 
@@ -337,8 +377,10 @@ def _fit_features(config: FitConfig) -> FitResult:
     from mood.core.features import Features
     from mood.core.output import open_output
     from mood.data import held_out
-    from mood.decisions import check_alpha
-    from mood.detector import Promise, load
+    from mood.detector import load
+    from mood.models import image_keys
+    from mood.recipes.building import build, build_cross
+    from mood.recipes.calibrating import check_settings, promise_of_features
 
     if config.classes or config.limit is not None:
         raise InputError("classes and limit choose among images; of features take the rows before you save them")
@@ -351,29 +393,21 @@ def _fit_features(config: FitConfig) -> FitResult:
     }
 
     def make() -> "Detector":
+        card = {"data": config.data, "model": "features"}
+        if config.conformal == "cross":
+            check_settings(config, config.alpha, len(features))
+            made = build_cross(config, features, hashes, None, None, promise_of_features(None, ()), card)
+            return replace(made, fitted_on=image_keys(hashes).unique())
+        cut = np.zeros(len(features), bool)
         if apart is None:
             cut = held_out(hashes, seed=config.seed, fraction=config.held_out)
-            calibration = features[cut]
-        else:
-            cut, calibration = np.zeros(len(features), bool), apart
-            if shared := len(set(hashes) & set(feature_hashes(apart))):
-                raise PromiseError(
-                    f"{shared} calibration rows are among the {len(features)} that the score is fitted on: calibrate "
-                    "on images that nothing else uses"
-                )
-        promise = Promise(False, "features say nothing about the images that their network was trained on")
-        check_alpha(config.alpha, len(calibration))
+        keys = image_keys([h for h, out in zip(hashes, cut, strict=True) if not out]).unique()
+        calibration = features[cut] if apart is None else apart
+        promise = promise_of_features(None if apart is None else keys, feature_hashes(calibration))
+        check_settings(config, config.alpha, len(calibration))
         rows = features[~cut]
-        return _build(
-            config,
-            rows,
-            len(rows),
-            lambda _: [calibration],
-            None,
-            None,
-            promise,
-            {"data": config.data, "model": "features"},
-        )
+        made = build(config, rows, len(rows), lambda _: [calibration], None, None, promise, card)
+        return replace(made, fitted_on=keys)
 
     if config.output is None:
         return FitResult(make(), None)
@@ -400,94 +434,3 @@ def features_fingerprint(features: "Features") -> str:
         described = "none" if column is None else f"{column.dtype} {tuple(column.shape)}"
         digest.update(described.encode() + (b"" if column is None else np.ascontiguousarray(column.numpy()).tobytes()))
     return digest.hexdigest()
-
-
-def _build(
-    config: FitConfig,
-    rows: "Features | FeatureStore | LiveFeatures",
-    count: int,
-    calibration: "Callable[[Score], Iterable[Features]]",
-    head: "Head | None",
-    embedder: "Embedder | None",
-    promise: "Promise",
-    card: Mapping[str, Any],
-) -> "Detector":
-    import timm
-    import torch
-
-    import mood
-    from mood import scores
-    from mood.decisions import Conformal, Usual
-    from mood.detector import Detector
-
-    if not count:
-        raise InputError(f"nothing is left to fit on: held_out is {config.held_out:g}; lower it, or bring more images")
-    score = scores.fit(config.score, rows, head=head, **score_options(config.options))
-    scored: list[np.ndarray] = []
-
-    def embeddings() -> Iterator[np.ndarray]:
-        for shard in calibration(score):
-            scored.append(score(shard).numpy())
-            yield shard.embedding.numpy()
-
-    # One pass for both: of some scores it is a pass through the network.
-    usual = Usual.of(embeddings())
-    held = Conformal(np.concatenate(scored))
-    held.check(config.alpha)
-    return Detector(
-        embedder=embedder,
-        score_name=config.score,
-        score=score,
-        calibration=held,
-        alpha=config.alpha,
-        promise=promise,
-        usual=usual,
-        card={
-            **card,
-            "fit_images": count,
-            "calibration_images": len(held),
-            "seed": config.seed,
-            "held_out": config.held_out,
-            "config": to_dict(config),
-            "versions": {"mood": mood.__version__, "torch": torch.__version__, "timm": timm.__version__},
-        },
-    )
-
-
-def _promise_of_cut(config: FitConfig, model: "Model", calibration: Sequence[str]) -> "Promise":
-    from mood.detector import Promise
-
-    if model.seen is None:
-        return Promise(
-            False,
-            f"what {model.name} was trained on is not known; if these images were among it, more than alpha of new "
-            "images will be flagged. Give images that it has not seen as `calibration`",
-        )
-    seen = int(model.seen_among(calibration).sum())
-    if seen:
-        stage = next((s for s in reversed(model.history or ()) if s.images), None)
-        cut = f" (it was trained with seed {stage.seed} and held_out {stage.held_out:g})" if stage else ""
-        raise PromiseError(
-            f"{seen} of the {len(calibration)} calibration images were seen in the training of {model.name}{cut}: "
-            f"their scores are too low, and new images would be flagged too often. Use the cut of its training, or "
-            "give other images as `calibration`"
-        )
-    return Promise(True, f"none of the calibration images was seen by any stage of {model.name}")
-
-
-def _promise_of_set(source: "Source", other: "Source", model: "Model") -> "Promise":
-    from mood.detector import Promise
-    from mood.recipes.inputs import NOTHING
-
-    shared = len((set(source.manifest.hashes) & set(other.manifest.hashes)) - {NOTHING})
-    if shared:
-        raise PromiseError(
-            f"{shared} calibration images are among the {len(source)} images of {source.name} that the score is fitted "
-            "on: calibrate on images that nothing else uses"
-        )
-    if model.seen is None:
-        return Promise(True, f"the calibration images {other.name} were given as unseen by {model.name}")
-    seen = int(model.seen_among(other.manifest.hashes).sum())
-    if seen:
-        raise PromiseError(f"{seen} calibration images of {other.name} were seen in the training of {model.name}")
-    return Promise(True, f"none of the calibration images {other.name} was seen by any stage of {model.name}")

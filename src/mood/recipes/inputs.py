@@ -158,6 +158,15 @@ def model_options(pairs: Sequence[str]) -> dict[str, Any]:
     return options
 
 
+def score_options(score: str, pairs: Sequence[str], combine: str = "mean") -> dict[str, Any]:
+    """`("k=50", "shrinkage=oas")` → options of a score, with the rule where several are combined.
+
+    Raises:
+        InputError: a pair without "=".
+    """
+    return model_options(pairs) | ({"combine": combine} if "," in score else {})
+
+
 def check_given(**files: Path | None) -> None:
     """Refuse files that are not there, by the names of the settings that name them.
 

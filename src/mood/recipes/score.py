@@ -1,8 +1,10 @@
 """`mood score`: images → a table with a score, a p-value and a verdict for each."""
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
@@ -10,6 +12,8 @@ from mood.core.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from mood.detector import Detector
 
 
 # Images of a part: what a killed run has to do again at most.
@@ -36,6 +40,11 @@ class ScoreConfig:
     """processes that decode images"""
     data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
     """folders in which named sets are looked for"""
+    fdr: float | None = None
+    """flag so many that at most this share of what is flagged is known, on average over batches, in place of judging
+    each image by alpha; the verdicts wait for the last image"""
+    fdr_method: Literal["bh", "storey"] = "bh"
+    """bh: Benjamini and Hochberg; storey: with an estimate of how many are known, for batches with many unknown"""
     fail_on_ood: Annotated[bool, NotInFingerprint] = False
     """leave with exit code 10 where an image is flagged, 11 where one could not be read and none is flagged"""
     overwrite: Annotated[bool, NotInFingerprint] = False
@@ -51,6 +60,8 @@ class ScoreResult:
     rejected: int
     output: Path | None
     exit_code: int = 0
+    fdr: float | None = None
+    fewest: int = 0
 
     @property
     def table_on_stdout(self) -> bool:
@@ -62,7 +73,16 @@ class ScoreResult:
         where = "" if self.output is None else f"; the table is in {self.output}"
         return (
             f"{self.images} images: {self.images - self.rejected} scored, {self.flagged} flagged as out of "
-            f"distribution, {self.rejected} could not be read{where}"
+            f"distribution, {self.rejected} could not be read{where}{self._batch()}"
+        )
+
+    def _batch(self) -> str:
+        """What a false-discovery rate needs before it flags anything."""
+        if self.fdr is None:
+            return ""
+        return (
+            f"\nof those flagged at most {self.fdr:.1%} are known images, on average over batches; p-values this "
+            f"coarse flag nothing before {self.fewest} of these images are at least that unusual together"
         )
 
 
@@ -102,38 +122,96 @@ def score(config: ScoreConfig) -> ScoreResult:
                 detector.stream(source, batch_size=config.batch_size, workers=config.workers, start=start, stop=stop)
             )
 
-    counts = [0, 0, 0]
-
-    def count(table: "pa.Table") -> None:
-        import pyarrow.compute as pc
-
-        counts[0] += table.num_rows
-        counts[1] += pc.sum(table["is_ood"]).as_py() or 0
-        counts[2] += table["error"].length() - table["error"].null_count
-
-    if config.output is None:
-        for index, start in enumerate(range(0, size, PART)):
+    if config.fdr is not None:
+        _check_fdr(config.fdr, detector)
+    starts = range(0, size, PART)
+    counts = _Counts()
+    if config.output is None and config.fdr is None:
+        for index, start in enumerate(starts):
             table = part(start, min(start + PART, size))
-            count(table)
+            counts.add(table)
             _write_rows(table, sys.stdout.buffer, kind, header=index == 0)
-        return _result(config, counts, None)
-    settings = to_dict(config) | {"images": fingerprint, "detector": detector.fingerprint()}
-    with open_output(config.output, settings, kind="file", overwrite=config.overwrite) as output:
-        if output.finished:
-            count(_read(config.output, kind))
-            return _result(config, counts, config.output)
-        parts = []
-        for index, start in enumerate(range(0, size, PART)):
-            path = output.scratch / f"part-{index:06d}.parquet"
+        return _result(config, counts, detector)
+
+    def parts(folder: Path) -> "Iterator[pa.Table]":
+        paths = [folder / f"part-{index:06d}.parquet" for index in range(len(starts))]
+        for path, start in zip(paths, starts, strict=True):
             if not path.exists():
                 temporary = path.with_suffix(".new")
                 pq.write_table(part(start, min(start + PART, size)), temporary)
                 temporary.replace(path)
-            count(pq.read_table(path))
-            parts.append(path)
-        _join(parts, output.work, kind)
+        for table in _decided(paths, config):
+            counts.add(table)
+            yield table
+
+    if config.output is None:
+        with TemporaryDirectory() as folder:
+            for index, table in enumerate(parts(Path(folder))):
+                _write_rows(table, sys.stdout.buffer, kind, header=index == 0)
+        return _result(config, counts, detector)
+    settings = to_dict(config) | {"images": fingerprint, "detector": detector.fingerprint()}
+    with open_output(config.output, settings, kind="file", overwrite=config.overwrite) as output:
+        if output.finished:
+            counts.add(_read(config.output, kind))
+            return _result(config, counts, detector)
+        _write(parts(output.scratch), output.work, kind)
         output.commit()
-    return _result(config, counts, config.output)
+    return _result(config, counts, detector)
+
+
+@dataclass
+class _Counts:
+    """Of the images that went by."""
+
+    images: int = 0
+    flagged: int = 0
+    rejected: int = 0
+
+    def add(self, table: "pa.Table") -> None:
+        import pyarrow.compute as pc
+
+        self.images += table.num_rows
+        self.flagged += pc.sum(table["is_ood"]).as_py() or 0
+        self.rejected += table["error"].length() - table["error"].null_count
+
+
+def _check_fdr(level: float, detector: "Detector") -> None:
+    """Refuse a false-discovery rate that nobody can promise."""
+    from mood.decisions import fewest_discoveries, kind_of
+
+    fewest_discoveries(level, detector.guarantee.smallest, 1)
+    kind = kind_of(detector.calibration)
+    if kind not in ("split", "conditional"):
+        raise InputError(
+            f"a false-discovery rate is proven for p-values of one calibration set, and those of this detector are "
+            f"{kind}: calibrate it on images held out (mood calibrate), or leave out fdr"
+        )
+
+
+def _decided(paths: "list[Path]", config: ScoreConfig) -> "Iterator[pa.Table]":
+    """The parts, with verdicts on all of them together where a false-discovery rate is asked for."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from mood.decisions import discoveries
+    from mood.detector import COLUMNS
+
+    if config.fdr is None:
+        yield from map(pq.read_table, paths)
+        return
+    # Eight bytes an image are all that is held of them at once.
+    p_values = [pq.read_table(path, columns=["p_value"])["p_value"].drop_null().to_numpy() for path in paths]
+    flagged = discoveries(np.concatenate([np.empty(0), *p_values]), config.fdr, method=config.fdr_method)
+    start = 0
+    for path, scored in zip(paths, p_values, strict=True):
+        table = pq.read_table(path)
+        lost = table["p_value"].is_null().to_numpy()
+        verdicts = np.zeros(len(table), bool)
+        verdicts[~lost] = flagged[start : start + len(scored)]
+        start += len(scored)
+        place = COLUMNS.get_field_index("is_ood")
+        yield table.set_column(place, COLUMNS.field(place), pa.array(verdicts, mask=lost))
 
 
 def _format(config: ScoreConfig) -> str:
@@ -158,19 +236,19 @@ def _write_rows(table: "pa.Table", target: IO[bytes], kind: str, *, header: bool
         target.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in table.to_pylist())
 
 
-def _join(parts: list[Path], target: Path, kind: str) -> None:
+def _write(tables: "Iterable[pa.Table]", target: Path, kind: str) -> None:
     import pyarrow.parquet as pq
 
     from mood.detector import COLUMNS
 
     if kind == "parquet":
         with pq.ParquetWriter(target, COLUMNS) as writer:
-            for path in parts:
-                writer.write_table(pq.read_table(path))
+            for table in tables:
+                writer.write_table(table)
         return
     with target.open("wb") as file:
-        for index, path in enumerate(parts):
-            _write_rows(pq.read_table(path), file, kind, header=index == 0)
+        for index, table in enumerate(tables):
+            _write_rows(table, file, kind, header=index == 0)
 
 
 def _read(path: Path, kind: str) -> "pa.Table":
@@ -195,9 +273,13 @@ def _read(path: Path, kind: str) -> "pa.Table":
     return json_lines.read_json(path, parse_options=json_lines.ParseOptions(explicit_schema=COLUMNS))
 
 
-def _result(config: ScoreConfig, counts: list[int], output: Path | None) -> ScoreResult:
-    images, flagged, rejected = counts
+def _result(config: ScoreConfig, counts: _Counts, detector: "Detector") -> ScoreResult:
+    from mood.decisions import fewest_discoveries
+
     code = 0
     if config.fail_on_ood:
-        code = 10 if flagged else 11 if rejected else 0
-    return ScoreResult(images, flagged, rejected, output, code)
+        code = 10 if counts.flagged else 11 if counts.rejected else 0
+    fewest = 0
+    if config.fdr is not None:
+        fewest = fewest_discoveries(config.fdr, detector.guarantee.smallest, counts.images - counts.rejected)
+    return ScoreResult(counts.images, counts.flagged, counts.rejected, config.output, code, config.fdr, fewest)

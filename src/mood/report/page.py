@@ -4,6 +4,7 @@ Nothing on it comes from elsewhere and nothing runs; its content security policy
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -165,19 +166,20 @@ def _promise(report: Report) -> Html:
         )
     else:
         meaning = "It is inside."
+    flagged = "its p-value is at most α" if promise.threshold is None else f"its score is above {promise.threshold:.6g}"
     sentences = (
-        f"At α = {promise.alpha:g}, at most {percent(promise.alpha)} % of images like the ID images are flagged, on "
-        f"average over calibration sets. ",
-        f"{_count(promise.n_calibration, 'held-out ID image')} stand behind it: an image is flagged when its score is "
-        f"above {promise.threshold:.6g}, and no p-value is smaller than {1 / (promise.n_calibration + 1):.2g}. ",
-        "This calibration set's own rate over all future ID images lies in ",
-        _range(promise.realised),
-        f" with {100 * promise.realised_confidence:g} % confidence.",
+        f"At α = {promise.alpha:g} is flagged: {promise.sentence}. ",
+        f"{_count(promise.n_calibration, 'ID image')} stand behind it: an image is flagged when {flagged}, and no "
+        f"p-value is smaller than {promise.smallest:.2g}.",
     )
     seen = (
         f"Of {_count(len(item.scores), 'unseen ID image')}, ",
         element("strong", f"{round(observed * len(item.scores)):,} ({percent(observed)} %)"),
-        " were flagged. If the promise holds, this share lies in ",
+        " were flagged",
+        (", and of all such images ", _range((promise.observed.low, promise.observed.high)), " (95 % confidence)")
+        if promise.observed.low is not None and promise.observed.high is not None
+        else None,
+        ". If the promise holds, this share lies in ",
         _range(promise.allowed),
         f" with {100 * promise.confidence:g} % probability. {meaning}",
     )
@@ -282,7 +284,9 @@ def _scores(report: Report) -> Html | None:
         return None
     panels = []
     for position, item in enumerate(report.ood):
-        drawn = figures.score_histogram(report.id.scores, item.scores, report.promise.threshold, position)
+        # Where there is no one threshold, none is drawn.
+        threshold = math.inf if report.promise.threshold is None else report.promise.threshold
+        drawn = figures.score_histogram(report.id.scores, item.scores, threshold, position)
         legend = (
             element("span", _swatch(None), element("bdi", report.id.name)),
             element("span", _swatch(position), element("bdi", item.name), _dagger(item)),

@@ -116,24 +116,26 @@ class Promise:
     Attributes:
         alpha: at most this share of ID images is flagged, on average.
         n_calibration: number of held-out ID images behind it.
-        threshold: an image is flagged when its score is above this.
+        threshold: an image is flagged when its score is above this; None where each class or fold has its own.
         verified: no stage of training or fitting is known to have seen the calibration images.
         reason: one sentence that says why, or why not.
         allowed: if the promise holds, the share of unseen ID images that are flagged lies here …
         confidence: … with this probability.
-        realised: this calibration set's own rate over all future ID images lies here …
-        realised_confidence: … with this probability.
+        sentence: what is promised, to follow "is flagged:"; it names where this calibration set's own rate lies.
+        smallest: the smallest p-value there is.
+        observed: the share of unseen ID images that were flagged, with its interval.
     """
 
     alpha: float
     n_calibration: int
-    threshold: float
+    threshold: float | None
     verified: bool
     reason: str
     allowed: tuple[float, float]
     confidence: float = 0.99
-    realised: tuple[float, float]
-    realised_confidence: float = 0.9
+    sentence: str
+    smallest: float
+    observed: Measured
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

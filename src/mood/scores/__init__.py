@@ -14,12 +14,26 @@ merge(statistics, statistics) → statistics
 finish(statistics, state) → state          the last state is the score
 ```
 
-`fit` runs them in one process, over shards in their order; `rounds` hands them to any other engine.
+`fit` runs them in one process, over shards in their order; `rounds` hands them to any other engine; `fit_folds` leaves
+out one part of the data after the other. Names with commas between them, `mood,msp`, are one score of several.
 """
 
 from mood.scores._fitting import Score, fit, restore, rounds, state
+from mood.scores._folds import fit_folds
 from mood.scores._moving import Moving
 from mood.scores._registry import ScoreInfo, available, info
 from mood.scores._round import Round
 
-__all__ = ["Moving", "Round", "Score", "ScoreInfo", "available", "fit", "info", "restore", "rounds", "state"]
+__all__ = [
+    "Moving",
+    "Round",
+    "Score",
+    "ScoreInfo",
+    "available",
+    "fit",
+    "fit_folds",
+    "info",
+    "restore",
+    "rounds",
+    "state",
+]

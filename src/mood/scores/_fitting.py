@@ -73,7 +73,8 @@ def fit(name: str, features: Features | Iterable[Any], *, head: Head | None = No
     """Fits a score on ID features, in this process.
 
     Args:
-        name: a name from `available()`.
+        name: a name from `available()`, or several with commas between them, which give one number by the rule
+            `combine` (mean or max of what is standardised, fisher of ranks); an option k of a part knn is `knn.k`.
         features: the fit split, whole or in shards (a list, a `FeatureStore`); they are read once per round, so a
             score with more than one round refuses an iterator that can be read only once.
         head: the linear head of the network, for scores that need it.
@@ -125,6 +126,10 @@ def _features(shard: Any) -> Features:
 
 def state(score: Score) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A score as plain data: its tensors by name, and the rest as JSON. `restore` is the inverse, to the bit."""
+    from mood.scores._combined import Combined, pack
+
+    if isinstance(score, Combined):
+        return pack(score)
     if isinstance(score, Stateless):
         return {}, dict(score.options)
     values = {field.name: getattr(score, field.name) for field in fields(score)}  # type: ignore[arg-type]
@@ -139,7 +144,11 @@ def restore(name: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -
         InputError: an unknown score or option.
         ArtifactError: tensors or values that are not the ones this score consists of.
     """
+    from mood.scores._combined import Combined, unpack
+
     kind = entry(name).kind
+    if kind is Combined:
+        return unpack(name, tensors, meta)
     expected = set() if kind is None else {field.name for field in fields(kind)}
     found = set(tensors) if kind is None else {*tensors, *meta}
     if found != expected:

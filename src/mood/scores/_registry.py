@@ -15,6 +15,9 @@ from mood.core.errors import InputError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+SEPARATOR = ","
+"""Between the names of scores that are combined."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScoreInfo:
@@ -126,12 +129,15 @@ def info(name: str) -> ScoreInfo:
 
 
 def entry(name: str) -> Entry:
-    """The score registered under a name.
+    """The score registered under a name, or a combination of several with commas between them.
 
     Raises:
         InputError: nothing has this name; the message names the nearest one.
     """
     entries = _load()
+    if SEPARATOR in name:
+        combined: Entry = importlib.import_module(f"{__name__.rpartition('.')[0]}._combined").composite(name)
+        return combined
     if name not in entries:
         raise InputError(f"unknown score {name!r}; {nearest(name, entries)}")
     return entries[name]

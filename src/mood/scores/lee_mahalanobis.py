@@ -90,7 +90,7 @@ def _distance(rows: Tensor, origin: Tensor, whitener: Tensor, means: Tensor) -> 
 
 
 @fitted("lee_mahalanobis", LeeMahalanobis, needs=("layers", "labels"), source="Lee et al., NeurIPS 2018, algorithm 1")
-def lee_mahalanobis(*, epsilon: float = 0.0014, shrinkage: str | float = "none") -> tuple[Round[Any, Any, Any], ...]:
+def lee_mahalanobis(*, epsilon: float = 0.0014, shrinkage: str | float = "auto") -> tuple[Round[Any, Any, Any], ...]:
     """Sum over layers of the squared Mahalanobis distance from the nearest class, of images moved to where it is less.
 
     Layers count alike: the paper weights them by a regression on OOD images. A detector moves the images, once for
@@ -98,13 +98,14 @@ def lee_mahalanobis(*, epsilon: float = 0.0014, shrinkage: str | float = "none")
 
     Args:
         epsilon: ε ≥ 0, in units of pixels from 0 to 1; the paper chooses among 0 and 0.0005 to 0.01 on OOD images.
-        shrinkage: of each layer's covariance (÷ N): "none" (pseudo-inverse), "oas", or a number in [0, 1].
+        shrinkage: of each layer's covariance (÷ N): "none" (pseudo-inverse), "oas", "auto" ("oas" under ten rows
+            for a dimension, else "none"), or a number in [0, 1].
 
     Raises:
         InputError: an option out of range, no layers or labels, or a layer without spread.
     """
     step = step_of(epsilon)
-    check_shrinkage(shrinkage, ("none", "oas"))
+    check_shrinkage(shrinkage, ("auto", "none", "oas"))
 
     def collect(features: Features, _: None) -> tuple[Moments, ...]:
         labels = class_labels(features)

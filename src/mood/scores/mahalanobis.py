@@ -59,24 +59,26 @@ def _rounds(normalise: bool, shrinkage: str | float) -> tuple[Round[Any, Any, An
 
 
 @fitted("mahalanobis", Mahalanobis, needs=("embedding", "labels"), source="Lee et al., NeurIPS 2018, equations 1 and 2")
-def mahalanobis(*, shrinkage: str | float = "none") -> tuple[Round[Any, Any, Any], ...]:
+def mahalanobis(*, shrinkage: str | float = "auto") -> tuple[Round[Any, Any, Any], ...]:
     """Squared Mahalanobis distance of the embedding from the nearest class mean, one covariance for all classes.
 
     For 1000 classes × 1M images of 768 values: a D × D matrix and a mean for each class, 11 MB.
 
     Args:
-        shrinkage: of the covariance (÷ N): "none" (pseudo-inverse), "ledoit-wolf", "oas", or a number in [0, 1].
+        shrinkage: of the covariance (÷ N): "none" (pseudo-inverse), "ledoit-wolf", "oas", "auto" ("oas" under ten
+            rows for a dimension, else "none"), or a number in [0, 1].
     """
     return _rounds(False, shrinkage)
 
 
 @fitted("mahalanobis++", Mahalanobis, needs=("embedding", "labels"), source="Müller & Hein, ICML 2025 (Mahalanobis++)")
-def mahalanobis_plus_plus(*, shrinkage: str | float = "none") -> tuple[Round[Any, Any, Any], ...]:
+def mahalanobis_plus_plus(*, shrinkage: str | float = "auto") -> tuple[Round[Any, Any, Any], ...]:
     """The Mahalanobis distance of the L2-normalised embedding from the nearest class mean.
 
     For 1000 classes × 1M images of 768 values: a D × D matrix and a mean for each class, 11 MB.
 
     Args:
-        shrinkage: of the covariance (÷ N): "none" (pseudo-inverse), "ledoit-wolf", "oas", or a number in [0, 1].
+        shrinkage: of the covariance (÷ N): "none" (pseudo-inverse), "ledoit-wolf", "oas", "auto" ("oas" under ten
+            rows for a dimension, else "none"), or a number in [0, 1].
     """
     return _rounds(True, shrinkage)

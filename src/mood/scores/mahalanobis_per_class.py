@@ -53,20 +53,21 @@ def _collect(features: Features, _: None) -> ClassMoments:
     needs=("embedding", "labels"),
     source="Hastie et al., 2009, section 4.3, without the log-determinant",
 )
-def mahalanobis_per_class(*, shrinkage: str | float = "none") -> tuple[Round[Any, Any, Any], ...]:
+def mahalanobis_per_class(*, shrinkage: str | float = "auto") -> tuple[Round[Any, Any, Any], ...]:
     """Squared Mahalanobis distance of the embedding from the nearest class, each with a covariance of its own.
 
     For 1000 classes × 1M images of 768 values: 4.7 GB of covariances, three times that for moments of the fit, and
     1000 products of 768 × 768 for each image that is scored.
 
     Args:
-        shrinkage: of each covariance (÷ N_c), by its own amount: "none" (pseudo-inverse), "oas", or a number in [0, 1].
+        shrinkage: of each covariance (÷ N_c), by its own amount: "none" (pseudo-inverse), "oas", "auto" ("oas"
+            under ten rows for a dimension, else "none"), or a number in [0, 1].
             Without it a class with fewer images than dimensions is blind in most directions.
 
     Raises:
         InputError: another shrinkage, no labels, or a class whose images are all the same.
     """
-    check_shrinkage(shrinkage, ("none", "oas"))
+    check_shrinkage(shrinkage, ("auto", "none", "oas"))
 
     def finish(waiting: ClassMoments, _: None) -> MahalanobisPerClass:
         moments = waiting.folded()

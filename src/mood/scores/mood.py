@@ -52,7 +52,8 @@ def mood(*, shrinkage: str | float = "none") -> tuple[Round[Any, Any, Any], ...]
     For 1M images of 768 values: one D × D matrix, 5 MB.
 
     Args:
-        shrinkage: of the covariance (÷ N): "none" (pseudo-inverse), "ledoit-wolf", "oas", or a number in [0, 1].
+        shrinkage: of the covariance (÷ N): "none" (pseudo-inverse), "ledoit-wolf", "oas", "auto" ("oas" under ten
+            rows for a dimension, else "none"), or a number in [0, 1].
     """
 
     def build(gaussian: Gaussian) -> Mood:

@@ -69,14 +69,14 @@ def _rounds(normalise: bool, shrinkage: str | float) -> tuple[Round[Any, Any, An
     needs=("embedding", "labels"),
     source="Ren et al., 2021, equations 3 and 4",
 )
-def relative_mahalanobis(*, shrinkage: str | float = "none") -> tuple[Round[Any, Any, Any], ...]:
+def relative_mahalanobis(*, shrinkage: str | float = "auto") -> tuple[Round[Any, Any, Any], ...]:
     """Mahalanobis distance from the nearest class mean, minus the one from all ID images as one Gaussian.
 
     For 1000 classes × 1M images of 768 values: two D × D matrices and a mean for each class, 16 MB.
 
     Args:
-        shrinkage: of both covariances (÷ N), each by its own amount: "none" (pseudo-inverse), "ledoit-wolf", "oas", or
-            a number in [0, 1].
+        shrinkage: of both covariances (÷ N), each by its own amount: "none" (pseudo-inverse), "ledoit-wolf", "oas",
+            "auto" ("oas" under ten rows for a dimension, else "none"), or a number in [0, 1].
     """
     return _rounds(False, shrinkage)
 
@@ -87,13 +87,13 @@ def relative_mahalanobis(*, shrinkage: str | float = "none") -> tuple[Round[Any,
     needs=("embedding", "labels"),
     source="Müller & Hein, ICML 2025 (Mahalanobis++), after Ren et al., 2021",
 )
-def relative_mahalanobis_plus_plus(*, shrinkage: str | float = "none") -> tuple[Round[Any, Any, Any], ...]:
+def relative_mahalanobis_plus_plus(*, shrinkage: str | float = "auto") -> tuple[Round[Any, Any, Any], ...]:
     """The relative Mahalanobis distance of the L2-normalised embedding.
 
     For 1000 classes × 1M images of 768 values: two D × D matrices and a mean for each class, 16 MB.
 
     Args:
-        shrinkage: of both covariances (÷ N), each by its own amount: "none" (pseudo-inverse), "ledoit-wolf", "oas", or
-            a number in [0, 1].
+        shrinkage: of both covariances (÷ N), each by its own amount: "none" (pseudo-inverse), "ledoit-wolf", "oas",
+            "auto" ("oas" under ten rows for a dimension, else "none"), or a number in [0, 1].
     """
     return _rounds(True, shrinkage)

@@ -113,7 +113,7 @@ def _lloyd(rows: Tensor, centres: Tensor) -> tuple[Tensor, float]:
 
 @fitted("ssd", SSD, needs=("embedding",), source="Sehwag et al., ICLR 2021 (SSD), equation 3")
 def ssd(
-    *, clusters: int = 1, shrinkage: str | float = "none", bank: int = 50_000, seed: int = 0
+    *, clusters: int = 1, shrinkage: str | float = "auto", bank: int = 50_000, seed: int = 0
 ) -> tuple[Round[Any, Any, Any], ...]:
     """Squared Mahalanobis distance of the standardised L2-normalised embedding from the nearest cluster; no labels.
 
@@ -122,7 +122,8 @@ def ssd(
 
     Args:
         clusters: k of k-means, 1 in the paper.
-        shrinkage: of each covariance: "none" (pseudo-inverse), "oas", or a number in [0, 1].
+        shrinkage: of each covariance: "none" (pseudo-inverse), "oas", "auto" ("oas" under ten rows for a dimension,
+            else "none"), or a number in [0, 1].
         bank: k-means sees at most this many ID rows, those with the smallest hash of (seed, id).
         seed: of that hash and of k-means.
 
@@ -130,7 +131,7 @@ def ssd(
         InputError: an option out of range, fewer different rows than clusters, or a cluster without spread.
     """
     count = between("clusters", clusters, 1, 10_000)
-    check_shrinkage(shrinkage, ("none", "oas"))
+    check_shrinkage(shrinkage, ("auto", "none", "oas"))
     (moments,) = _gaussian.rounds(lambda gaussian: gaussian, classes=False, normalise=True, shrinkage="none")
     # One cluster has its centre in the mean: k-means has nothing to do.
     sample = bank_round(lambda kept: kept, size=bank if count > 1 else 1, seed=seed)

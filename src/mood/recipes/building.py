@@ -1,0 +1,166 @@
+"""From features to a detector: fit a score, calibrate it on rows that the fit has not seen, and write down how."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mood.core.config import to_dict
+from mood.core.errors import InputError
+from mood.recipes.inputs import score_options
+
+if TYPE_CHECKING:
+    from mood.core.feature_store import FeatureStore
+    from mood.core.features import Features, Head
+    from mood.decisions import Calibration, Usual
+    from mood.detector import Detector, LiveFeatures, Promise
+    from mood.models import Embedder
+    from mood.recipes.fit import FitConfig
+    from mood.scores import Score
+
+
+def build(
+    config: "FitConfig",
+    rows: "Features | FeatureStore | LiveFeatures",
+    count: int,
+    calibration: "Callable[[Score], Iterable[Features]]",
+    head: "Head | None",
+    embedder: "Embedder | None",
+    promise: "Promise",
+    card: Mapping[str, Any],
+) -> "Detector":
+    """Fit on some rows and calibrate on others.
+
+    Args:
+        config: of the fit.
+        rows: what is fitted on.
+        count: how many they are.
+        calibration: the other rows, as the fitted score wants to see them.
+        head: the linear head of the network.
+        embedder: the network; None where features were brought.
+        promise: whether the rate is promised.
+        card: what is known of images and network.
+
+    Raises:
+        InputError: no rows, or what the score or the calibration refuses.
+        PromiseError: too few rows for alpha.
+    """
+    from mood import scores
+    from mood.detector import LiveFeatures
+    from mood.recipes.calibrating import calibrated
+    from mood.recipes.few import few_images
+
+    if not count:
+        raise InputError(f"nothing is left to fit on: held_out is {config.held_out:g}; lower it, or bring more images")
+    options = score_options(config.score, config.options, config.combine)
+    score = scores.fit(config.score, rows, head=head, **options)
+    held, usual = calibrated(config, config.alpha, score, calibration(score))
+    few = None
+    # Images that a score moves would have to pass through the network once more.
+    if not isinstance(rows, LiveFeatures):
+        few = few_images(config.score, options, score, rows, held.scores, config.alpha)
+    return _detector(config, score, held, (), usual, embedder, promise, card, count, few)
+
+
+def build_cross(
+    config: "FitConfig",
+    features: "Features",
+    hashes: Sequence[str],
+    head: "Head | None",
+    embedder: "Embedder | None",
+    promise: "Promise",
+    card: Mapping[str, Any],
+) -> "Detector":
+    """Fit and calibrate on the same rows, fold by fold.
+
+    A score that needs no fit has nothing to keep a fold out of: all rows calibrate it, and the promise is exact.
+
+    Args:
+        config: of the fit.
+        features: all rows.
+        hashes: a digest of each, which decides its fold.
+        head: as in `build`.
+        embedder: likewise.
+        promise: likewise.
+        card: likewise.
+
+    Raises:
+        InputError: calibration images beside, a score that looks at the images themselves, or folds out of range.
+        PromiseError: too few rows for alpha.
+    """
+    from mood import scores
+    from mood.decisions import Calibration, Conformal, Cross, Usual
+    from mood.detector import View
+    from mood.recipes.few import few_images
+
+    if config.calibration is not None:
+        raise InputError("with --conformal cross every image calibrates: leave calibration out, or take split")
+    options = score_options(config.score, config.options, config.combine)
+    moves = {**scores.info(config.score).options, **options}.get("epsilon", 0) > 0
+    if embedder is not None and (moves or View(embedder, config.score).live):
+        raise InputError(f"{config.score} looks at the images themselves, once for each fold: take --conformal split")
+    fold = _folds(hashes, config.folds, config.seed)
+    parts = [features[fold == place] for place in range(config.folds)]
+    score, without = scores.fit_folds(config.score, parts, head=head, **options)
+    held: Calibration
+    if all(each is score for each in without):
+        held, without = Conformal(score(features).numpy(), ties=config.ties), ()
+    else:
+        values = np.concatenate([each(part).numpy() for each, part in zip(without, parts, strict=True)])
+        held = Cross(values, np.sort(fold), ties=config.ties)
+    held.check(config.alpha)
+    few = few_images(config.score, options, score, features, held.scores, config.alpha)
+    usual = Usual.of([features.embedding.numpy()])
+    return _detector(config, score, held, without, usual, embedder, promise, card, len(features), few)
+
+
+def _folds(hashes: Sequence[str], folds: int, seed: int) -> np.ndarray:
+    """(N,) int64: the fold of each image, by a hash of its bytes; equal images are in one fold."""
+    from mood.decisions import deal
+
+    drawn = [hashlib.sha256(f"fold {seed}:{digest}".encode()).hexdigest() for digest in hashes]
+    different, place = np.unique(drawn, return_inverse=True)
+    return deal(len(different), folds)[place]
+
+
+def _detector(
+    config: "FitConfig",
+    score: "Score",
+    calibration: "Calibration",
+    without: "tuple[Score, ...]",
+    usual: "Usual",
+    embedder: "Embedder | None",
+    promise: "Promise",
+    card: Mapping[str, Any],
+    count: int,
+    few: Mapping[str, Any] | None,
+) -> "Detector":
+    import timm
+    import torch
+
+    import mood
+    from mood.detector import Detector
+    from mood.recipes.calibrating import written
+
+    return Detector(
+        embedder=embedder,
+        score_name=config.score,
+        score=score,
+        calibration=calibration,
+        folds=without,
+        usual=usual,
+        alpha=config.alpha,
+        promise=promise,
+        card={
+            **card,
+            "fit_images": count,
+            "calibration_images": len(calibration),
+            "calibration": written(config),
+            "few_images": few,
+            "seed": config.seed,
+            "held_out": config.held_out,
+            "config": to_dict(config),
+            "versions": {"mood": mood.__version__, "torch": torch.__version__, "timm": timm.__version__},
+        },
+    )

@@ -1,0 +1,170 @@
+"""`mood calibrate`: a detector's promise anew, from other images and without another fit."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from mood.core.config import Argument, NotInFingerprint, config, to_dict
+from mood.core.errors import InputError, PromiseError
+
+if TYPE_CHECKING:
+    from mood.core.features import Features
+    from mood.data import Source
+    from mood.detector import Detector, Promise
+
+
+@config
+class CalibrateConfig:
+    """Promise a false-alarm rate anew: other images, another alpha or another guarantee, and the same fitted score."""
+
+    detector: Annotated[Path, Argument("DIR")]
+    """folder that `mood fit` wrote"""
+    data: Annotated[str, Argument("DATA")]
+    """images of the known world that neither the network nor the score has seen, or features of them (.npz, Parquet)"""
+    output: Annotated[Path | None, NotInFingerprint] = None
+    """folder for the new detector; the old one stays as it is"""
+    alpha: float | None = None
+    """share of known images that may be flagged; that of the detector unless said"""
+    conformal: Literal["split", "by-class"] = "split"
+    """by-class: the promise holds for each predicted class"""
+    guarantee: Literal["marginal", "conditional"] = "marginal"
+    """marginal: alpha holds on average over calibration sets; conditional: with this one, with `confidence`"""
+    confidence: float = 0.9
+    """of the conditional guarantee"""
+    bound: Literal["simes", "dkwm", "monte-carlo"] = "simes"
+    """behind the conditional guarantee; simes is sharpest for small alphas, monte-carlo from 0.1"""
+    ties: Literal["conservative", "randomised"] = "conservative"
+    """conservative: equal scores count as more unusual, and flag less; randomised: a lot decides, drawn from the id"""
+    coarse: bool = False
+    """the coarse labels are the classes, where a set has two levels of them (CIFAR-100)"""
+    classes: tuple[str, ...] = ()
+    """only these classes of DATA are known"""
+    limit: int | None = None
+    """take only so many images, evenly spaced"""
+    batch_size: int = 64
+    """images a pass"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    workers: Annotated[int, NotInFingerprint] = 1
+    """processes that decode images"""
+    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
+    """folders in which named sets are looked for"""
+    overwrite: Annotated[bool, NotInFingerprint] = False
+    """replace an output of another configuration"""
+
+
+@dataclass(frozen=True)
+class CalibrateResult:
+    """The new detector, and where it was written."""
+
+    detector: "Detector"
+    output: Path | None
+
+    def summary(self) -> str:
+        """What a person wants to know."""
+        from mood.recipes.fit import promised
+
+        d = self.detector
+        where = "nothing was written: name a folder with -o to keep this detector"
+        if self.output is not None:
+            where = f"the detector is in {self.output}"
+        rejected = d.card["calibration"]["rejected"]
+        lost = f"; {rejected} could not be read" if rejected else ""
+        return "\n".join(
+            (
+                f"{d.score_name} on {d.card['model']}, as it was: calibrated on {len(d.calibration)} images{lost}",
+                promised(d),
+                f"promise {'verified' if d.promise.verified else 'UNVERIFIED'}: {d.promise.reason}",
+                where,
+            )
+        )
+
+
+def calibrate(config: CalibrateConfig, *, detector: "Detector | None" = None, data: Any = None) -> CalibrateResult:
+    """Calibrate a fitted detector on other images.
+
+    Args:
+        config: see `CalibrateConfig`.
+        detector: one in memory, in place of `config.detector`.
+        data: in-memory images, an opened source or `Features`, in place of `config.data`.
+
+    Raises:
+        PromiseError: images that the network or the score has seen, or too few of them.
+        MoodError: no detector there, images that cannot be found, an output that is taken.
+    """
+    from mood.core.features import Features
+    from mood.core.output import open_output
+    from mood.data import Source, open_source
+    from mood.detector import load
+    from mood.recipes.fit import features_fingerprint, is_features
+
+    old = load(config.detector, device=config.device) if detector is None else detector
+    images: Source | Features
+    if isinstance(data, Features | Source):
+        images = data
+    elif data is None and is_features(config.data):
+        if config.classes or config.limit is not None:
+            raise InputError("classes and limit choose among images; of features take the rows before you save them")
+        images = Features.load(config.data)
+    else:
+        images = open_source(
+            config.data if data is None else data,
+            roots=config.data_root,
+            coarse=config.coarse,
+            classes=config.classes or None,
+            limit=config.limit,
+        )
+    if config.output is None:
+        return CalibrateResult(_calibrated(config, old, images), None)
+    of_images = features_fingerprint(images) if isinstance(images, Features) else images.manifest.fingerprint
+    settings = to_dict(config) | {"images": of_images, "fitted": old.fingerprint()}
+    with open_output(config.output, settings, overwrite=config.overwrite) as output:
+        if output.finished:
+            own = old.embedder.model.module if old.embedder and old.embedder.model.architecture is None else None
+            return CalibrateResult(load(config.output, model=own, device=config.device), config.output)
+        made = _calibrated(config, old, images)
+        made.save(output.work)
+        output.commit()
+    return CalibrateResult(made, config.output)
+
+
+def _calibrated(config: CalibrateConfig, old: "Detector", images: "Source | Features") -> "Detector":
+    from mood.core.features import Features
+    from mood.recipes.calibrating import calibrated, check_settings, promise_of_features, promise_of_set, written
+    from mood.recipes.extract import extract_features
+    from mood.recipes.fit import feature_hashes
+
+    alpha = old.alpha if config.alpha is None else config.alpha
+    check_settings(config, alpha, len(images))
+    promise: Promise
+    shards: Iterable[Features]
+    about: Mapping[str, Any]
+    view = old.view
+    if isinstance(images, Features):
+        if view is not None and view.live:
+            raise InputError(f"{old.score_name} looks at the images themselves: give it images, not features")
+        # Keys of images say nothing about features: only of a detector on features are those of its rows known.
+        promise = promise_of_features(old.fitted_on if view is None else None, feature_hashes(images))
+        shards, about = [images], {"data": "features", "rejected": 0}
+    elif view is None:
+        raise InputError("this detector was fitted on features: give it features (.npz, Parquet), not images")
+    else:
+        if old.fitted_on is None:
+            raise PromiseError(
+                "this detector does not say which images it was fitted on, so nobody can tell whether these are among "
+                "them: fit it again"
+            )
+        promise = promise_of_set(images, old.fitted_on, str(old.card["data"]), view.embedder.model)
+        extracted = extract_features(images, view.embedder, batch_size=config.batch_size, workers=config.workers)
+        shards = extracted.store
+        if view.live:
+            shards = view.of(images, batch_size=config.batch_size, workers=config.workers)
+        about = {
+            "data": images.name,
+            "manifest": images.manifest.fingerprint,
+            "rejected": len(extracted.rejections),
+        }
+    calibration, usual = calibrated(config, alpha, old.score, shards)
+    card = {**old.card, "calibration_images": len(calibration), "calibration": {**written(config), **about}}
+    return replace(old, calibration=calibration, usual=usual, alpha=alpha, promise=promise, card=card, folds=())
