@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import mood
+from mood.core.errors import PromiseError
 from mood.core.features import Features
 from mood.data import open_source
 from mood.decisions import Conditional, Conformal, Cross, Mondrian, deal, discoveries, false_alarm_range, proven_rate
@@ -187,9 +188,13 @@ def pipeline(place: Place, network: Path, images: int, test: Features, seed: int
             "data_root": (place.data_root,),
             "seed": seed,
         }
-        detector = fit(
-            FitConfig(data="cifar10:train", batch_size=256, device=place.device, workers=place.workers, **settings)
-        ).detector
+        try:
+            detector = fit(
+                FitConfig(data="cifar10:train", batch_size=256, device=place.device, workers=place.workers, **settings)
+            ).detector
+        except PromiseError:
+            print(f"| {score} | images that nothing saw | too few | refused | – |", flush=True)
+            continue
         on_test = detector.score(test).numpy()
         tuned = detector.score(seen[trained_on]).numpy()
         tuned = tuned[np.random.default_rng(seed).permutation(len(tuned))[: len(detector.calibration)]]
