@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mood.data import Augment, Source, TrainingImages
-    from mood.models import Architecture, DvaeTokenizer, Pretext
+    from mood.models import Architecture, DvaeTokenizer, Pretext, Stage
 
 
 @config
@@ -378,11 +378,12 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
         )
         assert isinstance(trained, Pretext)
         beside = {name: value for name, value in trained.state_dict().items() if not name.startswith("encoder.")}
-        history, seen = chosen.stages, chosen.keys
+        history: tuple[Stage, ...] = chosen.stages
+        keys: Tensor | None = chosen.keys
         if config.tokenizer is not None:
             # What the targets are made by has taught the network what it saw.
             history = (*(given["tokenizer"].history or ()), *history)
-            seen = None if given["tokenizer"].seen is None else union(given["tokenizer"].seen, seen)
+            keys = None if given["tokenizer"].seen is None else union(given["tokenizer"].seen, chosen.keys)
         told = {name: value for name, value in given.items() if isinstance(value, bool | int | float | str)}
         model = Model(
             name=config.output.name,
@@ -390,7 +391,7 @@ def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> Pretr
             transform=transform,
             architecture=architecture,
             history=history,
-            seen=seen,
+            seen=keys,
             source=f"mood pretrain, {config.epochs} epochs",
             beside=Beside(config.pretext, told, beside) if beside else None,
         )
