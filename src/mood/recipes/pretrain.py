@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mood.data import Augment, Source, Stream, TrainingImages
-    from mood.models import Architecture, DvaeTokenizer, Pretext, VaeShape
+    from mood.models import Architecture, DvaeTokenizer, Pretext, Stage, VaeShape
     from mood.recipes.inputs import TrainingSet
     from mood.training import Processes, Share
 
@@ -464,11 +464,12 @@ def _pretrain(
         )
         assert isinstance(trained, Pretext)
         beside = {name: value for name, value in trained.state_dict().items() if not name.startswith("encoder.")}
-        history, seen = chosen.stages, chosen.keys
+        history: tuple[Stage, ...] = chosen.stages
+        keys: Tensor | None = chosen.keys
         if config.tokenizer is not None:
             # What the targets are made by has taught the network what it saw.
             history = (*(given["tokenizer"].history or ()), *history)
-            seen = None if given["tokenizer"].seen is None else union(given["tokenizer"].seen, seen)
+            keys = None if given["tokenizer"].seen is None else union(given["tokenizer"].seen, chosen.keys)
         told = {name: value for name, value in given.items() if isinstance(value, bool | int | float | str)}
         model = Model(
             name=config.output.name,
@@ -476,7 +477,7 @@ def _pretrain(
             transform=transform,
             architecture=architecture,
             history=history,
-            seen=seen,
+            seen=keys,
             source=f"mood pretrain, {config.epochs} epochs",
             beside=Beside(config.pretext, told, beside) if beside else None,
         )

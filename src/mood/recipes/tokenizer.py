@@ -46,9 +46,11 @@ class TokenizerConfig:
     reconstruction: Literal["logit_laplace", "mse"] = "logit_laplace"
     """how an image and its reconstruction are compared: by DALL-E's likelihood, or by squared errors"""
     kl_weight: float = 1.0
-    """weight of the distance of the codes from being used alike, once it has risen; 6.6 in DALL-E's"""
+    """weight of the distance of each cell's choice from all codes alike, once it has risen; 6.6 in DALL-E's"""
     kl_warmup: float = 0.1
     """share of the training in which that weight rises from 0"""
+    balance: float = 5.0
+    """weight on the distance of what a whole batch uses of the codes from all alike; 0, which is off, in DALL-E's"""
     temperature: float = 1.0
     """of the Gumbel-softmax relaxation at the start"""
     min_temperature: float = 0.0625
@@ -200,6 +202,7 @@ def _schedule(config: TokenizerConfig) -> "Schedule":
         temperature=config.temperature,
         min_temperature=config.min_temperature,
         kl_weight=config.kl_weight,
+        balance=config.balance,
         kl_warmup=config.kl_warmup,
         straight_through=config.straight_through,
         decoder_first=config.decoder_first,
@@ -220,6 +223,7 @@ class Schedule:
         temperature: at the start.
         min_temperature: where the straight-through part begins, and in it.
         kl_weight: after it has risen.
+        balance: all along.
         kl_warmup: share in which it rises.
         straight_through: share at the end.
         decoder_first: share in which the encoder waits.
@@ -231,6 +235,7 @@ class Schedule:
     temperature: float
     min_temperature: float
     kl_weight: float
+    balance: float
     kl_warmup: float
     straight_through: float
     decoder_first: float
@@ -246,6 +251,7 @@ class Schedule:
                 f"above 0 and at most temperature ({self.temperature:g})",
             ),
             ("kl_weight", self.kl_weight, self.kl_weight >= 0, "0, which is none, or more"),
+            ("balance", self.balance, self.balance >= 0, "0, which is none, or more"),
             ("kl_warmup", self.kl_warmup, 0 <= self.kl_warmup <= 1, "between 0 and 1"),
             ("straight_through", self.straight_through, 0 <= self.straight_through <= 1, "between 0 and 1"),
             ("decoder_first", self.decoder_first, 0 <= self.decoder_first < 1, "from 0, which is none, to below 1"),
@@ -292,9 +298,10 @@ class _VaeTask:
             start_batch=start,
         )
         total = self.steps_per_epoch * self.settings.epochs
+        balance = torch.tensor(self.schedule.balance)
         for number, batch in enumerate(noted(batches, self.scratch), start=epoch * self.steps_per_epoch + start):
             temperature, weight, hard, fixed = self.schedule.at(number / total)
-            yield Shown(batch.views[0], torch.tensor(temperature), torch.tensor(weight), hard, fixed)
+            yield Shown(batch.views[0], torch.tensor(temperature), torch.tensor(weight), balance, hard, fixed)
 
     def loss(self, module: Any, batch: Any, epoch: int) -> "tuple[Tensor, Mapping[str, Tensor]]":
         loss, parts = module(batch)
@@ -418,9 +425,9 @@ def tokenizer(config: TokenizerConfig, *, source: "Source | None" = None) -> Tok
     settings = to_dict(config) | {"images": [item.manifest.fingerprint for item in sources]}
     with open_output(config.output, settings, overwrite=config.overwrite) as output:
         if output.finished:
-            images = images_of_last_stage(config.output)
+            learned = images_of_last_stage(config.output)
             rejected = len(rejections(config.output))
-            return TokenizerResult(config.output, images, last_metrics(config.output), True, rejected)
+            return TokenizerResult(config.output, learned, last_metrics(config.output), True, rejected)
         chosen, measured = chosen_images(config, sources)
         seed_everything(config.seed)
         vae = DiscreteVae(shape)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mood.models.tokenizer.relaxation import codebook_usage, gumbel_softmax, kl_to_uniform
+from mood.models.tokenizer.relaxation import codebook_usage, gumbel_softmax, imbalance, kl_to_uniform
 
 
 def draws(*shape, seed=0):
@@ -58,6 +58,21 @@ def test_distance_from_using_all_codes_alike():
     one = torch.full((1, 9, 1), -1e4)
     one[:, 3] = 1e4
     assert kl_to_uniform(one).item() == pytest.approx(math.log(9))
+
+
+def test_imbalance_is_of_the_batch_and_not_of_a_cell():
+    mixture = np.random.default_rng(0).dirichlet([0.3] * 5, (4, 2, 3)).transpose(0, 3, 1, 2)
+    shares = mixture.mean(axis=(0, 2, 3))
+    wanted = (shares * np.log(shares * 5)).sum()
+    assert imbalance(torch.from_numpy(mixture)).item() == pytest.approx(wanted, rel=1e-12)
+    # Each cell is decided, and all codes come alike.
+    decided = torch.eye(4, requires_grad=True).reshape(1, 4, 2, 2)
+    assert imbalance(decided).item() == pytest.approx(0, abs=1e-6)
+    one = torch.zeros(1, 4, 2, 2, requires_grad=True)
+    alone = one + torch.eye(4)[0].reshape(1, 4, 1, 1)
+    imbalance(alone).backward()
+    assert imbalance(alone).item() == pytest.approx(math.log(4), abs=1e-5)
+    assert torch.isfinite(one.grad).all()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +107,7 @@ class Encoder(nn.Module):
         centres = found[torch.randint(len(found), (self.codes,), device=found.device)]
         usual = 2 * found.var(dim=0, correction=0).sum().clamp(min=torch.finfo(found.dtype).tiny)
         sharpness = 4 * math.log(self.codes) / usual
-        output = self.blocks.output.conv
+        output = cast(Conv2d, self.blocks.get_submodule("output.conv"))
         output.w.copy_((2 * sharpness * centres)[..., None, None])
         output.b.copy_(-sharpness * centres.square().sum(dim=1))
 

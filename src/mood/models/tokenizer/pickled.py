@@ -97,7 +97,7 @@ class _Storage(NamedTuple):
 
     type: torch.dtype
     key: str
-    count: int
+    numbers: int
 
 
 class _View(NamedTuple):
@@ -150,8 +150,8 @@ def _from_legacy(file: BinaryIO) -> dict[str, Tensor]:
     parts: dict[str, bytes] = {}
     for key in _only(list, _followed(stream, storages)):
         (count,) = struct.unpack("<q", stream.read(8))
-        if count != storages[key].count:
-            raise ValueError(f"storage {key} has {count} numbers, {storages[key].count} were expected")
+        if count != storages[key].numbers:
+            raise ValueError(f"storage {key} has {count} numbers, {storages[key].numbers} were expected")
         parts[key] = stream.read(count * storages[key].type.itemsize)
     return _cut(views, parts)
 
@@ -173,6 +173,7 @@ def _followed(stream: BinaryIO, storages: dict[str, _Storage]) -> Any:
         del stack[start:]
         return items
 
+    argument: Any
     for opcode, argument, _ in pickletools.genops(stream):
         match opcode.name:
             case "PROTO":
@@ -197,9 +198,7 @@ def _followed(stream: BinaryIO, storages: dict[str, _Storage]) -> Any:
                 stack.append(tuple(marked()))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 count = int(opcode.name[-1])
-                items = tuple(stack[-count:])
-                del stack[-count:]
-                stack.append(items)
+                stack[-count:] = [tuple(stack[-count:])]
             case "APPEND" | "APPENDS":
                 items = marked() if opcode.name == "APPENDS" else [stack.pop()]
                 _only(list, stack[-1]).extend(items)
@@ -327,10 +326,10 @@ def _cut(views: Mapping[str, _View], parts: Mapping[str, bytes]) -> dict[str, Te
         last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
         here = parts[storage.key]
         # More numbers than there are: a few bytes, repeated by a stride of 0, would fill the memory.
-        if math.prod(size) == 0 or last >= storage.count or math.prod(size) > storage.count:
-            raise ValueError(f"{name} of {size} and stride {stride} is no part of {storage.count} numbers")
-        if len(here) != storage.count * storage.type.itemsize:
-            raise ValueError(f"{name} has {len(here)} bytes, {storage.count} {storage.type} were expected")
+        if math.prod(size) == 0 or last >= storage.numbers or math.prod(size) > storage.numbers:
+            raise ValueError(f"{name} of {size} and stride {stride} is no part of {storage.numbers} numbers")
+        if len(here) != storage.numbers * storage.type.itemsize:
+            raise ValueError(f"{name} has {len(here)} bytes, {storage.numbers} {storage.type} were expected")
         flat = torch.frombuffer(bytearray(here), dtype=storage.type)
         tensors[name] = flat.as_strided(size, stride, offset).clone(memory_format=torch.contiguous_format)
     return tensors

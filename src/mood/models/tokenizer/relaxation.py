@@ -41,6 +41,23 @@ def kl_to_uniform(logits: Tensor) -> Tensor:
     return math.log(logits.shape[1]) + (log_shares.exp() * log_shares).sum(dim=1)
 
 
+def imbalance(mixture: Tensor) -> Tensor:
+    """KL(the share of each code in a whole batch ‖ uniform), in nats: from 0 to ln V.
+
+    `kl_to_uniform` is 0 for cells that cannot decide; this is 0 for a batch in which all codes come alike, however
+    decided each cell is. It is the second half of the mutual information of cells and codes (Bridle et al., 1991).
+
+    Args:
+        mixture: (N, V, …) shares that sum to 1 over V.
+
+    Returns:
+        A scalar.
+    """
+    shares = mixture.transpose(0, 1).flatten(1).mean(dim=1)
+    # A code that does not come at all has no finite slope.
+    return math.log(len(shares)) + (shares * shares.clamp(min=1e-6).log()).sum()
+
+
 def codebook_usage(counts: Tensor) -> tuple[float, float]:
     """How a codebook is used.
 

@@ -1,6 +1,7 @@
 """A discrete VAE: an image becomes one code of a codebook for each cell of a grid, and an image again.
 
-What it is trained for is the lower bound of Ramesh et al. (ICML 2021, section 2.1), with a weight on its second term.
+What it is trained for is the lower bound of Ramesh et al. (ICML 2021, section 2.1), with a weight on its second term
+and one term more, which keeps the codebook in use.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from torch.nn.functional import one_hot
 from mood.core.errors import ModelError
 from mood.models.tokenizer.blocks import Decoder, Encoder, Step
 from mood.models.tokenizer.likelihood import EDGE, bounded_scale, logit_laplace, map_pixels, unmap_pixels
-from mood.models.tokenizer.relaxation import gumbel_softmax, kl_to_uniform
+from mood.models.tokenizer.relaxation import gumbel_softmax, imbalance, kl_to_uniform
 
 MAX_CODES = 1 << 16
 
@@ -86,6 +87,7 @@ class Shown(NamedTuple):
         images: (N, 3, H, W) in [0, 1].
         temperature: of the relaxation, a scalar tensor.
         kl_weight: on the distance of the codes from being used alike, a scalar tensor.
+        balance: weight on the distance of what the whole batch uses of the codes from all alike, a scalar tensor.
         hard: one code a cell, straight-through.
         fixed: the decoder alone learns.
     """
@@ -93,6 +95,7 @@ class Shown(NamedTuple):
     images: Tensor
     temperature: Tensor
     kl_weight: Tensor
+    balance: Tensor
     hard: bool
     fixed: bool = False
 
@@ -124,13 +127,11 @@ class DiscreteVae(nn.Module):
             logits = logits.detach()
         # By the inverse of its distribution: torch's own exponential draws take four times as long on a CPU.
         noise = -torch.rand_like(logits).clamp(min=torch.finfo(logits.dtype).tiny).log()
-        given = self.decoder(gumbel_softmax(logits, noise, batch.temperature, batch.hard))
-        error = self.error(batch.images, given).mean()
+        mixture = gumbel_softmax(logits, noise, batch.temperature, batch.hard)
+        error = self.error(batch.images, self.decoder(mixture)).mean()
         kl = kl_to_uniform(logits).mean()
-        return error + batch.kl_weight * kl * self.cells_per_number, {
-            "reconstruction": error.detach(),
-            "kl": kl.detach(),
-        }
+        held = batch.kl_weight * kl + batch.balance * imbalance(mixture)
+        return error + held * self.cells_per_number, {"reconstruction": error.detach(), "kl": kl.detach()}
 
     @property
     def cells_per_number(self) -> float:
