@@ -14,12 +14,28 @@ merge(statistics, statistics) → statistics
 finish(statistics, state) → state          the last state is the score
 ```
 
-`fit` runs them in one process, over shards in their order; `rounds` hands them to any other engine.
+`fit` runs them in one process, over shards in their order; `rounds` hands them to any other engine. `select` chooses
+options on known images alone.
 """
 
 from mood.scores._fitting import Score, fit, restore, rounds, state
 from mood.scores._moving import Moving
 from mood.scores._registry import ScoreInfo, available, info
 from mood.scores._round import Round
+from mood.scores._selecting import Choice, norm_dispersion, select
 
-__all__ = ["Moving", "Round", "Score", "ScoreInfo", "available", "fit", "info", "restore", "rounds", "state"]
+__all__ = [
+    "Choice",
+    "Moving",
+    "Round",
+    "Score",
+    "ScoreInfo",
+    "available",
+    "fit",
+    "info",
+    "norm_dispersion",
+    "restore",
+    "rounds",
+    "select",
+    "state",
+]
