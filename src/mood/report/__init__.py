@@ -4,12 +4,19 @@ Everywhere a score is higher = more OOD, a p-value is small = OOD, and metrics a
 percent.
 """
 
+from mood.report.comparison import Card, Comparison, Drawn, Ends, render_comparison
+from mood.report.grid import Grid
 from mood.report.page import render
 from mood.report.results import Measured, Promise, Report, ScoredSet, Thumbnail
 from mood.report.table import Table, metrics_table
 from mood.report.thumbnails import extremes
 
 __all__ = [
+    "Card",
+    "Comparison",
+    "Drawn",
+    "Ends",
+    "Grid",
     "Measured",
     "Promise",
     "Report",
@@ -19,4 +26,5 @@ __all__ = [
     "extremes",
     "metrics_table",
     "render",
+    "render_comparison",
 ]

@@ -1,0 +1,221 @@
+"""The page and the figures of a benchmark, from its results and the scores behind them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mood.core.errors import DataError
+from mood.evaluation import over_trials, roc_curve
+from mood.recipes.bench.networks import Scored, kind_of
+from mood.recipes.bench.plan import score_spec
+from mood.recipes.bench.protocols import ID, Session
+from mood.recipes.bench.results import Results, trials_of
+from mood.recipes.bench.tables import costs, measured_grids, published_grids
+from mood.report import Card, Comparison, Drawn, Ends, Thumbnail, extremes, render_comparison
+from mood.report.comparison_figures import confusion_bars, distributions, roc_lines, task_bars
+
+if TYPE_CHECKING:
+    from mood.data import Source
+
+METHODS = 3
+"""Methods whose distributions are drawn: the first scores of a run, as Figure 2 has three."""
+
+Sessions = Sequence[tuple[Session, Mapping[str, Scored]]]
+
+
+def write_page(results: Results, sessions: Sessions, folder: Path) -> None:
+    """Write report.html, and every figure as PNG in figures/."""
+    first = [(session, scored) for session, scored in sessions if session.trial == 0]
+    figures = [*_tasks(results), *_confusions(results)]
+    for session, scored in first:
+        figures += _spreads(session, scored)
+    place = folder / "figures"
+    for number, drawn in enumerate(figures):
+        place.mkdir(exist_ok=True)
+        drawn.figure.savefig(place / f"{number:02d}-{_slug(drawn.group)}-{_slug(drawn.title)}.png", dpi=150)
+    page = Comparison(
+        title=results.title,
+        summary=_summary(results),
+        published=tuple(published_grids(results)),
+        footnotes=results.footnotes,
+        methods=tuple(measured_grids(results)),
+        figures=tuple(figures),
+        ends=tuple(ends for session, scored in _one_a_run(first) for ends in _ends(session, scored)),
+        cards=tuple(_cards(first)),
+        missing=results.missing,
+        left_out=tuple((f"{item.run}, {item.what}", item.reason) for item in results.left_out),
+        chosen=results.chosen,
+        notes=results.notes,
+        costs=tuple(costs(results)),
+        seen=tuple(dict.fromkeys(line for session, _ in first for line in _seen(session))),
+        config=results.settings,
+        versions=results.versions,
+        hashes=_hashes(first),
+    )
+    (folder / "report.html").write_text(render_comparison(page), encoding="utf-8")
+
+
+def _summary(results: Results) -> str:
+    runs = {figure.run for figure in results.figures}
+    networks = {figure.network for figure in results.figures}
+    scores = {figure.score for figure in results.figures if figure.score}
+    return (
+        f"{len(runs)} runs, {len(networks)} networks, {len(scores)} scores, {len(results.figures):,} figures; "
+        f"{len(results.missing)} sets are missing. Scores are higher = more OOD."
+    )
+
+
+def _tasks(results: Results) -> list[Drawn]:
+    """Figure 1: of every published table that says what it improves on, the last column."""
+    cells = trials_of(results.figures)
+    tasks: list[str] = []
+    rival: list[float | None] = []
+    paper: list[float | None] = []
+    here: list[float | None] = []
+    for table in results.published:
+        row = next((row for row in table.rows if row.improves), None)
+        if row is None:
+            continue
+        better, other = (next(item for item in table.rows if item.name == name) for name in row.improves)
+        printed = [item.values[-1] for item in (other, better)]
+        if any(isinstance(value, str) for value in printed):
+            continue
+        key, metric = (names[-1] if names else None for names in (table.keys or table.columns, table.metrics))
+        found = cells.get((table.run, better.network or "", better.score, key or "", metric or "auroc"))
+        tasks.append(table.title)
+        rival.append(float(printed[0]))
+        paper.append(float(printed[1]))
+        here.append(None if found is None else 100 * over_trials([figure.value for figure in found]).mean)
+    if not tasks:
+        return []
+    values = {"rival (paper)": rival, "ours (paper)": paper, "ours (here)": here}
+    return [Drawn("AUROC beside the rival", task_bars(tasks, values), "Tasks (Figure 1 of the paper)")]
+
+
+def _confusions(results: Results) -> list[Drawn]:
+    """Figure 3."""
+    drawn = []
+    accepted = [figure for figure in results.figures if figure.metric == "accepted" and "→" in figure.key]
+    for run, network in dict.fromkeys((figure.run, figure.network) for figure in accepted):
+        mine = [f for f in accepted if (f.run, f.network, f.trial) == (run, network, 0)]
+        cells = list(dict.fromkeys(figure.key for figure in mine))
+        counts = {
+            score: [next(f.value for f in mine if (f.score, f.key) == (score, cell)) for cell in cells]
+            for score in dict.fromkeys(figure.score for figure in mine)
+        }
+        drawn.append(Drawn(f"{run}, {network}", confusion_bars(cells, counts), "Confusion (Figure 3 of the paper)"))
+    return drawn
+
+
+def _spreads(session: Session, scored: Mapping[str, Scored]) -> list[Drawn]:
+    """Figure 2 and ROC curves."""
+    kept = {text: one for text, one in scored.items() if ID in one.values}
+    at = f"{session.run.name}, {session.network.plan.name}"
+    drawn = []
+    for text, one in list(kept.items())[:METHODS]:
+        unknown = {name: values for name, values in one.values.items() if name != ID}
+        figure = distributions(one.values[ID], unknown, session.run.name)
+        drawn.append(Drawn(text, figure, f"{at}: scores (Figure 2 of the paper)"))
+    for text, one in list(kept.items())[:METHODS]:
+        curves = {
+            name: roc_curve(one.values[ID], values)
+            for name, values in one.values.items()
+            if name in session.sets.unknown
+        }
+        drawn.append(Drawn(text, roc_lines(curves), f"{at}: ROC"))
+    return drawn
+
+
+def _one_a_run(sessions: Sessions) -> Sessions:
+    """The first network of each run."""
+    found: dict[str, tuple[Session, Mapping[str, Scored]]] = {}
+    for session, scored in sessions:
+        found.setdefault(session.run.name, (session, scored))
+    return list(found.values())
+
+
+def _ends(session: Session, scored: Mapping[str, Scored]) -> list[Ends]:
+    """Images at both ends of every set under the first score; p is among the test images."""
+    text, one = next(((text, one) for text, one in scored.items() if ID in one.values), ("", Scored()))
+    if not one.values:
+        return []
+    from mood.decisions import Conformal
+    from mood.scores import info
+
+    among = Conformal(one.values[ID])
+    kind = kind_of(info(score_spec(text)[0]).needs)
+    found = []
+    for name, source in {ID: session.sets.test, **session.sets.unknown}.items():
+        values = one.values[name]
+        positions = session.network.extracted(source, kind).positions
+        p_values = among.p_values(values)
+        most, least = (
+            tuple(_thumbnail(source, int(positions[row]), values[row], p_values[row]) for row in rows)
+            for rows in extremes(values)
+        )
+        found.append(Ends(f"{session.run.name}: {source.name if name == ID else name}, by {text}", most, least))
+    return found
+
+
+def _thumbnail(source: "Source", position: int, score: float, p_value: float) -> Thumbnail:
+    from mood.core.decoding import as_seen
+
+    try:
+        pixels = np.asarray(as_seen(source.read(position)))
+    except DataError:
+        pixels = np.zeros((1, 1, 3), np.uint8)  # it was readable when its features were made
+    return Thumbnail(source.manifest.ids[position], pixels, float(score), float(p_value))
+
+
+def _cards(sessions: Sessions) -> list[Card]:
+    """What is known of each set of each run."""
+    facts: dict[tuple[str, str], dict[str, str]] = {}
+    warnings: dict[tuple[str, str], list[str]] = {}
+    for session, _ in sessions:
+        roles = {"fit": session.sets.fit, "test": session.sets.test}
+        groups = {name: group for group, names in session.run.groups.items() for name in names}
+        for name, source in {**roles, **session.sets.unknown}.items():
+            title = source.name if name in roles else name
+            at = (title, source.manifest.fingerprint)
+            role = f"{session.run.name}: {'known, ' + name if name in roles else groups[name] + ' OOD'}"
+            if at not in facts:
+                classes = source.manifest.class_names
+                facts[at] = {
+                    "from": source.description,
+                    "images": f"{len(source):,}",
+                    "classes": f"{len(classes):,}" if classes else "no labels",
+                    "role": role,
+                }
+            elif role not in facts[at]["role"].split("; "):
+                facts[at]["role"] += f"; {role}"
+            if name in session.sets.unknown and (seen := session.seen(name)):
+                line = f"† seen by the weights of {session.network.plan.name}: {seen}"
+                if line not in warnings.setdefault(at, []):
+                    warnings[at].append(line)
+    return [Card(at[0], item, "; ".join(warnings.get(at, []))) for at, item in facts.items()]
+
+
+def _seen(session: Session) -> list[str]:
+    name, history = session.network.plan.name, session.network.model.history
+    if history is None:
+        return [f"{name}: what its weights were trained on is not known"]
+    return [f"{name}: {stage.stage}, {stage.images:,} images of {stage.data}" for stage in history] or [
+        f"{name}: nothing; its weights are random"
+    ]
+
+
+def _hashes(sessions: Sessions) -> dict[str, str]:
+    found = {}
+    for session, _ in sessions:
+        name, model = session.network.plan.name, session.network.model
+        found[f"weights of {name}"] = model.fingerprint()
+        found[f"transform of {name}"] = model.transform.fingerprint
+        for source in (session.sets.fit, session.sets.test, *session.sets.unknown.values()):
+            found[f"images of {source.name}"] = source.manifest.fingerprint
+    return found
+
+
+def _slug(text: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())[:60]
