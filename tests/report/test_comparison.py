@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from importlib.resources import files
 
@@ -11,8 +13,10 @@ import pytest
 
 from mood.core.errors import InputError
 from mood.report import Card, Comparison, Drawn, Ends, Grid, Thumbnail, render_comparison
+from mood.report.comparison import _table
 from mood.report.comparison_figures import confusion_bars, distributions, plain, roc_lines, task_bars
 from mood.report.markup import VOID
+from mood.report.parts import document
 
 EVIL = "\"><script>alert('x')</script><img src=x onerror=alert(1)>&amp;$x^2$ \\frac_1"
 
@@ -132,3 +136,41 @@ def test_a_grid_is_the_same_in_three_forms():
     assert "100 \\%" in tex
     with pytest.raises(InputError, match="1 cells"):
         Grid("t", ("a", "b"), (("1",),))
+
+
+def test_a_browser_shows_it_without_a_word_of_complaint_and_sorts(tmp_path):
+    """In headless Chromium where there is one; strictly read in any case."""
+    sorting = files("mood.report").joinpath("sorting.js").read_text()
+    # As a reader would click: on the heading of the last column, which puts the largest number first.
+    grid = Grid("Scores", ("score", "AUROC"), (("small", "9.5"), ("none", "—"), ("large", "80.1")))
+    click = "document.querySelectorAll('th button')[1].click();"
+    page_text = document("t", _table(grid, sortable=True), f"{sorting}\n{click}")
+    assert [tag for tag, _ in Reader(page_text).elements].count("button") == 2
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        return
+    for name, text in (("sorted", page_text), ("whole", render_comparison(page()))):
+        (tmp_path / f"{name}.html").write_text(text, encoding="utf-8")
+        shown = subprocess.run(
+            [
+                browser,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--enable-logging=stderr",
+                "--dump-dom",
+                f"--user-data-dir={tmp_path / 'profile'}",
+                "--window-size=400,800",
+                f"file://{tmp_path}/{name}.html",
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=300,
+        )
+        assert "Refused" not in shown.stderr
+        assert "CONSOLE" not in shown.stderr
+        if name == "sorted":
+            order = [shown.stdout.index(word) for word in ("large", "small", "none")]
+            assert order == sorted(order)
+            assert 'aria-sort="descending"' in shown.stdout

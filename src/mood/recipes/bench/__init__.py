@@ -90,9 +90,9 @@ def bench(config: BenchConfig) -> BenchResult:
     }
     with open_output(config.output, settings, overwrite=config.overwrite) as output:
         if not output.finished:
-            results, sessions = run_all(config, plan, runs, sets, unavailable, output.scratch, settings)
+            results, parts = run_all(config, plan, runs, sets, unavailable, output.scratch, settings)
             write_results(results, output.work)
             write_tables(results, output.work)
-            write_page(results, sessions, output.work)
+            write_page(results, parts, output.work)
             output.commit()
         return BenchResult(read_results(config.output), config.output)

@@ -12,7 +12,7 @@ from mood.recipes.bench.plan import NetworkPlan, score_spec
 from mood.recipes.extract import extract_features
 
 if TYPE_CHECKING:
-    from mood.core.features import Features, Head
+    from mood.core.features import Features
     from mood.data import Source
     from mood.detector import View
     from mood.models import Embedder, Model
@@ -307,11 +307,6 @@ def open_network(plan: NetworkPlan, trial: str, *, device: str, batch_size: int,
         transform=model_options(plan.transform_options),
     )
     return Network(plan, model, device=device, batch_size=batch_size, workers=workers)
-
-
-def head_of(network: Network) -> "Head | None":
-    """The classifier of what the head sees."""
-    return network.embedder(HEAD).head
 
 
 def predictions(network: Network, source: "Source") -> np.ndarray:

@@ -1,6 +1,7 @@
 """The page and the figures of a benchmark, from its results and the scores behind them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,15 +23,49 @@ if TYPE_CHECKING:
 METHODS = 3
 """Methods whose distributions are drawn: the first scores of a run, as Figure 2 has three."""
 
-Sessions = Sequence[tuple[Session, Mapping[str, Scored]]]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """What a page shows of one run with one network, made while the network is there.
+
+    Attributes:
+        run: name of the run.
+        figures: distributions and ROC curves.
+        ends: images at both ends of every set.
+        cards: of the sets.
+        seen: a line for each set that the weights have seen.
+        hashes: of weights, transform and images.
+    """
+
+    run: str
+    figures: tuple[Drawn, ...]
+    ends: tuple[Ends, ...]
+    cards: tuple[Card, ...]
+    seen: tuple[str, ...]
+    hashes: Mapping[str, str]
 
 
-def write_page(results: Results, sessions: Sessions, folder: Path) -> None:
+def shown(session: Session, scored: Mapping[str, Scored], *, ends: bool) -> Shown:
+    """What to keep of a session.
+
+    Args:
+        session: finished.
+        scored: its scores.
+        ends: the images at both ends too; they are large, and one network of a run is enough for them.
+    """
+    return Shown(
+        run=session.run.name,
+        figures=tuple(_spreads(session, scored)),
+        ends=tuple(_ends(session, scored)) if ends else (),
+        cards=tuple(_cards(session)),
+        seen=tuple(_seen(session)),
+        hashes=_hashes(session),
+    )
+
+
+def write_page(results: Results, parts: Sequence[Shown], folder: Path) -> None:
     """Write report.html, and every figure as PNG in figures/."""
-    first = [(session, scored) for session, scored in sessions if session.trial == 0]
-    figures = [*_tasks(results), *_confusions(results)]
-    for session, scored in first:
-        figures += _spreads(session, scored)
+    figures = [*_tasks(results), *_confusions(results), *(drawn for part in parts for drawn in part.figures)]
     place = folder / "figures"
     for number, drawn in enumerate(figures):
         place.mkdir(exist_ok=True)
@@ -42,17 +77,17 @@ def write_page(results: Results, sessions: Sessions, folder: Path) -> None:
         footnotes=results.footnotes,
         methods=tuple(measured_grids(results)),
         figures=tuple(figures),
-        ends=tuple(ends for session, scored in _one_a_run(first) for ends in _ends(session, scored)),
-        cards=tuple(_cards(first)),
+        ends=tuple(ends for part in parts for ends in part.ends),
+        cards=tuple(_merged([card for part in parts for card in part.cards])),
         missing=results.missing,
         left_out=tuple((f"{item.run}, {item.what}", item.reason) for item in results.left_out),
         chosen=results.chosen,
         notes=results.notes,
         costs=tuple(costs(results)),
-        seen=tuple(dict.fromkeys(line for session, _ in first for line in _seen(session))),
+        seen=tuple(dict.fromkeys(line for part in parts for line in part.seen)),
         config=results.settings,
         versions=results.versions,
-        hashes=_hashes(first),
+        hashes={name: value for part in parts for name, value in part.hashes.items()},
     )
     (folder / "report.html").write_text(render_comparison(page), encoding="utf-8")
 
@@ -128,14 +163,6 @@ def _spreads(session: Session, scored: Mapping[str, Scored]) -> list[Drawn]:
     return drawn
 
 
-def _one_a_run(sessions: Sessions) -> Sessions:
-    """The first network of each run."""
-    found: dict[str, tuple[Session, Mapping[str, Scored]]] = {}
-    for session, scored in sessions:
-        found.setdefault(session.run.name, (session, scored))
-    return list(found.values())
-
-
 def _ends(session: Session, scored: Mapping[str, Scored]) -> list[Ends]:
     """Images at both ends of every set under the first score; p is among the test images."""
     text, one = next(((text, one) for text, one in scored.items() if ID in one.values), ("", Scored()))
@@ -169,32 +196,37 @@ def _thumbnail(source: "Source", position: int, score: float, p_value: float) ->
     return Thumbnail(source.manifest.ids[position], pixels, float(score), float(p_value))
 
 
-def _cards(sessions: Sessions) -> list[Card]:
-    """What is known of each set of each run."""
-    facts: dict[tuple[str, str], dict[str, str]] = {}
-    warnings: dict[tuple[str, str], list[str]] = {}
-    for session, _ in sessions:
-        roles = {"fit": session.sets.fit, "test": session.sets.test}
-        groups = {name: group for group, names in session.run.groups.items() for name in names}
-        for name, source in {**roles, **session.sets.unknown}.items():
-            title = source.name if name in roles else name
-            at = (title, source.manifest.fingerprint)
-            role = f"{session.run.name}: {'known, ' + name if name in roles else groups[name] + ' OOD'}"
-            if at not in facts:
-                classes = source.manifest.class_names
-                facts[at] = {
-                    "from": source.description,
-                    "images": f"{len(source):,}",
-                    "classes": f"{len(classes):,}" if classes else "no labels",
-                    "role": role,
-                }
-            elif role not in facts[at]["role"].split("; "):
-                facts[at]["role"] += f"; {role}"
-            if name in session.sets.unknown and (seen := session.seen(name)):
-                line = f"† seen by the weights of {session.network.plan.name}: {seen}"
-                if line not in warnings.setdefault(at, []):
-                    warnings[at].append(line)
-    return [Card(at[0], item, "; ".join(warnings.get(at, []))) for at, item in facts.items()]
+def _cards(session: Session) -> list[Card]:
+    """What is known of each set of a run."""
+    roles = {"fit": session.sets.fit, "test": session.sets.test}
+    groups = {name: group for group, names in session.run.groups.items() for name in names}
+    made = []
+    for name, source in {**roles, **session.sets.unknown}.items():
+        known = name in roles
+        classes = source.manifest.class_names
+        facts = {
+            "from": source.description,
+            "images": f"{len(source):,}",
+            "classes": f"{len(classes):,}" if classes else "no labels",
+            "role": f"{session.run.name}: {f'known, {name}' if known else f'{groups[name]} OOD'}",
+            "hash": source.manifest.fingerprint[:16],
+        }
+        seen = "" if known else session.seen(name)
+        warning = f"† seen by the weights of {session.network.plan.name}: {seen}" if seen else ""
+        made.append(Card(source.name if known else name, facts, warning))
+    return made
+
+
+def _merged(cards: Sequence[Card]) -> list[Card]:
+    """One card a set, with all its roles and warnings."""
+    found: dict[tuple[str, str], Card] = {}
+    for card in cards:
+        at = (card.name, card.facts["hash"])
+        before = found.get(at, Card(card.name, {**card.facts, "role": ""}))
+        roles = dict.fromkeys([*filter(None, before.facts["role"].split("; ")), card.facts["role"]])
+        warnings = dict.fromkeys(filter(None, [*before.warning.split("; "), card.warning]))
+        found[at] = Card(card.name, {**card.facts, "role": "; ".join(roles)}, "; ".join(warnings))
+    return list(found.values())
 
 
 def _seen(session: Session) -> list[str]:
@@ -206,14 +238,11 @@ def _seen(session: Session) -> list[str]:
     ]
 
 
-def _hashes(sessions: Sessions) -> dict[str, str]:
-    found = {}
-    for session, _ in sessions:
-        name, model = session.network.plan.name, session.network.model
-        found[f"weights of {name}"] = model.fingerprint()
-        found[f"transform of {name}"] = model.transform.fingerprint
-        for source in (session.sets.fit, session.sets.test, *session.sets.unknown.values()):
-            found[f"images of {source.name}"] = source.manifest.fingerprint
+def _hashes(session: Session) -> dict[str, str]:
+    name, model = session.network.plan.name, session.network.model
+    found = {f"weights of {name}": model.fingerprint(), f"transform of {name}": model.transform.fingerprint}
+    for source in (session.sets.fit, session.sets.test, *session.sets.unknown.values()):
+        found[f"images of {source.name}"] = source.manifest.fingerprint
     return found
 
 

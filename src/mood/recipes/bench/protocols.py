@@ -1,7 +1,7 @@
 """Each protocol on the images of one run and one network: scores and labels in, figures out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +62,7 @@ class Session:
     sets: Opened
     network: Network
     trial: int
-    scored: "Callable[[Sequence[str], Mapping[str, Source], bool], Mapping[str, Scored]]"
+    scored: "Callable[[Sequence[str], Mapping[str, Source]], Mapping[str, Scored]]"
     scored_classes: Callable[[Sequence[str], Mapping[str, int], bool], Mapping[str, Scored]]
     figures: Callable[[str, Callable[[], list[Figure]]], list[Figure]]
     replicates: int
@@ -142,7 +142,7 @@ class Session:
 
 def multi_class(session: Session) -> list[Figure]:
     """Each OOD set against the test images; means over near, far and all; a paired test against the first score."""
-    kept = session.kept(session.scored(session.texts, {ID: session.sets.test, **session.sets.unknown}, True))
+    kept = session.kept(session.scored(session.texts, {ID: session.sets.test, **session.sets.unknown}))
     found = []
     right = _right(session)
     for text, scored in kept.items():
@@ -261,7 +261,7 @@ def pairs_each(session: Session) -> list[Figure]:
 
 def confusion(session: Session) -> list[Figure]:
     """How many images of which unknown class are taken for which known one, in the rival's twelve largest cells."""
-    kept = session.kept(session.scored(session.texts, {ID: session.sets.test, **session.sets.unknown}, True))
+    kept = session.kept(session.scored(session.texts, {ID: session.sets.test, **session.sets.unknown}))
     rival = session.run.rival or ""
     found: list[Figure] = []
     for name, source in session.sets.unknown.items():
@@ -316,7 +316,7 @@ def few_shot(session: Session) -> list[Figure]:
     network, run = session.network, session.run
     kept: dict[str, Scored] = {}
     if 0 in run.shots:
-        kept = session.kept(session.scored(session.texts, {ID: session.sets.test, **session.sets.unknown}, True))
+        kept = session.kept(session.scored(session.texts, {ID: session.sets.test, **session.sets.unknown}))
     known, test = (network.shards(source, OWN) for source in (session.sets.fit, session.sets.test))
     embedding = torch.cat([part.embedding for part in known])
     classes = torch.cat([part.need("labels") for part in known])
@@ -362,7 +362,7 @@ def shifted_known(session: Session) -> list[Figure]:
 
     moved = {shift: shifted(session.sets.test, shift) for shift in session.run.shifts}
     wanted = {ID: session.sets.test, **{f"{ID}, {shift}": source for shift, source in moved.items()}}
-    kept = session.kept(session.scored(session.texts, {**wanted, **session.sets.unknown}, True))
+    kept = session.kept(session.scored(session.texts, {**wanted, **session.sets.unknown}))
     found: list[Figure] = []
     for text, scored in kept.items():
         under = {shift: scored.values[f"{ID}, {shift}"] for shift in moved}
@@ -402,8 +402,3 @@ PROTOCOLS: Mapping[str, Callable[[Session], list[Figure]]] = {
     "few-shot": few_shot,
     "full-spectrum": shifted_known,
 }
-
-
-def as_plain(figures: Sequence[Figure]) -> list[dict[str, Any]]:
-    """Figures as JSON has them."""
-    return [asdict(figure) for figure in figures]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mood.core.errors import MoodError
 from mood.recipes.bench.networks import Network, Scored, open_network
+from mood.recipes.bench.pages import Shown, shown
 from mood.recipes.bench.plan import NetworkPlan, Plan, RunPlan
 from mood.recipes.bench.protocols import PROTOCOLS, Session
 from mood.recipes.bench.results import Cost, Figure, LeftOut, Results
@@ -27,7 +28,7 @@ class Found:
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     chosen: list[str] = field(default_factory=list)
-    sessions: list[tuple[Session, Mapping[str, Scored]]] = field(default_factory=list)
+    shown: list[Shown] = field(default_factory=list)
 
 
 def weights_of(runs: Sequence[RunPlan], *, device: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -59,7 +60,7 @@ def run_all(
     unavailable: Mapping[str, str],
     scratch: Path,
     settings: Mapping[str, Any],
-) -> tuple[Results, list[tuple[Session, Mapping[str, Scored]]]]:
+) -> tuple[Results, list[Shown]]:
     """Run the protocols.
 
     Args:
@@ -72,7 +73,7 @@ def run_all(
         settings: the full effective configuration, for the report.
 
     Returns:
-        The results, and for each run and network the scores behind them, for figures.
+        The results, and what a page shows of each run and network.
     """
     import platform
 
@@ -115,7 +116,7 @@ def run_all(
             "timm": timm.__version__,
         },
     )
-    return results, found.sessions
+    return results, found.shown
 
 
 def _run(
@@ -126,7 +127,7 @@ def _run(
     every: dict[str, Scored] = {}
     intervals = 0.0
 
-    def scored(texts: Sequence[str], wanted: "Mapping[str, Source]", resumed: bool) -> Mapping[str, Scored]:
+    def scored(texts: Sequence[str], wanted: "Mapping[str, Source]") -> Mapping[str, Scored]:
         done = {text: kept for text in texts if (kept := units.scores((*at, text))) is not None}
         rest = [text for text in texts if text not in done]
         known = network.knows(opened.fit.manifest.class_names)
@@ -169,7 +170,9 @@ def _run(
     except MoodError as error:
         found.left_out.append(LeftOut(run.name, network.plan.name, str(error)))
         return
-    found.sessions.append((session, every))
+    if trial == 0:
+        first = run.name not in {part.run for part in found.shown}
+        found.shown.append(shown(session, every, ends=first))
     for text, one in every.items():
         if one.chosen:
             found.chosen.append(f"{run.name}, {network.plan.name}, {text}: {one.chosen}")
