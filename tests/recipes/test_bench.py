@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 import mood.recipes.extract as extract_module
@@ -434,3 +435,17 @@ def test_a_shipped_table_runs_at_its_small_scale(name, tmp_path, monkeypatch):
     result = bench(BenchConfig(plan=path, output=tmp_path / "out", small=True, replicates=5, workers=0))
     assert result.results.figures
     assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_features_that_are_no_numbers_are_told(recipe, tmp_path, tiny_network):
+    from mood.models import load_model, save_model
+
+    model = load_model(tiny_network)
+    with torch.no_grad():
+        next(model.module.parameters()).fill_(float("nan"))
+    save_model(tmp_path / "broken", model)
+    path = recipe("multi-class")
+    path.write_text(path.read_text().replace(str(tiny_network), str(tmp_path / "broken")))
+    results = run(path, tmp_path / "out").results
+    assert not results.figures
+    assert "not finite" in results.left_out[0].reason

@@ -177,7 +177,10 @@ def fpr_of(positives: np.ndarray, negatives: np.ndarray, tpr: float) -> np.ndarr
 def detection_error_of(id_counts: np.ndarray, ood_counts: np.ndarray) -> np.ndarray:
     """Detection error (...) of ascending counts (..., G); accepting nothing at all is a threshold too."""
     kept, let_in = np.cumsum(id_counts, axis=-1), np.cumsum(ood_counts, axis=-1)
-    gain = (kept / kept[..., -1:] - let_in / let_in[..., -1:]).max(-1)
+    n = kept[..., -1]
+    # In images of ID, and in place: a quotient of every count would cost twice as much.
+    let_in *= (n / let_in[..., -1])[..., None]
+    gain = np.subtract(kept, let_in, out=let_in).max(-1) / n
     return np.asarray((1 - np.maximum(gain, 0)) / 2)
 
 

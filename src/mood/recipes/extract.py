@@ -137,14 +137,14 @@ class Extracted:
         store: a row per readable image, in the source's order.
         positions: (n,) int64, the row of each of them in the source's manifest.
         rejections: the other images.
-        seconds: what the pass took when it was made; of one that was killed, as much as went on after the kill would
-            have taken for all.
+        seconds: what the pass took when it was made; of one that was killed, as much as what went on after the kill
+            would have taken for all. None where a version made it that did not look at the clock.
     """
 
     store: "FeatureStore"
     positions: np.ndarray
     rejections: "tuple[Rejection, ...]"
-    seconds: float
+    seconds: float | None
 
     def rows(self, mask: np.ndarray) -> "FeatureStore":
         """The features of the readable ones among the images that a mask over the manifest chooses."""
@@ -329,9 +329,8 @@ def _open(folder: Path, source: "Source") -> Extracted:
         raise DataError(
             f"not one image of {source.name} could be read" + (f"; {first.id}: {first.reason}" if first else "")
         )
-    # Features of the first versions say nothing of their cost.
     cost = folder / COST
-    seconds = json.loads(cost.read_text())["seconds"] if cost.exists() else float("nan")
+    seconds = json.loads(cost.read_text())["seconds"] if cost.exists() else None
     return Extracted(store, np.flatnonzero(readable), rejections, seconds)
 
 

@@ -25,8 +25,8 @@ class BenchConfig:
     """only the run of this name"""
     limit: int | None = None
     """take only so many images of each set, evenly spaced"""
-    replicates: int = 200
-    """bootstrap replicates behind the intervals"""
+    replicates: int = 100
+    """bootstrap replicates behind the intervals; they are most of what stored scores cost"""
     confidence: float = 0.95
     """of the intervals"""
     seed: int = 0

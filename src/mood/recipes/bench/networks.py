@@ -86,7 +86,7 @@ class Network:
         self._embedders: dict[str, Embedder] = {}
         self._extracted: dict[tuple[str, str], Extracted] = {}
         self._shards: dict[tuple[str, str], list[Features]] = {}
-        self.seconds: dict[tuple[Any, ...], float] = {}
+        self.seconds: dict[tuple[Any, ...], float | None] = {}
         """What each pass took when it was made, by what its features are of: kinds that give the same share it."""
 
     def knows(self, classes: Sequence[str] | None) -> bool:

@@ -187,7 +187,10 @@ def _run(
                     score_seconds=one.score_seconds,
                 )
             )
-    spent = {"extraction": sum(network.seconds.values()), "intervals": intervals}
+    passes = [seconds for seconds in network.seconds.values() if seconds is not None]
+    spent = {"intervals": intervals}
+    if len(passes) == len(network.seconds):
+        spent["extraction"] = sum(passes)
     for name, seconds in spent.items():
         found.costs.append(
             Cost(run=run.name, network=network.plan.name, score=name, kind=name, fit_seconds=0.0, score_seconds=seconds)

@@ -162,7 +162,8 @@ def costs(results: Results) -> list[Grid]:
                 spent = cost.fit_seconds + cost.score_seconds
                 numbers = (cost.fit_seconds, cost.score_seconds, spent)
                 rows.append((f"– {cost.score}", *(f"{number:.2f}" for number in numbers), _passes(spent, passes)))
-        title = f"Cost of {run} with {network}: an extraction pass took {passes:.1f} s"
+        told = f"an extraction pass took {passes:.1f} s" if passes else "nobody timed the extraction pass"
+        title = f"Cost of {run} with {network}: {told}"
         made.append(Grid(title, ("work", "fit, s", "score, s", "both, s", "passes"), tuple(rows)))
     return made
 
