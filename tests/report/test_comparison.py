@@ -75,7 +75,7 @@ def page(**changes):
         "notes": ("a note",),
         "costs": (Grid("Cost", ("work", "s"), (("stored", "0.1"),)),),
         "seen": ("cifar",),
-        "config": {"plan": {"title": EVIL}},
+        "config": {"plan": {"title": EVIL, "runs": [{"fit": "a"}, {"fit": "b"}]}},
         "versions": {"mood": "0"},
         "hashes": {"weights": "abc"},
     }
@@ -92,6 +92,7 @@ def test_everything_is_there_and_nothing_comes_from_elsewhere():
         for key in ("src", "href"):
             assert attributes.get(key, "data:").startswith("data:"), (tag, attributes)
         assert not [key for key in attributes if key.startswith("on")]
+    assert "plan.runs[1].fit" in read.words
     assert len(text) < 5_000_000
     assert text == render_comparison(page())
     assert any(attributes.get("name") == "viewport" for _, attributes in read.elements)

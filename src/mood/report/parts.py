@@ -104,10 +104,12 @@ def provenance(settings: Mapping[str, Any], versions: Mapping[str, str], hashes:
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as dotted names."""
+    """Nested settings as dotted names; the tables of a list are numbered."""
     for key, value in settings.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{above}{key}.")
+        elif isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
+            yield from _flat({f"{key}[{index}]": item for index, item in enumerate(value)}, above)
         else:
             yield (
                 f"{above}{key}",

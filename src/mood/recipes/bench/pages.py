@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -85,7 +85,7 @@ def write_page(results: Results, parts: Sequence[Shown], folder: Path) -> None:
         notes=results.notes,
         costs=tuple(costs(results)),
         seen=tuple(dict.fromkeys(line for part in parts for line in part.seen)),
-        config=results.settings,
+        config=_settings(results),
         versions=results.versions,
         hashes={name: value for part in parts for name, value in part.hashes.items()},
     )
@@ -100,6 +100,14 @@ def _summary(results: Results) -> str:
         f"{len(runs)} runs, {len(networks)} networks, {len(scores)} scores, {len(results.figures):,} figures; "
         f"{len(results.missing)} sets are missing. Scores are higher = more OOD."
     )
+
+
+def _settings(results: Results) -> dict[str, Any]:
+    """The effective settings, without what stands elsewhere on the page (published figures) or had no part in it."""
+    settings = dict(results.settings)
+    plan = settings.get("plan", {})
+    idle = {"published", "footnotes", "runs" if settings.get("small") else "small"}
+    return {**settings, "plan": {key: value for key, value in plan.items() if key not in idle}}
 
 
 def _tasks(results: Results) -> list[Drawn]:
