@@ -268,6 +268,31 @@ def test_where_nothing_is_there_the_paper_still_is(recipe, tmp_path, here):
     assert result.summary().count("paper only") == 3
 
 
+def test_a_mean_over_other_sets_is_not_held_beside_the_published_one(recipe, tmp_path, here, tiny_network):
+    path = recipe("multi-class", published=PUBLISHED)
+    path.write_text(
+        path.read_text()
+        + f"""
+[[small]]
+name = "stripes"
+protocol = "multi-class"
+fit = "{here}/fit"
+test = "{here}/test"
+far = {{ noise = "{here}/noise" }}
+scores = ["msp"]
+[[small.networks]]
+name = "tiny"
+model = "{tiny_network}"
+"""
+    )
+    results = run(path, tmp_path / "out", small=True).results
+    assert results.of("stripes", key="mean", metric="auroc")
+    row = results.published[0].rows[1]
+    assert results.beside("stripes", row, "noise", "auroc")
+    assert not results.beside("stripes", row, "mean", "auroc")
+    assert run(path, tmp_path / "full").results.beside("stripes", row, "mean", "auroc")
+
+
 def test_a_network_that_cannot_be_had_is_left_out(recipe, tmp_path):
     path = recipe("multi-class")
     path.write_text(path.read_text() + '\n[[runs.networks]]\nname = "other"\nmodel = "networks/nowhere"\n')

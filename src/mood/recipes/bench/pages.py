@@ -12,7 +12,7 @@ from mood.evaluation import over_trials, roc_curve
 from mood.recipes.bench.networks import Scored, kind_of
 from mood.recipes.bench.plan import score_spec
 from mood.recipes.bench.protocols import ID, Session
-from mood.recipes.bench.results import Results, trials_of
+from mood.recipes.bench.results import Results
 from mood.recipes.bench.tables import costs, measured_grids, published_grids
 from mood.report import Card, Comparison, Drawn, Ends, Thumbnail, extremes, render_comparison
 from mood.report.comparison_figures import confusion_bars, distributions, roc_lines, task_bars
@@ -112,7 +112,6 @@ def _settings(results: Results) -> dict[str, Any]:
 
 def _tasks(results: Results) -> list[Drawn]:
     """Figure 1: of every published table that says what it improves on, the last column."""
-    cells = trials_of(results.figures)
     tasks: list[str] = []
     rival: list[float | None] = []
     paper: list[float | None] = []
@@ -126,11 +125,11 @@ def _tasks(results: Results) -> list[Drawn]:
         if any(isinstance(value, str) for value in printed):
             continue
         key, metric = (names[-1] if names else None for names in (table.keys or table.columns, table.metrics))
-        found = cells.get((table.run, better.network or "", better.score, key or "", metric or "auroc"))
+        found = results.beside(table.run, better, key or "", metric or "auroc")
         tasks.append(table.title)
         rival.append(float(printed[0]))
         paper.append(float(printed[1]))
-        here.append(None if found is None else 100 * over_trials([figure.value for figure in found]).mean)
+        here.append(None if not found else 100 * over_trials([figure.value for figure in found]).mean)
     if not tasks:
         return []
     values = {"rival (paper)": rival, "ours (paper)": paper, "ours (here)": here}

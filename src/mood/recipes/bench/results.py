@@ -99,6 +99,8 @@ class Results:
         chosen: what was chosen on known images, and why.
         published: tables of others.
         footnotes: of the published figures.
+        other_sets: stand-in runs against other sets than the run in whose place they are: their means are no figures
+            to hold beside published ones.
         settings: the full effective configuration.
         versions: of mood and what it stands on.
     """
@@ -112,8 +114,16 @@ class Results:
     chosen: tuple[str, ...] = ()
     published: tuple[PublishedPlan, ...] = ()
     footnotes: tuple[str, ...] = ()
+    other_sets: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    def beside(self, run: str, row: RowPlan, key: str, metric: str) -> list[Figure]:
+        """What a cell of a published row is compared with, one a trial; none where ours would be another figure."""
+        if row.network is None or (key.startswith("mean") and run in self.other_sets):
+            return []
+        score = "" if metric == "accuracy" else row.score
+        return self.of(run, network=row.network, score=score, key=key, metric=metric)
 
     def of(self, run: str, **wanted: Any) -> list[Figure]:
         """The figures of a run that have these values."""
@@ -141,7 +151,7 @@ def read_results(folder: Path) -> Results:
     made = {"figures": Figure, "costs": Cost, "left_out": LeftOut}
     for name, cls in made.items():
         plain[name] = tuple(cls(**item) for item in plain[name])
-    for name in ("notes", "chosen", "footnotes"):
+    for name in ("notes", "chosen", "footnotes", "other_sets"):
         plain[name] = tuple(plain[name])
     plain["published"] = tuple(_published(table) for table in plain["published"])
     return Results(**plain)

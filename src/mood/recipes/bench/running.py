@@ -108,6 +108,7 @@ def run_all(
         chosen=tuple(dict.fromkeys(found.chosen)),
         published=plan.published,
         footnotes=plan.footnotes,
+        other_sets=tuple(run.name for run in runs if _is_elsewhere(run, plan)),
         settings=settings,
         versions={
             "mood": mood.__version__,
@@ -211,6 +212,11 @@ def _small_fit(session: Session) -> list[str]:
         "singular there, and distances without shrinkage look at the directions that occur alone; "
         "'mahalanobis shrinkage=oas' or 'chosen' does better."
     ]
+
+
+def _is_elsewhere(run: RunPlan, plan: Plan) -> bool:
+    """Whether a stand-in has other OOD sets than the run of its name."""
+    return any(run.name == other.name and run.unknown.keys() != other.unknown.keys() for other in plan.runs)
 
 
 def _trials(run: RunPlan) -> Iterator[tuple[NetworkPlan, int, str]]:

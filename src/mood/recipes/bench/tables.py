@@ -96,12 +96,12 @@ def published(results: Results, table: PublishedPlan) -> Grid:
     """The paper's table in its own layout; below a row that is measured here, ours and the difference."""
     keys = table.keys or table.columns
     metrics = table.metrics or ("auroc",) * len(table.columns)
-    cells = trials_of(results.of(table.run))
     ours: dict[str, list[Spread | None]] = {}
     for row in table.rows:
         if row.network is not None:
             ours[row.name] = [
-                _ours(cells, table.run, row, key, metric) for key, metric in zip(keys, metrics, strict=True)
+                _spread(found) if (found := results.beside(table.run, row, key, metric)) else None
+                for key, metric in zip(keys, metrics, strict=True)
             ]
     rows: list[tuple[str, ...]] = []
     for row in table.rows:
@@ -166,14 +166,6 @@ def costs(results: Results) -> list[Grid]:
         title = f"Cost of {run} with {network}: {told}"
         made.append(Grid(title, ("work", "fit, s", "score, s", "both, s", "passes"), tuple(rows)))
     return made
-
-
-def _ours(
-    cells: dict[tuple[str, str, str, str, str], list[Figure]], run: str, row: RowPlan, key: str, metric: str
-) -> Spread | None:
-    score = "" if metric == "accuracy" else row.score
-    values = cells.get((run, row.network or "", score, key, metric))
-    return None if values is None else _spread(values)
 
 
 def _improved(table: PublishedPlan, row: RowPlan, ours: dict[str, list[Spread | None]]) -> list[Spread | None] | None:
