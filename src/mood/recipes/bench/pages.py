@@ -96,10 +96,9 @@ def _summary(results: Results) -> str:
     runs = {figure.run for figure in results.figures}
     networks = {figure.network for figure in results.figures}
     scores = {figure.score for figure in results.figures if figure.score}
-    return (
-        f"{len(runs)} runs, {len(networks)} networks, {len(scores)} scores, {len(results.figures):,} figures; "
-        f"{len(results.missing)} sets are missing. Scores are higher = more OOD."
-    )
+    counts = {"run": len(runs), "network": len(networks), "score": len(scores), "figure": len(results.figures)}
+    parts = ", ".join(f"{count:,} {word}{'' if count == 1 else 's'}" for word, count in counts.items())
+    return f"{parts}; sets that are missing: {len(results.missing)}. Scores are higher = more OOD."
 
 
 def _settings(results: Results) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from mood.evaluation.protocols import (
     one_class,
 )
 from mood.recipes.bench.networks import HEAD, OWN, Network, Scored, predictions
-from mood.recipes.bench.plan import RunPlan, score_spec
+from mood.recipes.bench.plan import RunPlan
 from mood.recipes.bench.results import Figure
 from mood.recipes.bench.sets import Opened
 
@@ -89,7 +89,7 @@ class Session:
             return self.run.scores
         # The paper's score first: the others are compared with it.
         named = [text for text in self.run.scores if text != "all"] or ["mood"]
-        return (*named, *(name for name in available() if name not in {score_spec(text)[0] for text in named}))
+        return (*named, *(name for name in available() if name not in named))
 
     def figure(self, score: str, key: str, metric: str, value: float, **more: Any) -> Figure:
         """A figure of this session."""
