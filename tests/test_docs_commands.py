@@ -35,6 +35,7 @@ from typer.testing import CliRunner
 import mood
 import mood.cli
 from mood.core.config import load_toml
+from mood.recipes.bench.plan import load_plan
 from mood.recipes.train import TrainConfig, plan
 
 ROOT = Path(__file__).parents[1]
@@ -130,6 +131,9 @@ def recipe_file(block: Block) -> None:
     Path(name).write_text(block.text, encoding="utf-8")
     if "stages" in tomllib.loads(block.text):
         plan(TrainConfig(stages=Path(name), output=Path("there")))
+        return
+    if "runs" in tomllib.loads(block.text):
+        load_plan(Path(name))
         return
     recipe = name.removesuffix(".toml")
     config = getattr(getattr(mood.recipes, recipe), f"{recipe.capitalize()}Config")

@@ -32,7 +32,8 @@ from mood.recipes.tokenizer import TokenizerConfig, shape_of, tokenizer
 from mood.recipes.train import TrainConfig, plan
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
+# Those of `mood bench` have tests of their own: they are benchmarks and train nothing.
+RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.toml") if path.parent.name != "tables")
 CONFIGS = {
     "tokenizer": TokenizerConfig,
     "pretrain": PretrainConfig,

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -455,6 +455,45 @@ class View:
     def of(self, source: Source, *, batch_size: int, workers: int) -> "LiveFeatures":
         """Features of the readable images of a source, again at each iteration."""
         return LiveFeatures(self, source, batch_size, workers)
+
+
+def seen_by(views: Sequence[View], ids: tuple[str, ...], pixels: np.ndarray) -> list[Features]:
+    """What each of several views is to see of the same images, in as few passes as can give it.
+
+    Views of one embedder that move no image share one pass; those that move it equally far share the passes forward and
+    back, whatever each moves it for.
+
+    Args:
+        views: of fitted scores.
+        ids: N names.
+        pixels: (N, H, W, 3) uint8.
+    """
+    found: list[Features | None] = [None] * len(views)
+    groups: dict[tuple[int, float | None], list[int]] = {}
+    for place, view in enumerate(views):
+        far = None if view._moving is None else view._moving.epsilon
+        groups.setdefault((id(view.embedder), far), []).append(place)
+    for (_, far), places in groups.items():
+        embedder = views[places[0]].embedder
+        movings = [moving for place in places if (moving := views[place]._moving) is not None]
+        if far is None:
+            features = embed(embedder, ids, pixels, tokens=any(views[place]._tokens for place in places))
+            for place in places:
+                found[place] = features
+            continue
+        counts: list[int] = []
+
+        def objectives(
+            columns: Mapping[str, torch.Tensor], movings: Sequence[scores.Moving] = movings, counts: list[int] = counts
+        ) -> list[torch.Tensor]:
+            each = [list(moving.objectives(columns)) for moving in movings]
+            counts[:] = map(len, each)
+            return [objective for part in each for objective in part]
+
+        moved = iter(embedder.look_moved(pixels, objectives, far))
+        for place, moving, count in zip(places, movings, counts, strict=True):
+            found[place] = moving.of_moved([_features(next(moved), ids, None) for _ in range(count)])
+    return [features for features in found if features is not None]
 
 
 @dataclass(frozen=True, slots=True)

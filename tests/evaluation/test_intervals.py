@@ -11,10 +11,10 @@ import pytest
 import scipy.stats
 
 from mood.core.errors import InputError
-from mood.evaluation import Metrics, aupr, auroc, evaluate, flagged_share, fpr_at_tpr, intervals
+from mood.evaluation import Metrics, aupr, auroc, detection_error, evaluate, flagged_share, fpr_at_tpr, intervals
 from mood.evaluation.metrics import tally
 
-NAMES = ("auroc", "fpr95_id_positive", "fpr95_ood_positive", "aupr_id_positive", "aupr_ood_positive")
+NAMES = ("auroc", "fpr95_id_positive", "fpr95_ood_positive", "aupr_id_positive", "aupr_ood_positive", "detection_error")
 
 
 def one_by_one(known: np.ndarray, unknown: np.ndarray) -> dict[str, float]:
@@ -24,6 +24,7 @@ def one_by_one(known: np.ndarray, unknown: np.ndarray) -> dict[str, float]:
         "fpr95_ood_positive": fpr_at_tpr(known, unknown, positive="ood"),
         "aupr_id_positive": aupr(known, unknown, positive="id"),
         "aupr_ood_positive": aupr(known, unknown, positive="ood"),
+        "detection_error": detection_error(known, unknown),
     }
 
 
@@ -115,7 +116,7 @@ def test_intervals_cover_the_truth() -> None:
 
 def test_perfect_and_constant_scores() -> None:
     perfect = evaluate([0.0, 1.0], [2.0, 3.0, 4.0], replicates=20)
-    assert ends(perfect) == [(1.0, 1.0), (0.0, 0.0), (0.0, 0.0), (1.0, 1.0), (1.0, 1.0)]
+    assert ends(perfect) == [(1.0, 1.0), (0.0, 0.0), (0.0, 0.0), (1.0, 1.0), (1.0, 1.0), (0.0, 0.0)]
     constant = evaluate([1.0] * 5, [1.0] * 5, replicates=20)
     assert ends(constant)[:3] == [(0.5, 0.5), (1.0, 1.0), (1.0, 1.0)]
 

@@ -10,7 +10,7 @@ import mood
 from mood.core.errors import InputError, ModelError
 from mood.core.features import Features
 from mood.data import batches, held_out
-from mood.detector import LiveFeatures, View
+from mood.detector import LiveFeatures, View, seen_by
 from mood.models import Beside, Embedder, load_model, make_pretext, open_model, save_model
 from mood.recipes.evaluate import examine
 from mood.recipes.fit import FitConfig, fit
@@ -177,3 +177,21 @@ def test_a_network_that_passes_no_gradient_is_refused(network, clothes):
     batch = pixels_of(clothes.select(range(2)), embedder)
     with pytest.raises(ModelError, match="passes no gradient to its input"):
         embedder.look_moved(batch.pixels, lambda columns: [columns["logits"].detach().sum(1)], 0.01)
+
+
+def test_scores_that_look_at_the_same_images_share_passes_and_see_what_each_would_alone(network, clothes, monkeypatch):
+    embedder = Embedder(load_model(network), precision="fp32", inner="auto", device="cpu")
+    rows = View(embedder, "gram").of(clothes, batch_size=64, workers=0)
+    views = [View(embedder, name, mood.scores.fit(name, rows)) for name in LIVE]
+    batch = pixels_of(clothes.select(range(12)), embedder)
+    alone = [view.score(view(batch.ids, batch.pixels)) for view in views]
+    passes = []
+    look, moved = Embedder.look, Embedder.look_moved
+    monkeypatch.setattr(Embedder, "look", lambda self, *a, **k: passes.append("look") or look(self, *a, **k))
+    monkeypatch.setattr(Embedder, "look_moved", lambda self, *a, **k: passes.append("moved") or moved(self, *a, **k))
+    together = [
+        view.score(features) for view, features in zip(views, seen_by(views, batch.ids, batch.pixels), strict=True)
+    ]
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
+    assert sorted(passes) == ["look", "moved"], "ODIN and Lee move by the same step: one gradient pass for both"

@@ -16,6 +16,7 @@ from mood.core.version import __version__
 RECIPES = {
     "Start here": ("demo",),
     "Use a detector": ("fit", "calibrate", "score", "monitor", "evaluate"),
+    "Compare methods": ("bench",),
     "Train a network": ("tokenizer", "pretrain", "finetune", "train"),
     "Work with features": ("extract", "cache"),
 }

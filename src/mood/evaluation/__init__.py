@@ -3,7 +3,30 @@
 Everywhere a score is higher = more OOD, and every metric is a share in [0, 1].
 """
 
+from mood.evaluation.comparing import Comparison, auroc_interval, compare_auroc, paired_bootstrap
 from mood.evaluation.intervals import Estimate, Metrics, evaluate, flagged_share
-from mood.evaluation.metrics import aupr, auroc, fpr_at_tpr, roc_curve
+from mood.evaluation.metrics import aupr, auroc, detection_error, fpr_at_tpr, roc_curve
+from mood.evaluation.selective import accuracy, aurc, excess_aurc, oscr
+from mood.evaluation.trials import Spread, over_trials
 
-__all__ = ["Estimate", "Metrics", "aupr", "auroc", "evaluate", "flagged_share", "fpr_at_tpr", "roc_curve"]
+__all__ = [
+    "Comparison",
+    "Estimate",
+    "Metrics",
+    "Spread",
+    "accuracy",
+    "aupr",
+    "aurc",
+    "auroc",
+    "auroc_interval",
+    "compare_auroc",
+    "detection_error",
+    "evaluate",
+    "excess_aurc",
+    "flagged_share",
+    "fpr_at_tpr",
+    "oscr",
+    "over_trials",
+    "paired_bootstrap",
+    "roc_curve",
+]

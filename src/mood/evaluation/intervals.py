@@ -15,7 +15,14 @@ import numpy as np
 
 from mood.core.errors import InputError
 from mood.core.score_vector import score_vector
-from mood.evaluation.metrics import auroc_of, average_precision_of, fpr_of, positives_first, tally
+from mood.evaluation.metrics import (
+    auroc_of,
+    average_precision_of,
+    detection_error_of,
+    fpr_of,
+    positives_first,
+    tally,
+)
 
 CHUNK = 2**17
 """Counts that are held at once on each side: about what a processor keeps near itself, 1 MiB."""
@@ -46,6 +53,7 @@ class Metrics:
         fpr95_ood_positive: share of ID flagged while 95 % of OOD is; lower is better.
         aupr_id_positive: average precision of finding ID from the lowest score up; higher is better.
         aupr_ood_positive: average precision of finding OOD from the highest score down; higher is better.
+        detection_error: smallest mean of ID flagged and OOD accepted over all thresholds; lower is better.
         n_id: number of ID images.
         n_ood: number of OOD images.
         replicates: how often the images were drawn again.
@@ -58,6 +66,7 @@ class Metrics:
     fpr95_ood_positive: Estimate
     aupr_id_positive: Estimate
     aupr_ood_positive: Estimate
+    detection_error: Estimate
     n_id: int
     n_ood: int
     replicates: int
@@ -171,6 +180,7 @@ def _metrics(id_counts: np.ndarray, ood_counts: np.ndarray) -> Mapping[str, np.n
         sides = positives_first(positive, id_counts, ood_counts)
         found[f"fpr95_{positive}_positive"] = fpr_of(*sides, 0.95)
         found[f"aupr_{positive}_positive"] = average_precision_of(*sides)
+    found["detection_error"] = detection_error_of(id_counts, ood_counts)
     return found
 
 

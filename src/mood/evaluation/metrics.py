@@ -79,6 +79,25 @@ def aupr(id_scores: Any, ood_scores: Any, *, positive: Positive = "ood") -> floa
     return float(average_precision_of(*positives_first(positive, *tally(id_scores, ood_scores))))
 
 
+def detection_error(id_scores: Any, ood_scores: Any) -> float:
+    """The smallest ½ (share of ID flagged + share of OOD accepted) that any threshold reaches.
+
+    Both sides weigh the same, whatever their numbers (Liang, Li, Srikant: ODIN, ICLR 2018, section 4.2, there at one
+    threshold; Lee et al., NeurIPS 2018, at the best one, as here).
+
+    Args:
+        id_scores: (n_id,), higher = more OOD.
+        ood_scores: (n_ood,), higher = more OOD.
+
+    Returns:
+        A share in [0, 0.5]; lower is better.
+
+    Raises:
+        InputError: a set is empty, or a score is NaN.
+    """
+    return float(detection_error_of(*tally(id_scores, ood_scores)))
+
+
 def roc_curve(id_scores: Any, ood_scores: Any) -> tuple[np.ndarray, np.ndarray]:
     """The ROC curve of flagging images from a score upwards: OOD is positive.
 
@@ -153,6 +172,16 @@ def fpr_of(positives: np.ndarray, negatives: np.ndarray, tpr: float) -> np.ndarr
     k += k / n < tpr
     reached = (right >= k).argmax(-1)[..., None]
     return np.asarray((np.take_along_axis(wrong, reached, -1) / wrong[..., -1:])[..., 0])
+
+
+def detection_error_of(id_counts: np.ndarray, ood_counts: np.ndarray) -> np.ndarray:
+    """Detection error (...) of ascending counts (..., G); accepting nothing at all is a threshold too."""
+    kept, let_in = np.cumsum(id_counts, axis=-1), np.cumsum(ood_counts, axis=-1)
+    n = kept[..., -1]
+    # In images of ID, and in place: a quotient of every count would cost twice as much.
+    let_in *= (n / let_in[..., -1])[..., None]
+    gain = np.subtract(kept, let_in, out=let_in).max(-1) / n
+    return np.asarray((1 - np.maximum(gain, 0)) / 2)
 
 
 def average_precision_of(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:

@@ -311,7 +311,7 @@ def examine(
             metrics=measured(judged[name].scores, of_known) | {"flagged": flagged(name)},
             controls=controls[name],
             roc=roc_curve(of_known, judged[name].scores),
-            seen_by_weights=bool(_seen(model, judged[name].source)),
+            seen_by_weights=bool(familiar(model, judged[name].source)),
             most_unusual=judged[name].pictures(most=True),
             least_unusual=judged[name].pictures(most=False),
             rejections=judged[name].rejections,
@@ -348,7 +348,7 @@ def examine(
         if history is None
         else tuple(f"{stage.stage}: {stage.images} images of {stage.data}" for stage in history),
         notes=_too_good(model, judged["id"].source)
-        + tuple(f"{name}: {seen}" for name in unknown if (seen := _seen(model, judged[name].source))),
+        + tuple(f"{name}: {seen}" for name in unknown if (seen := familiar(model, judged[name].source))),
         config={"fit": detector.card["config"], "evaluate": dict(settings or {})},
         versions=detector.card["versions"],
         hashes={
@@ -446,7 +446,7 @@ def _too_good(model: "Model | None", known: "Source | None") -> tuple[str, ...]:
     return (f"id: {count} of these images were trained on, so that the figures are too good",) if count else ()
 
 
-def _seen(model: "Model | None", source: "Source | None") -> str:
+def familiar(model: "Model | None", source: "Source | None") -> str:
     """Why a network's weights are not new to a set; empty where they are, or where nobody knows."""
     if model is None or source is None or model.history is None or model.seen is None:
         return ""

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 INDEX = "features.json"
+COST = "cost.json"
 # Images of a shard: enough for quick disks, few enough that a kill costs seconds.
 SHARD = 2048
 
@@ -138,11 +140,14 @@ class Extracted:
         store: a row per readable image, in the source's order.
         positions: (n,) int64, the row of each of them in the source's manifest.
         rejections: the other images.
+        seconds: what the pass took when it was made; of one that was killed, as much as what went on after the kill
+            would have taken for all. None where a version made it that did not look at the clock.
     """
 
     store: "FeatureStore"
     positions: np.ndarray
     rejections: "tuple[Rejection, ...]"
+    seconds: float | None
 
     def rows(self, mask: np.ndarray) -> "FeatureStore":
         """The features of the readable ones among the images that a mask over the manifest chooses."""
@@ -219,6 +224,7 @@ def _fill(
     from mood.core.progress import progress
 
     writer = FeatureStore.create(folder, key)
+    began, before = time.perf_counter(), writer.next_shard * SHARD
     with progress(len(source), f"embed {source.name}", start=min(writer.next_shard * SHARD, len(source))) as bar:
         for index in range(writer.next_shard, -(-len(source) // SHARD)):
             start, stop = index * SHARD, min((index + 1) * SHARD, len(source))
@@ -226,6 +232,9 @@ def _fill(
             # The note first: where a shard stands, its note stands as well.
             _note(folder, index).write_text(json.dumps([(r.position, r.id, r.reason) for r in rejections]))
             writer.append(index, features)
+    share = (len(source) - min(before, len(source))) / len(source)
+    spent = (time.perf_counter() - began) / share if share else 0.0
+    (folder / COST).write_text(json.dumps({"seconds": spent}))
     writer.finish()
 
 
@@ -378,7 +387,9 @@ def _open(folder: Path, source: "Source") -> Extracted:
         raise DataError(
             f"not one image of {source.name} could be read" + (f"; {first.id}: {first.reason}" if first else "")
         )
-    return Extracted(store, np.flatnonzero(readable), rejections)
+    cost = folder / COST
+    seconds = json.loads(cost.read_text())["seconds"] if cost.exists() else None
+    return Extracted(store, np.flatnonzero(readable), rejections, seconds)
 
 
 def _table(features: "Features") -> "pa.Table":

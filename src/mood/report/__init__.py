@@ -4,6 +4,8 @@ Everywhere a score is higher = more OOD, a p-value is small = OOD, and metrics a
 percent.
 """
 
+from mood.report.comparison import Card, Comparison, Drawn, Ends, render_comparison
+from mood.report.grid import Grid
 from mood.report.monitor import monitor_page
 from mood.report.page import render
 from mood.report.results import Measured, Promise, Report, ScoredSet, Thumbnail
@@ -11,6 +13,11 @@ from mood.report.table import Table, metrics_table
 from mood.report.thumbnails import extremes
 
 __all__ = [
+    "Card",
+    "Comparison",
+    "Drawn",
+    "Ends",
+    "Grid",
     "Measured",
     "Promise",
     "Report",
@@ -21,4 +28,5 @@ __all__ = [
     "metrics_table",
     "monitor_page",
     "render",
+    "render_comparison",
 ]

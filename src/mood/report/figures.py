@@ -65,8 +65,8 @@ def score_histogram(id_scores: np.ndarray, ood_scores: np.ndarray, threshold: fl
         threshold: an image is flagged above it; +inf where nothing is.
         position: of the OOD set, for its colour.
     """
-    figure, axes = _figure(4.4, 2.35)
-    axis = _Axis(id_scores, ood_scores, threshold)
+    figure, axes = figure_of(4.4, 2.35)
+    axis = ScoreAxis(id_scores, ood_scores, threshold)
     edges = np.linspace(0, 1, BINS + 1)
     for scores, colour in ((id_scores, ID), (ood_scores, SETS[position % len(SETS)])):
         heights = np.histogram(axis.place(scores), edges)[0] / len(scores)
@@ -93,7 +93,7 @@ def score_histogram(id_scores: np.ndarray, ood_scores: np.ndarray, threshold: fl
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("score (asinh scale), higher = more OOD" if axis.stretched else "score, higher = more OOD")
-    return _svg(figure, "Histogram of the scores of ID images and of this OOD set, with the threshold")
+    return as_svg(figure, "Histogram of the scores of ID images and of this OOD set, with the threshold")
 
 
 def roc_curves(curves: Sequence[tuple[int, np.ndarray, np.ndarray]], operating: Sequence[tuple[float, float]]) -> Html:
@@ -105,11 +105,11 @@ def roc_curves(curves: Sequence[tuple[int, np.ndarray, np.ndarray]], operating: 
     """
     from matplotlib.patches import Ellipse
 
-    figure, axes = _figure(4.4, 3.6)
+    figure, axes = figure_of(4.4, 3.6)
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=DASHES[1], clip_on=False)
     for (position, flagged_id, flagged_ood), point in zip(curves, operating, strict=True):
         colour, style = SETS[position % len(SETS)], DASHES[position // len(SETS) % len(DASHES)]
-        kept = _thinned(flagged_id, flagged_ood)
+        kept = thinned(flagged_id, flagged_ood)
         axes.plot(flagged_id[kept], flagged_ood[kept], color=colour, linewidth=1.7, linestyle=style, clip_on=False)
         axes.add_patch(Ellipse(point, 0.03, 0.03 * 4.4 / 3.6, color=colour, clip_on=False))
     axes.set_xlim(0, 1)
@@ -118,7 +118,7 @@ def roc_curves(curves: Sequence[tuple[int, np.ndarray, np.ndarray]], operating: 
         set_ticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
     axes.set_xlabel("ID images flagged")
     axes.set_ylabel("OOD images caught")
-    return _svg(figure, "ROC curves, one for each OOD set, with the point at which the detector works")
+    return as_svg(figure, "ROC curves, one for each OOD set, with the point at which the detector works")
 
 
 def p_value_histogram(p_values: np.ndarray, alpha: float) -> Html:
@@ -130,7 +130,7 @@ def p_value_histogram(p_values: np.ndarray, alpha: float) -> Html:
     """
     from matplotlib.patches import Rectangle
 
-    figure, axes = _figure(4.4, 3.6)
+    figure, axes = figure_of(4.4, 3.6)
     bins = 20 if len(p_values) >= 100 else 10
     heights = np.histogram(p_values, bins, (0, 1))[0] * bins / len(p_values)
     top = max(1.5, 1.15 * float(heights.max()))
@@ -155,7 +155,7 @@ def p_value_histogram(p_values: np.ndarray, alpha: float) -> Html:
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
     axes.set_xlabel("p-value of unseen ID images")
     axes.set_ylabel("images, relative to even")
-    return _svg(figure, "Histogram of the p-values of unseen ID images, with the even spread and the flagged part")
+    return as_svg(figure, "Histogram of the p-values of unseen ID images, with the even spread and the flagged part")
 
 
 def evidence_curve(images: np.ndarray, log10_evidence: np.ndarray, level: float, alarm: int | None) -> Html:
@@ -167,7 +167,7 @@ def evidence_curve(images: np.ndarray, log10_evidence: np.ndarray, level: float,
         level: it alarms at 1/level.
         alarm: position of the image at which it did; None if it has not.
     """
-    figure, axes = _figure(6.2, 2.8)
+    figure, axes = figure_of(6.2, 2.8)
     limit = -np.log10(level)
     axes.plot(images, log10_evidence, color=ID, linewidth=1.7, clip_on=False)
     axes.axhline(limit, color=ALARM, linewidth=1.2, linestyle=DASHES[1])
@@ -188,10 +188,10 @@ def evidence_curve(images: np.ndarray, log10_evidence: np.ndarray, level: float,
     axes.set_ylim(low - 0.05 * (high - low), high + 0.15 * (high - low))
     axes.set_xlabel("images of the stream")
     axes.set_ylabel("evidence, power of ten")
-    return _svg(figure, "Evidence against the stream being as the calibration images are, and where it alarms")
+    return as_svg(figure, "Evidence against the stream being as the calibration images are, and where it alarms")
 
 
-class _Axis:
+class ScoreAxis:
     """Where a score stands between the left (0) and the right (1) end of a histogram."""
 
     def __init__(self, id_scores: np.ndarray, ood_scores: np.ndarray, threshold: float) -> None:
@@ -232,7 +232,7 @@ class _Axis:
         return np.asarray(np.arcsinh((scores - self._centre) / self._width)) if self.stretched else scores
 
 
-def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
+def figure_of(width: float, height: float) -> "tuple[Figure, Axes]":
     """A figure of so many inches with one pair of axes, in the page's ink on nothing."""
     from matplotlib.figure import Figure
 
@@ -251,7 +251,7 @@ def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
     return figure, axes
 
 
-def _thinned(across: np.ndarray, up: np.ndarray) -> np.ndarray:
+def thinned(across: np.ndarray, up: np.ndarray) -> np.ndarray:
     """Which points of a curve that only rises to keep: those that move it by a visible step, and both ends."""
     steps = np.floor(POINTS * (across + up) / 2)
     kept = np.concatenate(([True], steps[1:] > steps[:-1]))
@@ -259,7 +259,7 @@ def _thinned(across: np.ndarray, up: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _svg(figure: "Figure", label: str) -> Html:
+def as_svg(figure: "Figure", label: str) -> Html:
     """The figure as an element of the page: without prologue, ids and colours of its own."""
     import matplotlib
 

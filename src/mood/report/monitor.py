@@ -7,7 +7,7 @@ import numpy as np
 
 from mood.report import figures
 from mood.report.markup import Html, element
-from mood.report.page import document
+from mood.report.parts import document
 
 COLUMNS = ("images", "unreadable", "flagged", "drift", "by chance", "evidence")
 
@@ -40,8 +40,7 @@ def monitor_page(windows: Sequence[Mapping[str, Any]], *, level: float, alpha: f
     )
     return document(
         "Monitor",
-        element(
-            "main",
+        (
             element("header", element("p", "mood · monitor", class_="eyebrow"), element("h1", "Is it still the same?")),
             element("p", told, class_="note"),
             element("figure", figures.evidence_curve(ends, evidence, level, alarm)),

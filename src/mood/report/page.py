@@ -3,25 +3,18 @@
 Nothing on it comes from elsewhere and nothing runs; its content security policy says so to the browser.
 """
 
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from mood.report import figures
 from mood.report.markup import Child, Html, element, join
-from mood.report.results import Measured, Promise, Report, ScoredSet, Thumbnail
+from mood.report.parts import document, provenance, section, thumbnails
+from mood.report.results import Measured, Promise, Report, ScoredSet
 from mood.report.table import Cell, Row, Table, metrics_table, percent
 from mood.report.thumbnails import data_uris
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-
 REJECTIONS = 100
 """Rejected images that are listed for each set; the others are counted."""
-
-LONGEST = 600
-"""Characters of a setting that are shown."""
 
 
 def render(report: Report) -> str:
@@ -41,28 +34,9 @@ def render(report: Report) -> str:
         *(_images(item, position, report, sources) for position, item in enumerate(report.sets)),
         _rejected(report.sets),
         _seen(report),
-        _provenance(report),
+        provenance(report.config, report.versions, report.hashes),
     )
-    return document(report.title, element("main", _header(report), sections, _footer()))
-
-
-def document(title: str, content: Html) -> str:
-    """A page of its own around what is on it.
-
-    Args:
-        title: for the browser's tab.
-        content: its body.
-    """
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", title),
-        element("style", Html(files("mood.report").joinpath("page.css").read_text(encoding="utf-8"))),
-    )
-    return f"<!DOCTYPE html>\n{element('html', head, element('body', content), lang='en')}\n"
+    return document(report.title, (_header(report), sections, _footer()))
 
 
 def _header(report: Report) -> Html:
@@ -184,7 +158,7 @@ def _promise(report: Report) -> Html:
         f" with {100 * promise.confidence:g} % probability. {meaning}",
     )
     reason = ("Verified: " if promise.verified else "Unverified: ", promise.reason)
-    return _section(
+    return section(
         "promise",
         ("What is promised ", _pill(word, kind)),
         element("p", sentences),
@@ -233,7 +207,7 @@ def _metrics(report: Report) -> Html | None:
         return None
     table = metrics_table(report.ood, score=report.score)
     first = table.columns.index("AUROC ↑") if "AUROC ↑" in table.columns else None
-    return _section(
+    return section(
         "metrics",
         "How well OOD is told from ID",
         element(
@@ -293,7 +267,7 @@ def _scores(report: Report) -> Html | None:
             element("span", f"{percent(item.flagged(report.promise.alpha))} % flagged", class_="detail"),
         )
         panels.append(element("figure", element("figcaption", legend, class_="legend"), drawn))
-    return _section("scores", "Scores", element("div", panels, class_="grid"))
+    return section("scores", "Scores", element("div", panels, class_="grid"))
 
 
 def _curves(report: Report) -> Html:
@@ -321,7 +295,7 @@ def _curves(report: Report) -> Html:
             element("figcaption", legend, class_="legend"),
         )
     )
-    return _section("curves", "Curves and p-values", element("div", panels, class_="grid"))
+    return section("curves", "Curves and p-values", element("div", panels, class_="grid"))
 
 
 def _images(item: ScoredSet, position: int, report: Report, sources: Mapping[int, str]) -> Html | None:
@@ -332,7 +306,7 @@ def _images(item: ScoredSet, position: int, report: Report, sources: Mapping[int
         ("Least unusual", "the most typical" if known else "the first to be missed", item.least_unusual),
     )
     shown = [
-        (element("h3", heading, element("small", f" {meaning}")), _pictures(pictures, report, sources))
+        (element("h3", heading, element("small", f" {meaning}")), thumbnails(pictures, report.promise.alpha, sources))
         for heading, meaning, pictures in rows
         if pictures
     ]
@@ -345,23 +319,7 @@ def _images(item: ScoredSet, position: int, report: Report, sources: Mapping[int
         _tag("ID" if known else "OOD"),
         _dagger(item),
     )
-    return _section(f"images-{position}", title, shown)
-
-
-def _pictures(pictures: Sequence[Thumbnail], report: Report, sources: Mapping[int, str]) -> Html:
-    def picture(item: Thumbnail) -> Html:
-        flagged = item.p_value <= report.promise.alpha
-        sharp = "sharp" if max(item.pixels.shape[:2]) <= 64 else None
-        return element(
-            "li",
-            element("img", src=sources[id(item)], alt=f"image {item.id}", title=item.id, class_=sharp),
-            element("span", f"p {item.p_value:.3g}", element("b", " flagged") if flagged else None, class_="p"),
-            element("span", f"score {item.score:.4g}", class_="detail"),
-            element("span", element("bdi", item.id), class_="id", title=item.id),
-            class_="flagged" if flagged else None,
-        )
-
-    return element("ul", map(picture, pictures), class_="pictures")
+    return section(f"images-{position}", title, shown)
 
 
 def _rejected(sets: Sequence[ScoredSet]) -> Html | None:
@@ -379,7 +337,7 @@ def _rejected(sets: Sequence[ScoredSet]) -> Html | None:
             element("div", element("table", element("tbody", rows), class_="plain"), class_="scroll", tabindex="0"),
             element("p", f"… and {more:,} more.", class_="detail") if more else Html(""),
         ]
-    return _section("rejected", "Rejected images", blocks) if blocks else None
+    return section("rejected", "Rejected images", blocks) if blocks else None
 
 
 def _seen(report: Report) -> Html:
@@ -398,39 +356,7 @@ def _seen(report: Report) -> Html:
         if marked
         else None
     )
-    return _section("seen", "What the weights have seen", lines, warning)
-
-
-def _provenance(report: Report) -> Html:
-    parts = (
-        ("Settings", dict(_flat(report.config))),
-        ("Versions", dict(report.versions)),
-        ("Hashes", dict(report.hashes)),
-    )
-    return _section(
-        "provenance",
-        "Where this comes from",
-        (
-            (
-                element("h3", name),
-                element(
-                    "table",
-                    element(
-                        "tbody",
-                        (
-                            element(
-                                "tr", element("th", key, scope="row"), element("td", element("code", _short(value)))
-                            )
-                            for key, value in entries.items()
-                        ),
-                    ),
-                    class_="plain",
-                ),
-            )
-            for name, entries in parts
-            if entries
-        ),
-    )
+    return section("seen", "What the weights have seen", lines, warning)
 
 
 def _footer() -> Html:
@@ -442,10 +368,6 @@ def _footer() -> Html:
             "image itself; small = OOD. An image is flagged where p ≤ α.",
         ),
     )
-
-
-def _section(name: str, heading: Child, *children: Child) -> Html:
-    return element("section", element("h2", heading), children, id=name)
 
 
 def _swatch(position: int | None) -> Html:
@@ -471,19 +393,3 @@ def _names(sets: Sequence[ScoredSet]) -> Html:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as dotted names."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield (
-                f"{above}{key}",
-                value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False),
-            )
-
-
-def _short(value: str) -> str:
-    return value if len(value) <= LONGEST else f"{value[:LONGEST]}… ({len(value):,} characters)"

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Self
 
+from mood.report.grid import escaped
 from mood.report.results import METRICS, Measured, ScoredSet
 
 if TYPE_CHECKING:
@@ -84,9 +85,9 @@ class Table:
             cells = []
             for cell in row.cells:
                 number = f"**{cell.number}**" if cell.best else cell.number
-                cells.append(f"{number} ({cell.interval})" if cell.interval else number or _escaped(cell.text))
+                cells.append(f"{number} ({cell.interval})" if cell.interval else number or escaped(cell.text))
             lines.append(_markdown_line(cells))
-        return "\n".join([*lines, *(f"\n{_escaped(note)}" for note in self.notes)]) + "\n"
+        return "\n".join([*lines, *(f"\n{escaped(note)}" for note in self.notes)]) + "\n"
 
     def to_console(self) -> "rich.table.Table":
         """The table for a terminal; intervals stand below their numbers."""
@@ -220,9 +221,3 @@ def _notes(sets: Sequence[ScoredSet], score: str) -> tuple[str, ...]:
 
 def _markdown_line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _escaped(text: str) -> str:
-    for character in "\\|*_`<[":
-        text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())

@@ -15,7 +15,8 @@ finish(statistics, state) → state          the last state is the score
 ```
 
 `fit` runs them in one process, over shards in their order; `rounds` hands them to any other engine; `fit_folds` leaves
-out one part of the data after the other. Names with commas between them, `mood,msp`, are one score of several.
+out one part of the data after the other; `select` chooses options on known images alone. Names with commas between
+them, `mood,msp`, are one score of several.
 """
 
 from mood.scores._fitting import Score, fit, restore, rounds, state
@@ -23,8 +24,10 @@ from mood.scores._folds import fit_folds
 from mood.scores._moving import Moving
 from mood.scores._registry import ScoreInfo, available, info
 from mood.scores._round import Round
+from mood.scores._selecting import Choice, norm_dispersion, select
 
 __all__ = [
+    "Choice",
     "Moving",
     "Round",
     "Score",
@@ -33,7 +36,9 @@ __all__ = [
     "fit",
     "fit_folds",
     "info",
+    "norm_dispersion",
     "restore",
     "rounds",
+    "select",
     "state",
 ]

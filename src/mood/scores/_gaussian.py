@@ -133,10 +133,10 @@ def rounds(
         InputError: another shrinkage.
     """
     check_shrinkage(shrinkage)
-    first = partial(_collect_moments, classes=classes, normalise=normalise)
+    first = partial(collect_moments, classes=classes, normalise=normalise)
     if shrinkage != "ledoit-wolf":
         return (Round(first, Moments.merge, lambda moments, _: build(ready(moments))),)
-    second = partial(_collect_fourth, classes=classes, normalise=normalise)
+    second = partial(collect_fourth, classes=classes, normalise=normalise)
     return (
         Round(first, Moments.merge, lambda moments, _: ready(moments)),
         Round(second, torch.add, lambda fourth, gaussian: build(Gaussian(gaussian.moments, fourth))),
@@ -161,17 +161,17 @@ def ready(moments: Moments) -> Gaussian:
     return Gaussian(moments)
 
 
-def _class_labels(features: Features, classes: bool) -> Tensor:
+def labels_of(features: Features, classes: bool) -> Tensor:
     """(N,) int64; zeros where classes do not count."""
     if not classes:
         return torch.zeros(len(features), dtype=torch.int64)
     return class_labels(features)
 
 
-def _collect_moments(features: Features, _: None, *, classes: bool, normalise: bool) -> Moments:
+def collect_moments(features: Features, _: None, *, classes: bool, normalise: bool) -> Moments:
     embedding = features.embedding
     return moments_of(
-        embedding, _class_labels(features, classes), embedding.shape[1], lambda rows: embedded(rows, normalise)
+        embedding, labels_of(features, classes), embedding.shape[1], lambda rows: embedded(rows, normalise)
     )
 
 
@@ -200,10 +200,10 @@ def moments_of(embedding: Tensor, classes: Tensor, width: int, read: Callable[[T
     return Moments(labels, counts.to(torch.float64), means, scatter)
 
 
-def _collect_fourth(features: Features, gaussian: Gaussian, *, classes: bool, normalise: bool) -> Tensor:
+def collect_fourth(features: Features, gaussian: Gaussian, *, classes: bool, normalise: bool) -> Tensor:
     """(2,) Σ‖h − μ‖⁴ about the class means and about the mean of all rows."""
     moments = gaussian.moments
-    place = torch.searchsorted(moments.labels, _class_labels(features, classes))
+    place = torch.searchsorted(moments.labels, labels_of(features, classes))
     mean = moments.pooled().means
     fourth = torch.zeros(2, dtype=torch.float64)
     start = 0

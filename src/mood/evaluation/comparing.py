@@ -1,0 +1,176 @@
+"""Whether one method is better than another on the same images, and not by chance."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import erfc, sqrt
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from mood.core.errors import InputError
+from mood.core.score_vector import score_vector
+from mood.evaluation.intervals import CHUNK, Estimate
+from mood.evaluation.metrics import auroc_of
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The difference of two methods on the same images, first less second.
+
+    Attributes:
+        difference: of the metric, in [-1, 1].
+        low: lower end of its interval.
+        high: upper end.
+        p_value: of both being equal, two-sided.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def auroc_interval(id_scores: Any, ood_scores: Any, *, confidence: float = 0.95) -> Estimate:
+    """AUROC with DeLong's interval: closed form, one sort, cut at 0 and 1.
+
+    DeLong, DeLong, Clarke-Pearson: Biometrics 44, 1988, by midranks as in Sun, Xu: IEEE SPL 21, 2014.
+
+    Args:
+        id_scores: (n_id,) higher = more OOD, n_id ≥ 2.
+        ood_scores: (n_ood,), n_ood ≥ 2.
+        confidence: of the normal interval, inside (0, 1).
+
+    Raises:
+        InputError: fewer than two images in a set, NaN, or `confidence` out of range.
+    """
+    known, unknown = _side([id_scores], "id_scores"), _side([ood_scores], "ood_scores")
+    (value,), covariance = _delong(known, unknown)
+    half = _quantile(confidence) * sqrt(covariance[0, 0])
+    return Estimate(float(value), max(0.0, float(value - half)), min(1.0, float(value + half)))
+
+
+def compare_auroc(first: tuple[Any, Any], second: tuple[Any, Any], *, confidence: float = 0.95) -> Comparison:
+    """DeLong's test of two AUROCs of the same images.
+
+    Args:
+        first: (n_id,) and (n_ood,) scores of one method.
+        second: scores of the other, of the same images in the same order.
+        confidence: of the normal interval.
+
+    Returns:
+        The comparison; p is 1 where the difference is 0, and 0 where it is not and has no variance.
+
+    Raises:
+        InputError: other numbers of images on both sides, fewer than two of them, NaN, or `confidence` out of range.
+    """
+    known, unknown = _side([first[0], second[0]], "id_scores"), _side([first[1], second[1]], "ood_scores")
+    values, covariance = _delong(known, unknown)
+    difference = float(values[0] - values[1])
+    deviation = sqrt(max(0.0, float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])))
+    half = _quantile(confidence) * deviation
+    p_value = 1.0 if difference == 0 else erfc(abs(difference) / deviation / sqrt(2)) if deviation else 0.0
+    return Comparison(difference, max(-1.0, difference - half), min(1.0, difference + half), p_value)
+
+
+Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Ascending counts (R, G) of ID and of OOD → (R,), as `mood.evaluation.metrics.auroc_of`."""
+
+
+def paired_bootstrap(
+    first: tuple[Any, Any],
+    second: tuple[Any, Any],
+    metric: Metric = auroc_of,
+    *,
+    replicates: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """Two methods on the same draws of the same images, for any metric of counts.
+
+    Args:
+        first: (n_id,) and (n_ood,) scores of one method.
+        second: scores of the other, of the same images in the same order.
+        metric: of `mood.evaluation.metrics`: `auroc_of`, `detection_error_of`, …
+        replicates: how often to draw, ≥ 1.
+        confidence: of the percentile interval.
+        seed: of the draws, ≥ 0.
+
+    Returns:
+        The comparison. p is twice the share of draws on the other side of 0, draws at 0 counted on both, with one more
+        draw added to each, so that it is never 0 (Davison, Hinkley: Bootstrap Methods, 1997, section 4.2).
+
+    Raises:
+        InputError: other numbers of images on both sides, NaN, or an argument out of range.
+    """
+    if replicates < 1 or seed < 0:
+        raise InputError(f"replicates is {replicates} and seed {seed}; at least 1 and 0 were expected")
+    tail = 1 - NormalDist().cdf(_quantile(confidence))
+    known = _side([first[0], second[0]], "id_scores", fewest=1)
+    unknown = _side([first[1], second[1]], "ood_scores", fewest=1)
+    n_id, n_ood = known.shape[1], unknown.shape[1]
+    orders = []
+    for scores in np.concatenate((known, unknown), axis=1):
+        order = np.argsort(scores, kind="stable")
+        starts = np.flatnonzero(np.concatenate(([True], np.diff(scores[order]) != 0)))
+        orders.append((order, starts))
+
+    def difference(of_known: np.ndarray, of_unknown: np.ndarray) -> np.ndarray:
+        """(R,) from how often each image was drawn, (R, n_id) and (R, n_ood)."""
+        blank_id, blank_ood = np.zeros_like(of_known), np.zeros_like(of_unknown)
+        sides = np.hstack((of_known, blank_ood)), np.hstack((blank_id, of_unknown))
+        values = [
+            metric(*(np.add.reduceat(side[:, order], starts, axis=1) for side in sides)) for order, starts in orders
+        ]
+        return np.asarray(values[0] - values[1])
+
+    found = float(difference(np.ones((1, n_id)), np.ones((1, n_ood)))[0])
+    id_draws, ood_draws = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2))
+    drawn = []
+    chunk = max(1, CHUNK // (n_id + n_ood))
+    for start in range(0, replicates, chunk):
+        size = min(chunk, replicates - start)
+        counts = [_drawn(size, n, draws) for n, draws in ((n_id, id_draws), (n_ood, ood_draws))]
+        drawn.append(difference(*counts))
+    values = np.concatenate(drawn)
+    low, high = np.quantile(values, (tail, 1 - tail))
+    other_side = min(int((values <= 0).sum()), int((values >= 0).sum()))
+    return Comparison(found, float(low), float(high), min(1.0, 2 * (other_side + 1) / (replicates + 1)))
+
+
+def _drawn(size: int, n: int, draws: np.random.Generator) -> np.ndarray:
+    """(size, n) float64: how often each of n images is drawn when n are, with replacement."""
+    picks = draws.integers(0, n, size=(size, n), dtype=np.int64) + n * np.arange(size)[:, None]
+    return np.bincount(picks.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+
+
+def _side(scores: list[Any], name: str, fewest: int = 2) -> np.ndarray:
+    """(methods, n) scores of one side."""
+    vectors = [score_vector(part, name) for part in scores]
+    if len({len(vector) for vector in vectors}) > 1:
+        raise InputError(f"{name} has {len(vectors[0])} images in one method and {len(vectors[1])} in the other")
+    if len(vectors[0]) < fewest:
+        raise InputError(f"{name} has {len(vectors[0])} images; at least {fewest} are needed")
+    return np.stack(vectors)
+
+
+def _delong(known: np.ndarray, unknown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """AUROC (methods,) and its covariance (methods, methods) of (methods, n) scores of both sides."""
+    n_id, n_ood = known.shape[1], unknown.shape[1]
+    # Of each image, the share of the other side that it is on the right side of.
+    of_ood = np.stack([_below(low, high) / n_id for low, high in zip(known, unknown, strict=True)])
+    of_id = np.stack([1 - _below(high, low) / n_ood for low, high in zip(known, unknown, strict=True)])
+    covariance = np.atleast_2d(np.cov(of_ood)) / n_ood + np.atleast_2d(np.cov(of_id)) / n_id
+    return of_ood.mean(1), covariance
+
+
+def _below(others: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """How many of the others lie below each score, ties counted half."""
+    ordered = np.sort(others)
+    return (np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")) / 2
+
+
+def _quantile(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence is {confidence}; it must lie between 0 and 1")
+    return NormalDist().inv_cdf((1 + confidence) / 2)

@@ -1,0 +1,42 @@
+"""Full-spectrum: known images under a shift that leaves their meaning, such as blur, still count as known.
+
+Yang, Zhou, Liu: Full-Spectrum Out-of-Distribution Detection, IJCV 2023; OpenOOD v1.5 has it for ImageNet.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mood.core.errors import InputError
+from mood.core.score_vector import score_vector
+from mood.evaluation.intervals import Metrics, evaluate
+
+
+def full_spectrum(
+    id_scores: Any,
+    shifted_scores: Mapping[str, Any],
+    ood_scores: Any,
+    *,
+    replicates: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Metrics:
+    """Metrics where ID is the plain images and all shifted ones together.
+
+    Args:
+        id_scores: (n_id,) higher = more OOD.
+        shifted_scores: scores of ID images under each shift.
+        ood_scores: (n_ood,).
+        replicates: of the bootstrap.
+        confidence: of the intervals.
+        seed: of the draws.
+
+    Raises:
+        InputError: no shift, a set without scores, NaN, or an argument out of range.
+    """
+    if not shifted_scores:
+        raise InputError("full-spectrum needs at least one shift; without any it is the multi-class protocol")
+    parts = [score_vector(id_scores, "id_scores")]
+    parts += [score_vector(scores, f"scores under {name}") for name, scores in shifted_scores.items()]
+    return evaluate(np.concatenate(parts), ood_scores, replicates=replicates, confidence=confidence, seed=seed)

@@ -1,0 +1,36 @@
+"""Multi-class: all classes of a set are known, other sets are not; means over near sets, far sets, and all of them."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from mood.core.errors import InputError
+
+MEAN = "mean"
+
+
+def group_means(values: Mapping[str, float], groups: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Unweighted means of a figure over groups of OOD sets, as the paper and OpenOOD v1.5 have them.
+
+    Args:
+        values: the figure on each set that was measured.
+        groups: sets by group ("near", "far").
+
+    Returns:
+        For each group "mean, GROUP" and, over the sets of all groups, "mean". A group of which a set was not measured
+        has no mean, and neither has the whole: the mean of fewer sets would be another figure under the same name.
+
+    Raises:
+        InputError: a group without sets, or a set that is in two groups.
+    """
+    every = [name for members in groups.values() for name in members]
+    if not every or not all(groups.values()):
+        raise InputError("a group of OOD sets is empty; name at least one set in each, or leave the group out")
+    if len({*every}) < len(every):
+        twice = next(name for name in every if every.count(name) > 1)
+        raise InputError(f"the set {twice!r} is in two groups; it can be near or far")
+    wanted = {f"{MEAN}, {name}": tuple(members) for name, members in groups.items()} if len(groups) > 1 else {}
+    return {
+        name: fmean(values[member] for member in members)
+        for name, members in {**wanted, MEAN: tuple(every)}.items()
+        if all(member in values for member in members)
+    }

@@ -1,0 +1,98 @@
+"""`mood bench`: networks × sets × scores under a protocol, from one recipe, beside what was published."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from mood.core.config import Argument, NotInFingerprint, config, to_dict
+from mood.core.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from mood.recipes.bench.results import Results
+
+
+@config
+class BenchConfig:
+    """Measure scores under a protocol, as a recipe lists them, beside published figures."""
+
+    plan: Annotated[Path, Argument("RECIPE")]
+    """a TOML file with runs, networks, sets, scores and published figures"""
+    output: Annotated[Path, NotInFingerprint]
+    """folder for report.html, results.parquet, .json, .csv, table.md, table.tex and the figures"""
+    small: bool = False
+    """the recipe's stand-ins that run on a small machine, in place of its runs"""
+    only: tuple[str, ...] = ()
+    """only the run of this name"""
+    limit: int | None = None
+    """take only so many images of each set, evenly spaced"""
+    replicates: int = 100
+    """bootstrap replicates behind the intervals; they are most of what stored scores cost"""
+    confidence: float = 0.95
+    """of the intervals"""
+    seed: int = 0
+    """of the bootstrap"""
+    batch_size: int = 64
+    """images a pass"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    workers: Annotated[int, NotInFingerprint] = 1
+    """processes that decode images"""
+    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
+    """folders in which named sets are looked for"""
+    overwrite: Annotated[bool, NotInFingerprint] = False
+    """replace an output of another configuration"""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchResult:
+    """What was measured, and where it was written."""
+
+    results: "Results"
+    output: Path
+
+    @property
+    def exit_code(self) -> int:
+        """That of missing data where nothing at all could be measured."""
+        return 0 if self.results.figures else DataError.exit_code
+
+    def summary(self) -> str:
+        """The tables, what is missing, and what it cost."""
+        from mood.recipes.bench.tables import for_terminal
+
+        return f"{for_terminal(self.results)}\n\nreport: {self.output / 'report.html'}"
+
+
+def bench(config: BenchConfig) -> BenchResult:
+    """Run a recipe; what is finished is not run again, and what cannot be run is named, with the rest done.
+
+    Raises:
+        InputError: the recipe is wrong somewhere; nothing was started then.
+        OutputError: the output is taken.
+    """
+    from mood.core.output import open_output
+    from mood.recipes.bench.pages import write_page
+    from mood.recipes.bench.plan import chosen_runs, load_plan
+    from mood.recipes.bench.results import read_results, write_results
+    from mood.recipes.bench.running import run_all, weights_of
+    from mood.recipes.bench.sets import open_sets
+    from mood.recipes.bench.tables import write_tables
+
+    plan = load_plan(config.plan)
+    runs = chosen_runs(plan, small=config.small, only=config.only)
+    if config.limit is not None and config.limit < 1:
+        raise InputError(f"limit is {config.limit}; it must be a positive whole number")
+    sets = open_sets(runs, roots=config.data_root, limit=config.limit)
+    weights, unavailable = weights_of(runs, device=config.device)
+    settings = to_dict(config) | {
+        "plan": to_dict(plan),
+        "images": {key: item.manifest.fingerprint for key, item in sets.found.items()},
+        "weights": weights,
+    }
+    with open_output(config.output, settings, overwrite=config.overwrite) as output:
+        if not output.finished:
+            results, parts = run_all(config, plan, runs, sets, unavailable, output.scratch, settings)
+            write_results(results, output.work)
+            write_tables(results, output.work)
+            write_page(results, parts, output.work)
+            output.commit()
+        return BenchResult(read_results(config.output), config.output)

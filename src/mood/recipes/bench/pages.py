@@ -1,0 +1,267 @@
+"""The page and the figures of a benchmark, from its results and the scores behind them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mood.core.errors import DataError
+from mood.evaluation import over_trials, roc_curve
+from mood.recipes.bench.networks import Scored, kind_of
+from mood.recipes.bench.plan import score_spec
+from mood.recipes.bench.protocols import ID, Session
+from mood.recipes.bench.results import Results
+from mood.recipes.bench.tables import costs, measured_grids, published_grids
+from mood.report import Card, Comparison, Drawn, Ends, Thumbnail, extremes, render_comparison
+from mood.report.comparison_figures import confusion_bars, distributions, roc_lines, task_bars
+
+if TYPE_CHECKING:
+    from mood.data import Source
+
+METHODS = 3
+"""Methods whose distributions are drawn: the first scores of a run, as Figure 2 has three."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """What a page shows of one run with one network, made while the network is there.
+
+    Attributes:
+        run: name of the run.
+        figures: distributions and ROC curves.
+        ends: images at both ends of every set.
+        cards: of the sets.
+        seen: a line for each set that the weights have seen.
+        hashes: of weights, transform and images.
+    """
+
+    run: str
+    figures: tuple[Drawn, ...]
+    ends: tuple[Ends, ...]
+    cards: tuple[Card, ...]
+    seen: tuple[str, ...]
+    hashes: Mapping[str, str]
+
+
+def shown(session: Session, scored: Mapping[str, Scored], *, ends: bool) -> Shown:
+    """What to keep of a session.
+
+    Args:
+        session: finished.
+        scored: its scores.
+        ends: the images at both ends too; they are large, and one network of a run is enough for them.
+    """
+    return Shown(
+        run=session.run.name,
+        figures=tuple(_spreads(session, scored)),
+        ends=tuple(_ends(session, scored)) if ends else (),
+        cards=tuple(_cards(session)),
+        seen=tuple(_seen(session)),
+        hashes=_hashes(session),
+    )
+
+
+def write_page(results: Results, parts: Sequence[Shown], folder: Path) -> None:
+    """Write report.html, and every figure as PNG in figures/."""
+    figures = [*_tasks(results), *_confusions(results), *(drawn for part in parts for drawn in part.figures)]
+    place = folder / "figures"
+    for number, drawn in enumerate(figures):
+        place.mkdir(exist_ok=True)
+        drawn.figure.savefig(place / f"{number:02d}-{_slug(drawn.group)}-{_slug(drawn.title)}.png", dpi=150)
+    page = Comparison(
+        title=results.title,
+        summary=_summary(results),
+        published=tuple(published_grids(results)),
+        footnotes=results.footnotes,
+        methods=tuple(measured_grids(results)),
+        figures=tuple(figures),
+        ends=tuple(ends for part in parts for ends in part.ends),
+        cards=tuple(_merged([card for part in parts for card in part.cards])),
+        missing=results.missing,
+        left_out=tuple((f"{item.run}, {item.what}", item.reason) for item in results.left_out),
+        chosen=results.chosen,
+        notes=results.notes,
+        costs=tuple(costs(results)),
+        seen=tuple(dict.fromkeys(line for part in parts for line in part.seen)),
+        config=_settings(results),
+        versions=results.versions,
+        hashes={name: value for part in parts for name, value in part.hashes.items()},
+    )
+    (folder / "report.html").write_text(render_comparison(page), encoding="utf-8")
+
+
+def _summary(results: Results) -> str:
+    runs = {figure.run for figure in results.figures}
+    networks = {figure.network for figure in results.figures}
+    scores = {figure.score for figure in results.figures if figure.score}
+    counts = {"run": len(runs), "network": len(networks), "score": len(scores), "figure": len(results.figures)}
+    parts = ", ".join(f"{count:,} {word}{'' if count == 1 else 's'}" for word, count in counts.items())
+    return f"{parts}; sets that are missing: {len(results.missing)}. Scores are higher = more OOD."
+
+
+def _settings(results: Results) -> dict[str, Any]:
+    """The effective settings, without what stands elsewhere on the page (published figures) or had no part in it."""
+    settings = dict(results.settings)
+    plan = settings.get("plan", {})
+    idle = {"published", "footnotes", "runs" if settings.get("small") else "small"}
+    return {**settings, "plan": {key: value for key, value in plan.items() if key not in idle}}
+
+
+def _tasks(results: Results) -> list[Drawn]:
+    """Figure 1: of every published table that says what it improves on, the last column."""
+    tasks: list[str] = []
+    rival: list[float | None] = []
+    paper: list[float | None] = []
+    here: list[float | None] = []
+    for table in results.published:
+        row = next((row for row in table.rows if row.improves), None)
+        if row is None:
+            continue
+        better, other = (next(item for item in table.rows if item.name == name) for name in row.improves)
+        printed = [item.values[-1] for item in (other, better)]
+        if any(isinstance(value, str) for value in printed):
+            continue
+        key, metric = (names[-1] if names else None for names in (table.keys or table.columns, table.metrics))
+        found = results.beside(table.run, better, key or "", metric or "auroc")
+        tasks.append(table.title)
+        rival.append(float(printed[0]))
+        paper.append(float(printed[1]))
+        here.append(None if not found else 100 * over_trials([figure.value for figure in found]).mean)
+    if not tasks:
+        return []
+    values = {"rival (paper)": rival, "ours (paper)": paper, "ours (here)": here}
+    return [Drawn("AUROC beside the rival", task_bars(tasks, values), "Tasks (Figure 1 of the paper)")]
+
+
+def _confusions(results: Results) -> list[Drawn]:
+    """Figure 3."""
+    drawn = []
+    accepted = [figure for figure in results.figures if figure.metric == "accepted" and "→" in figure.key]
+    for run, network in dict.fromkeys((figure.run, figure.network) for figure in accepted):
+        mine = [f for f in accepted if (f.run, f.network, f.trial) == (run, network, 0)]
+        cells = list(dict.fromkeys(figure.key for figure in mine))
+        counts = {
+            score: [next(f.value for f in mine if (f.score, f.key) == (score, cell)) for cell in cells]
+            for score in dict.fromkeys(figure.score for figure in mine)
+        }
+        drawn.append(Drawn(f"{run}, {network}", confusion_bars(cells, counts), "Confusion (Figure 3 of the paper)"))
+    return drawn
+
+
+def _spreads(session: Session, scored: Mapping[str, Scored]) -> list[Drawn]:
+    """Figure 2 and ROC curves."""
+    kept = {text: one for text, one in scored.items() if ID in one.values}
+    at = f"{session.run.name}, {session.network.plan.name}"
+    drawn = []
+    for text, one in list(kept.items())[:METHODS]:
+        unknown = {name: values for name, values in one.values.items() if name != ID}
+        figure = distributions(one.values[ID], unknown, session.run.name)
+        drawn.append(Drawn(text, figure, f"{at}: scores (Figure 2 of the paper)"))
+    for text, one in list(kept.items())[:METHODS]:
+        curves = {
+            name: roc_curve(one.values[ID], values)
+            for name, values in one.values.items()
+            if name in session.sets.unknown
+        }
+        drawn.append(Drawn(text, roc_lines(curves), f"{at}: ROC"))
+    return drawn
+
+
+def _ends(session: Session, scored: Mapping[str, Scored]) -> list[Ends]:
+    """Images at both ends of every set under the first score; p is among the test images."""
+    text, one = next(((text, one) for text, one in scored.items() if ID in one.values), ("", Scored()))
+    if not one.values:
+        return []
+    from mood.decisions import Conformal
+    from mood.scores import info
+
+    among = Conformal(one.values[ID])
+    kind = kind_of(info(score_spec(text)[0]).needs)
+    found = []
+    for name, source in {ID: session.sets.test, **session.sets.unknown}.items():
+        values = one.values[name]
+        positions = session.network.extracted(source, kind).positions
+        p_values = among.p_values(values)
+        most, least = (
+            tuple(_thumbnail(source, int(positions[row]), values[row], p_values[row]) for row in rows)
+            for rows in extremes(values)
+        )
+        found.append(Ends(f"{session.run.name}: {source.name if name == ID else name}, by {text}", most, least))
+    return found
+
+
+def _thumbnail(source: "Source", position: int, score: float, p_value: float) -> Thumbnail:
+    from mood.core.decoding import as_seen
+
+    try:
+        pixels = np.asarray(as_seen(source.read(position)))
+    except DataError:
+        pixels = np.zeros((1, 1, 3), np.uint8)  # it was readable when its features were made
+    return Thumbnail(source.manifest.ids[position], pixels, float(score), float(p_value))
+
+
+def _cards(session: Session) -> list[Card]:
+    """What is known of each set of a run."""
+    roles = {"fit": session.sets.fit, "test": session.sets.test}
+    groups = {name: group for group, names in session.run.groups.items() for name in names}
+    made = []
+    for name, source in {**roles, **session.sets.unknown}.items():
+        known = name in roles
+        classes = source.manifest.class_names
+        facts = {
+            "from": source.description,
+            "images": f"{len(source):,}",
+            "classes": f"{len(classes):,}" if classes else "no labels",
+            "role": f"{session.run.name}: {f'known, {name}' if known else f'{groups[name]} OOD'}",
+            "hash": source.manifest.fingerprint[:16],
+            **_about(source),
+        }
+        seen = "" if known else session.seen(name)
+        warning = f"† seen by the weights of {session.network.plan.name}: {seen}" if seen else ""
+        made.append(Card(source.name if known else name, facts, warning))
+    return made
+
+
+def _about(source: "Source") -> dict[str, str]:
+    """What the card of a named set says that its images do not."""
+    from mood.data import cards
+
+    known = cards().get(source.name.partition(":")[0])
+    if known is None:
+        return {}
+    return {"licence": known.licence, "cite": known.citation, "overlap": known.overlap, "mind": known.mind}
+
+
+def _merged(cards: Sequence[Card]) -> list[Card]:
+    """One card a set, with all its roles and warnings."""
+    found: dict[tuple[str, str], Card] = {}
+    for card in cards:
+        at = (card.name, card.facts["hash"])
+        before = found.get(at, Card(card.name, {**card.facts, "role": ""}))
+        roles = dict.fromkeys([*filter(None, before.facts["role"].split("; ")), card.facts["role"]])
+        warnings = dict.fromkeys(filter(None, [*before.warning.split("; "), card.warning]))
+        found[at] = Card(card.name, {**card.facts, "role": "; ".join(roles)}, "; ".join(warnings))
+    return list(found.values())
+
+
+def _seen(session: Session) -> list[str]:
+    name, history = session.network.plan.name, session.network.model.history
+    if history is None:
+        return [f"{name}: what its weights were trained on is not known"]
+    return [f"{name}: {stage.stage}, {stage.images:,} images of {stage.data}" for stage in history] or [
+        f"{name}: nothing; its weights are random"
+    ]
+
+
+def _hashes(session: Session) -> dict[str, str]:
+    name, model = session.network.plan.name, session.network.model
+    found = {f"weights of {name}": model.fingerprint(), f"transform of {name}": model.transform.fingerprint}
+    for source in (session.sets.fit, session.sets.test, *session.sets.unknown.values()):
+        found[f"images of {source.name}"] = source.manifest.fingerprint
+    return found
+
+
+def _slug(text: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())[:60]

@@ -1,0 +1,288 @@
+"""The recipe of a benchmark: runs with their networks, sets and scores, and what others have published."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from mood.core.config import config, read_toml
+from mood.core.errors import InputError
+
+T = TypeVar("T")
+
+Protocol = Literal["multi-class", "one-class", "pairs", "confusion", "few-shot", "full-spectrum"]
+
+
+@config
+class NetworkPlan:
+    """A network of a run."""
+
+    name: str
+    """what tables call it"""
+    model: str | tuple[str, ...] = "embedded"
+    """timm name, a folder that mood wrote, or 'embedded'; several are trials of one network"""
+    checkpoint: Path | None = None
+    """local weights for a timm name"""
+    model_options: tuple[str, ...] = ()
+    """KEY=VALUE arguments of a timm architecture"""
+    random_weights: bool = False
+    """keep random weights (a control)"""
+    transform_options: tuple[str, ...] = ()
+    """KEY=VALUE settings of the input transform"""
+    pool: str | None = None
+    """the network's own choice unless said"""
+    layer: str | None = None
+    """the network's own choice unless said"""
+    inner: str = "auto"
+    """blocks for scores of inner layers"""
+    precision: str = "auto"
+    """auto, fp32 or bf16"""
+
+    @property
+    def trials(self) -> tuple[str, ...]:
+        """The models, one for each trial."""
+        return (self.model,) if isinstance(self.model, str) else self.model
+
+
+@config
+class RunPlan:
+    """One known set under one protocol."""
+
+    name: str
+    """what tables call it"""
+    protocol: Protocol
+    """multi-class, one-class, pairs, confusion, few-shot or full-spectrum"""
+    fit: str
+    """DATA of the known world that scores are fitted on: the whole training split"""
+    test: str
+    """DATA of unseen known images"""
+    near: dict[str, str] = field(default_factory=dict)
+    """NAME = DATA of OOD sets with classes like the known ones"""
+    far: dict[str, str] = field(default_factory=dict)
+    """NAME = DATA of OOD sets of other things"""
+    networks: tuple[NetworkPlan, ...]
+    """a [[runs.networks]] table each"""
+    scores: tuple[str, ...] = ("mood",)
+    """'NAME KEY=VALUE …'; 'NAME chosen' has its options chosen on known images; 'all' is every score"""
+    coarse: bool = False
+    """the coarse labels are the classes"""
+    pairs: tuple[tuple[str, str], ...] = ()
+    """(ID class, OOD class) of the pairs protocol; Table 8's twelve unless said"""
+    rival: str | None = None
+    """the score whose largest twelve cells the confusion protocol shows"""
+    exposed: dict[str, str] = field(default_factory=dict)
+    """NAME = DATA that few-shot shows images of; without it they come from the OOD set and are left out of its test"""
+    shots: tuple[int, ...] = (0, 1, 2, 3, 10)
+    """shown OOD images per class of the few-shot protocol"""
+    trials: int = 3
+    """draws of the shown images"""
+    shifts: tuple[str, ...] = ()
+    """'NAME=STRENGTH' of the full-spectrum protocol"""
+
+    @property
+    def unknown(self) -> dict[str, str]:
+        """All OOD sets, near ones first."""
+        return {**self.near, **self.far}
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """OOD sets by group; none is empty."""
+        return {name: tuple(sets) for name, sets in (("near", self.near), ("far", self.far)) if sets}
+
+
+@config
+class RowPlan:
+    """One published row."""
+
+    name: str
+    """the method, as the paper calls it"""
+    values: tuple[float | str, ...]
+    """in percent, one for each column; '-' where the paper has none"""
+    deviations: tuple[float | str, ...] = ()
+    """the ± of each value"""
+    network: str | None = None
+    """the network of the run that measures this row here; without it the row is of the paper only"""
+    score: str = "mood"
+    """and the score"""
+    improves: tuple[str, ...] = ()
+    """of an 'improve' row: the row that is better, and the row that it is compared with"""
+
+
+@config
+class PublishedPlan:
+    """One published table."""
+
+    run: str
+    """the run that measures it here"""
+    title: str
+    """its heading"""
+    columns: tuple[str, ...]
+    """as the paper has them"""
+    keys: tuple[str, ...] = ()
+    """what the run calls them, where that is another word"""
+    metrics: tuple[str, ...] = ()
+    """the metric of each column; auroc unless said"""
+    rows: tuple[RowPlan, ...]
+    """a [[published.rows]] table each"""
+
+
+@config
+class Plan:
+    """A whole recipe."""
+
+    title: str
+    """of the report"""
+    runs: tuple[RunPlan, ...]
+    """a [[runs]] table each"""
+    small: tuple[RunPlan, ...] = ()
+    """stand-ins under the same names that run on a small machine"""
+    published: tuple[PublishedPlan, ...] = ()
+    """a [[published]] table each"""
+    footnotes: tuple[str, ...] = ()
+    """sentences to be read beside the published figures"""
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a recipe, and check all that can be checked without images and networks.
+
+    Raises:
+        InputError: the file cannot be read; a key or a value in it is wrong, with the table in which it stands.
+    """
+    raw = read_toml(path)
+    try:
+        plan = _made(
+            Plan,
+            {
+                **raw,
+                "runs": _each(raw, "runs", "runs", _run),
+                "small": _each(raw, "small", "small", _run),
+                "published": _each(raw, "published", "published", _published),
+            },
+            "",
+        )
+        for run in (*plan.runs, *plan.small):
+            _check_run(run)
+        for table in plan.published:
+            _check_published(table, plan)
+    except InputError as error:
+        raise InputError(f"recipe {path}: {error}") from None
+    return plan
+
+
+def chosen_runs(plan: Plan, *, small: bool, only: Sequence[str]) -> tuple[RunPlan, ...]:
+    """The runs that are wanted.
+
+    Raises:
+        InputError: no stand-ins, or a name in `only` that no run has.
+    """
+    runs = plan.small if small else plan.runs
+    if not runs:
+        raise InputError("this recipe has no [[small]] runs; leave out --small" if small else "the recipe has no runs")
+    for name in only:
+        if name not in [run.name for run in runs]:
+            raise InputError(f"only is {name!r}, and the runs are {', '.join(run.name for run in runs)}")
+    return tuple(run for run in runs if not only or run.name in only)
+
+
+def score_spec(text: str) -> tuple[str, dict[str, Any], bool]:
+    """`"knn k=200"` → its name, its options, and whether they are to be chosen (`"mahalanobis chosen"`).
+
+    Raises:
+        InputError: nothing there, an option without "=", or options beside "chosen".
+    """
+    from mood.recipes.inputs import model_options
+
+    name, *words = text.split() or [""]
+    if not name:
+        raise InputError("a score is empty; write 'NAME', 'NAME KEY=VALUE' or 'NAME chosen'")
+    if "chosen" in words:
+        if len(words) > 1:
+            raise InputError(f"score {text!r}: options are either chosen or given")
+        return name, {}, True
+    return name, model_options(words), False
+
+
+def _check_run(run: RunPlan) -> None:
+    from mood.data.shifts import parse_shift
+    from mood.scores import available
+
+    where = f"run {run.name!r}"
+    names = [network.name for network in run.networks]
+    if not names or len({*names}) < len(names):
+        raise InputError(f"{where}: its networks are {names}; at least one is needed, each with a name of its own")
+    if not run.scores or len({*run.scores}) < len(run.scores):
+        raise InputError(f"{where}: scores are {list(run.scores)}; at least one is needed, each once")
+    for text in run.scores:
+        name = score_spec(text)[0]
+        if name != "all" and name not in available():
+            from mood.scores import info
+
+            info(name)  # it says which one was meant
+    if both := run.near.keys() & run.far.keys():
+        raise InputError(f"{where}: {sorted(both)[0]!r} is near and far; it can be one of them")
+    if run.protocol in ("multi-class", "confusion", "few-shot", "full-spectrum") and not run.unknown:
+        raise InputError(f"{where}: the {run.protocol} protocol needs OOD sets: name them in near or far")
+    if run.protocol == "full-spectrum" and not run.shifts:
+        raise InputError(f"{where}: the full-spectrum protocol needs shifts")
+    for shift in run.shifts:
+        parse_shift(shift)
+    if run.protocol == "confusion" and run.rival not in run.scores:
+        raise InputError(
+            f"{where}: rival is {run.rival!r}; the confusion protocol shows the cells of one of its scores"
+        )
+    if any(shot < 0 for shot in run.shots) or run.trials < 1:
+        raise InputError(f"{where}: shots are {run.shots} and trials {run.trials}; none is negative, and one is needed")
+    if stray := run.exposed.keys() - run.unknown.keys():
+        raise InputError(f"{where}: exposed names {sorted(stray)[0]!r}, which is none of its OOD sets")
+
+
+def _check_published(table: PublishedPlan, plan: Plan) -> None:
+    where = f"published {table.title!r}"
+    if table.run not in [run.name for run in plan.runs]:
+        raise InputError(f"{where}: run is {table.run!r}, and the runs are {', '.join(run.name for run in plan.runs)}")
+    for name, words in (("keys", table.keys), ("metrics", table.metrics)):
+        if words and len(words) != len(table.columns):
+            raise InputError(f"{where}: {len(words)} {name} for {len(table.columns)} columns")
+    rows = [row.name for row in table.rows]
+    for row in table.rows:
+        for name, values in (("values", row.values), ("deviations", row.deviations)):
+            if (values or name == "values") and len(values) != len(table.columns):
+                raise InputError(f"{where}, row {row.name!r}: {len(values)} {name} for {len(table.columns)} columns")
+            if stray := [value for value in values if isinstance(value, str) and value != "-"]:
+                raise InputError(f"{where}, row {row.name!r}: {stray[0]!r} is neither a number nor '-'")
+        if row.improves and (len(row.improves) != 2 or not {*row.improves} <= {*rows}):
+            raise InputError(f"{where}, row {row.name!r}: improves names two of its rows, got {list(row.improves)}")
+
+
+def _run(raw: Mapping[str, Any], where: str) -> RunPlan:
+    return _made(RunPlan, {**raw, "networks": _each(raw, "networks", f"{where}.networks", _network)}, where)
+
+
+def _network(raw: Mapping[str, Any], where: str) -> NetworkPlan:
+    return _made(NetworkPlan, raw, where)
+
+
+def _published(raw: Mapping[str, Any], where: str) -> PublishedPlan:
+    return _made(PublishedPlan, {**raw, "rows": _each(raw, "rows", f"{where}.rows", _row)}, where)
+
+
+def _row(raw: Mapping[str, Any], where: str) -> RowPlan:
+    return _made(RowPlan, raw, where)
+
+
+def _each(raw: Mapping[str, Any], key: str, where: str, make: Any) -> tuple[Any, ...]:
+    tables = raw.get(key, [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise InputError(f"{where!r} opens one table for each: [[{where}]]")
+    return tuple(make(table, f"{where}[{index}]") for index, table in enumerate(tables))
+
+
+def _made(cls: type[T], raw: Mapping[str, Any], where: str) -> T:
+    try:
+        return cls(**{key: _tuples(value) for key, value in raw.items()})
+    except InputError as error:
+        raise InputError(f"{where}: {error}" if where else str(error)) from None
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

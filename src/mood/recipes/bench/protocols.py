@@ -1,0 +1,404 @@
+"""Each protocol on the images of one run and one network: scores and labels in, figures out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mood.core.errors import InputError, MoodError
+from mood.evaluation import accuracy, aurc, auroc_interval, compare_auroc, evaluate, excess_aurc, oscr
+from mood.evaluation.protocols import (
+    TABLE_8,
+    accepted_confusion,
+    expose,
+    full_spectrum,
+    group_means,
+    largest_cells,
+    linear_probe,
+    one_class,
+)
+from mood.recipes.bench.networks import HEAD, OWN, Network, Scored, predictions
+from mood.recipes.bench.plan import RunPlan
+from mood.recipes.bench.results import Figure
+from mood.recipes.bench.sets import Opened
+
+if TYPE_CHECKING:
+    from mood.data import Source
+    from mood.evaluation import Estimate, Metrics
+
+ID = "id"
+METRICS = (
+    "auroc",
+    "fpr95_id_positive",
+    "fpr95_ood_positive",
+    "aupr_id_positive",
+    "aupr_ood_positive",
+    "detection_error",
+)
+PROBE = "linear probe"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Session:
+    """One run with one trial of one network.
+
+    Attributes:
+        run: of the recipe.
+        sets: opened.
+        network: opened.
+        trial: its number.
+        scored: score texts, sets → what they say; resumes what a killed run has done.
+        scored_classes: the same for one fit a class.
+        figures: name, maker → its figures; resumes likewise.
+        replicates: of the bootstrap.
+        confidence: of the intervals.
+        seed: of the bootstrap.
+        left_out: called with a score and the reason.
+    """
+
+    run: RunPlan
+    sets: Opened
+    network: Network
+    trial: int
+    scored: "Callable[[Sequence[str], Mapping[str, Source]], Mapping[str, Scored]]"
+    scored_classes: Callable[[Sequence[str], Mapping[str, int], bool], Mapping[str, Scored]]
+    figures: Callable[[str, Callable[[], list[Figure]]], list[Figure]]
+    replicates: int
+    confidence: float
+    seed: int
+    left_out: Callable[[str, str], None]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the known classes."""
+        return tuple(self.sets.fit.manifest.class_names or ())
+
+    @property
+    def knows_classes(self) -> bool:
+        """Whether the network's logits are of the known classes."""
+        return self.network.knows(self.class_names)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The scores of the run, "all" spelled out."""
+        from mood.scores import available
+
+        if "all" not in self.run.scores:
+            return self.run.scores
+        # The paper's score first: the others are compared with it.
+        named = [text for text in self.run.scores if text != "all"] or ["mood"]
+        return (*named, *(name for name in available() if name not in named))
+
+    def figure(self, score: str, key: str, metric: str, value: float, **more: Any) -> Figure:
+        """A figure of this session."""
+        return Figure(
+            run=self.run.name,
+            protocol=self.run.protocol,
+            network=self.network.plan.name,
+            trial=more.pop("trial", self.trial),
+            score=score,
+            key=key,
+            metric=metric,
+            value=float(value),
+            **more,
+        )
+
+    def estimated(self, score: str, key: str, metric: str, estimate: "Estimate", **more: Any) -> Figure:
+        """A figure with its interval."""
+        return self.figure(score, key, metric, estimate.value, low=estimate.low, high=estimate.high, **more)
+
+    def measured(self, score: str, key: str, metrics: "Metrics", seen: str = "") -> list[Figure]:
+        """All metrics of one OOD set."""
+        more = {"n_id": metrics.n_id, "n_ood": metrics.n_ood, "seen": seen}
+        return [self.estimated(score, key, name, getattr(metrics, name), **more) for name in METRICS]
+
+    def evaluated(self, known: np.ndarray, unknown: np.ndarray) -> "Metrics":
+        """Metrics with this run's intervals."""
+        return evaluate(known, unknown, replicates=self.replicates, confidence=self.confidence, seed=self.seed)
+
+    def seen(self, name: str) -> str:
+        """Why the weights are not new to an OOD set, or ""."""
+        from mood.recipes.evaluate import familiar
+
+        return familiar(self.network.model, self.sets.unknown[name])
+
+    def labels(self, source: "Source", kind: str = OWN) -> np.ndarray:
+        """(n,) labels of the readable images.
+
+        Raises:
+            InputError: the set has none.
+        """
+        return np.concatenate([part.need("labels").numpy() for part in self.network.shards(source, kind)])
+
+    def kept(self, scored: Mapping[str, Scored]) -> dict[str, Scored]:
+        """The scores that could be had; the others are told."""
+        for text, found in scored.items():
+            if found.reason:
+                self.left_out(text, found.reason)
+        return {text: found for text, found in scored.items() if not found.reason}
+
+
+def multi_class(session: Session) -> list[Figure]:
+    """Each OOD set against the test images; means over near, far and all; a paired test against the first score."""
+    kept = session.kept(session.scored(session.texts, {ID: session.sets.test, **session.sets.unknown}))
+    found = []
+    right = _right(session)
+    for text, scored in kept.items():
+        found += session.figures(f"{text}/metrics", partial(_against, session, text, scored))
+        if right is not None:
+            known = scored.values[ID]
+            found.append(session.figure(text, ID, "aurc", aurc(known, ~right), n_id=len(known)))
+            found.append(session.figure(text, ID, "excess_aurc", excess_aurc(known, ~right), n_id=len(known)))
+            found += [
+                session.figure(text, name, "oscr", oscr(known, right, scored.values[name]), n_id=len(known))
+                for name in session.sets.unknown
+            ]
+    if right is not None:
+        found.append(session.figure("", ID, "accuracy", right.mean(), n_id=len(right)))
+    return found + _means(session, found) + _paired(session, kept)
+
+
+def _right(session: Session) -> np.ndarray | None:
+    """(n,) whether the network says the label of each test image; None where it cannot, or where there are none."""
+    if not session.knows_classes or session.sets.test.manifest.labels is None:
+        return None
+    said = predictions(session.network, session.sets.test)
+    labels = session.labels(session.sets.test, HEAD)
+    accuracy(said, labels)
+    return np.asarray(said == labels)
+
+
+def _against(session: Session, text: str, scored: Scored) -> list[Figure]:
+    found = []
+    for name in session.sets.unknown:
+        metrics = session.evaluated(scored.values[ID], scored.values[name])
+        found += session.measured(text, name, metrics, session.seen(name))
+    return found
+
+
+def _means(session: Session, figures: Sequence[Figure]) -> list[Figure]:
+    found = []
+    values: dict[tuple[str, str], dict[str, float]] = {}
+    for figure in figures:
+        if figure.key in session.run.unknown:
+            values.setdefault((figure.score, figure.metric), {})[figure.key] = figure.value
+    for (score, metric), by_set in values.items():
+        for key, value in group_means(by_set, session.run.groups).items():
+            found.append(session.figure(score, key, metric, value))
+    return found
+
+
+def _paired(session: Session, kept: Mapping[str, Scored]) -> list[Figure]:
+    """DeLong's test of the first score against each other one, on each set."""
+    if not kept:
+        return []
+    first, *others = kept
+    found = []
+    for text in others:
+        for name in session.sets.unknown:
+            pairs = [(kept[score].values[ID], kept[score].values[name]) for score in (first, text)]
+            try:
+                compared = compare_auroc(*pairs, confidence=session.confidence)
+            except InputError:
+                continue  # one image has no variance
+            more = {"low": compared.low, "high": compared.high, "p_value": compared.p_value}
+            found.append(session.figure(text, name, f"auroc_of_{first}_less_this", compared.difference, **more))
+    return found
+
+
+def one_class_each(session: Session) -> list[Figure]:
+    """Every class in turn: the mean over the other classes, all of them pooled, each pair, and the means of these."""
+    names = session.class_names
+    labels = session.labels(session.sets.test)
+    classes = {name: index for index, name in enumerate(names)}
+    kept = session.kept(session.scored_classes(session.texts, classes, session.knows_classes))
+    found = []
+    for text, scored in kept.items():
+        result = one_class(np.stack([scored.values[name] for name in names]), labels)
+        for index, name in enumerate(names):
+            inside = int((labels == index).sum())
+            more = {"n_id": inside, "n_ood": len(labels) - inside}
+            under = scored.values[name]
+            estimate = auroc_interval(under[labels == index], under[labels != index], confidence=session.confidence)
+            found.append(session.figure(text, name, "auroc", result.per_class[index], **more))
+            found.append(session.estimated(text, name, "auroc_pooled", estimate, **more))
+            found += [
+                session.figure(text, f"{name} / {other}", "auroc", result.pairs[index, column])
+                for column, other in enumerate(names)
+                if column != index
+            ]
+        found.append(session.figure(text, "mean", "auroc", result.mean))
+        found.append(session.figure(text, "mean", "auroc_pooled", result.pooled.mean()))
+    return found
+
+
+def pairs_each(session: Session) -> list[Figure]:
+    """Chosen pairs of one-class detection, with DeLong's intervals, and their mean."""
+    pairs = session.run.pairs or TABLE_8
+    names = session.class_names
+    for pair in pairs:
+        for name in pair:
+            if name not in names or pair[0] == pair[1]:
+                raise InputError(f"pair ({pair[0]}, {pair[1]}): two different classes of {', '.join(names)} are needed")
+    labels = session.labels(session.sets.test)
+    classes = {name: names.index(name) for name in dict.fromkeys(known for known, _ in pairs)}
+    kept = session.kept(session.scored_classes(session.texts, classes, session.knows_classes))
+    found = []
+    for text, scored in kept.items():
+        values = []
+        for known, unknown in pairs:
+            under = scored.values[known]
+            inside, outside = (under[labels == names.index(name)] for name in (known, unknown))
+            estimate = auroc_interval(inside, outside, confidence=session.confidence)
+            values.append(estimate.value)
+            more = {"n_id": len(inside), "n_ood": len(outside)}
+            found.append(session.estimated(text, f"{known} / {unknown}", "auroc", estimate, **more))
+        found.append(session.figure(text, "mean", "auroc", float(np.mean(values))))
+    return found
+
+
+def confusion(session: Session) -> list[Figure]:
+    """How many images of which unknown class are taken for which known one, in the rival's twelve largest cells."""
+    kept = session.kept(session.scored(session.texts, {ID: session.sets.test, **session.sets.unknown}))
+    rival = session.run.rival or ""
+    found: list[Figure] = []
+    for name, source in session.sets.unknown.items():
+        theirs = tuple(source.manifest.class_names or ())
+        if not theirs:
+            session.left_out(name, f"{source.name} has no labels, and the confusion is of classes")
+            continue
+        labels, predicted = session.labels(source), _classes_of(session, source)
+        matrices = {
+            text: accepted_confusion(
+                scored.values[ID], scored.values[name], labels, predicted, shape=(len(theirs), len(session.class_names))
+            )
+            for text, scored in kept.items()
+        }
+        cells = largest_cells(matrices[rival]) if rival in matrices else ()
+        for text, matrix in matrices.items():
+            more = {"n_id": len(kept[text].values[ID]), "n_ood": len(labels)}
+            for unknown, known in cells:
+                key = f"{name}: {theirs[unknown]} → {session.class_names[known]}"
+                found.append(session.figure(text, key, "accepted", float(matrix[unknown, known]), **more))
+            if cells:
+                shown = sum(float(matrix[cell]) for cell in cells)
+                found.append(session.figure(text, f"{name}: these cells", "accepted", shown, **more))
+            found.append(session.figure(text, f"{name}: all", "accepted", float(matrix.sum()), **more))
+    return found
+
+
+def _classes_of(session: Session, source: "Source") -> np.ndarray:
+    """(n,) known classes: what the head says, or the class of the nearest mean of h̃ where it knows others."""
+    import torch
+
+    if session.knows_classes:
+        return predictions(session.network, source)
+
+    def unit(embedding: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(embedding.double(), dim=1)
+
+    fit = session.network.shards(session.sets.fit, OWN)
+    labels = torch.cat([part.need("labels") for part in fit])
+    count = len(session.class_names)
+    sums = torch.zeros(count, fit[0].embedding.shape[1], dtype=torch.float64)
+    sums.index_add_(0, labels, torch.cat([unit(part.embedding) for part in fit]))
+    means = sums / torch.bincount(labels, minlength=count).clamp(min=1)[:, None]
+    parts = session.network.shards(source, OWN)
+    return np.concatenate([torch.cdist(unit(part.embedding), means).argmin(1).numpy() for part in parts])
+
+
+def few_shot(session: Session) -> list[Figure]:
+    """A linear probe that was shown a few OOD images of each class, beside scores that were shown none."""
+    import torch
+
+    network, run = session.network, session.run
+    kept: dict[str, Scored] = {}
+    if 0 in run.shots:
+        kept = session.kept(session.scored(session.texts, {ID: session.sets.test, **session.sets.unknown}))
+    known, test = (network.shards(source, OWN) for source in (session.sets.fit, session.sets.test))
+    embedding = torch.cat([part.embedding for part in known])
+    classes = torch.cat([part.need("labels") for part in known])
+    tested = torch.cat([part.embedding for part in test])
+    found: list[Figure] = []
+    for name, source in session.sets.unknown.items():
+        seen = session.seen(name)
+        for text, scored in kept.items():
+            estimate = auroc_interval(scored.values[ID], scored.values[name], confidence=session.confidence)
+            more = {"n_id": len(scored.values[ID]), "n_ood": len(scored.values[name]), "seen": seen}
+            found.append(session.estimated(text, f"{name}, 0 shown", "auroc", estimate, **more))
+        apart = session.sets.exposed.get(name)
+        shown_from = network.shards(source if apart is None else apart, OWN)
+        others = torch.cat([part.embedding for part in network.shards(source, OWN)])
+        pool = torch.cat([part.embedding for part in shown_from])
+        try:
+            labels = torch.cat([part.need("labels") for part in shown_from])
+        except MoodError as error:
+            session.left_out(f"{name}, {PROBE}", str(error))
+            continue
+
+        def probed(shots: int, trial: int) -> list[Figure]:
+            shown = torch.from_numpy(expose(labels.numpy(), shots, trial=trial, apart=apart is not None))  # noqa: B023
+            probe = linear_probe(embedding, classes, pool[shown], labels[shown])  # noqa: B023
+            rest = others[~shown] if apart is None else others  # noqa: B023
+            estimate = auroc_interval(probe(tested), probe(rest), confidence=session.confidence)
+            more = {"n_id": len(tested), "n_ood": len(rest), "seen": seen, "trial": trial}  # noqa: B023
+            return [session.estimated(PROBE, f"{name}, {shots} shown", "auroc", estimate, **more)]  # noqa: B023
+
+        for shots in run.shots:
+            for trial in range(run.trials if shots else 0):
+                try:
+                    found += session.figures(f"{name}/{shots}/{trial}", partial(probed, shots, trial))
+                except MoodError as error:
+                    session.left_out(f"{name}, {PROBE} of {shots}", str(error))
+                    break
+    return found
+
+
+def shifted_known(session: Session) -> list[Figure]:
+    """Full-spectrum: shifted known images count as known; and how far each shift moves scores and accuracy."""
+    from mood.data.shifts import shifted
+
+    moved = {shift: shifted(session.sets.test, shift) for shift in session.run.shifts}
+    wanted = {ID: session.sets.test, **{f"{ID}, {shift}": source for shift, source in moved.items()}}
+    kept = session.kept(session.scored(session.texts, {**wanted, **session.sets.unknown}))
+    found: list[Figure] = []
+    for text, scored in kept.items():
+        under = {shift: scored.values[f"{ID}, {shift}"] for shift in moved}
+
+        def spectrum(text: str = text, scored: Scored = scored, under: Any = under) -> list[Figure]:
+            figures = []
+            for name in session.sets.unknown:
+                metrics = full_spectrum(
+                    scored.values[ID],
+                    under,
+                    scored.values[name],
+                    replicates=session.replicates,
+                    confidence=session.confidence,
+                    seed=session.seed,
+                )
+                figures += session.measured(text, name, metrics, session.seen(name))
+                plain = auroc_interval(scored.values[ID], scored.values[name], confidence=session.confidence)
+                figures.append(session.estimated(text, name, "auroc_without_shifts", plain))
+            for shift, values in under.items():
+                estimate = auroc_interval(scored.values[ID], values, confidence=session.confidence)
+                figures.append(session.estimated(text, shift, "auroc_of_shift", estimate))
+            return figures
+
+        found += session.figures(f"{text}/spectrum", spectrum)
+    if session.knows_classes and session.sets.test.manifest.labels is not None:
+        for shift, source in {"": session.sets.test, **moved}.items():
+            share = accuracy(predictions(session.network, source), session.labels(source, HEAD))
+            found.append(session.figure("", shift or ID, "accuracy", share, n_id=len(source)))
+    return found + _means(session, found)
+
+
+PROTOCOLS: Mapping[str, Callable[[Session], list[Figure]]] = {
+    "multi-class": multi_class,
+    "one-class": one_class_each,
+    "pairs": pairs_each,
+    "confusion": confusion,
+    "few-shot": few_shot,
+    "full-spectrum": shifted_known,
+}

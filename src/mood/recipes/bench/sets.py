@@ -1,0 +1,127 @@
+"""The sets of a benchmark: which are there, which are missing and where they come from, and which share images."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mood.core.errors import DataError, InputError, MissingExtraError
+from mood.recipes.bench.plan import RunPlan
+
+if TYPE_CHECKING:
+    from mood.data import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Sets:
+    """All sets that runs speak of, each opened once.
+
+    Attributes:
+        found: by DATA, with ", coarse" behind it where the coarse labels are its classes.
+        missing: the same of those that are not there → why, and where to get and put them.
+    """
+
+    found: "Mapping[str, Source]"
+    missing: Mapping[str, str]
+
+
+def key_of(data: str, coarse: bool = False) -> str:
+    """What a set is called in `Sets`."""
+    return f"{data}, coarse" if coarse else data
+
+
+def open_sets(runs: Sequence[RunPlan], *, roots: Sequence[str], limit: int | None) -> Sets:
+    """Open whatever is there.
+
+    Args:
+        runs: of the recipe.
+        roots: folders in which named sets are looked for.
+        limit: images of each set.
+    """
+    from mood.data import open_source
+
+    found: dict[str, Source] = {}
+    missing: dict[str, str] = {}
+    for run in runs:
+        wanted = [(run.fit, run.coarse), (run.test, run.coarse)]
+        wanted += [(data, False) for data in (*run.unknown.values(), *run.exposed.values())]
+        for data, coarse in wanted:
+            key = key_of(data, coarse)
+            if key in found or key in missing:
+                continue
+            try:
+                found[key] = open_source(data, roots=roots, coarse=coarse, limit=limit)
+            except (DataError, InputError, MissingExtraError) as error:
+                missing[key] = str(error)
+    return Sets(found, missing)
+
+
+def shared_images(one: "Source", others: "Sequence[Source]") -> int:
+    """How many images of a set are, byte for byte, among those of others; what cannot be read is nobody's."""
+    from mood.recipes.inputs import NOTHING
+
+    known = {digest for other in others for digest in other.manifest.hashes} - {NOTHING}
+    return sum(digest in known for digest in one.manifest.hashes)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The sets of one run.
+
+    Attributes:
+        fit: what scores are fitted on.
+        test: unseen known images.
+        unknown: OOD sets by the run's names for them, those that are there.
+        exposed: sets that few-shot shows images of, likewise.
+        notes: sentences on what they share, and on what is too small.
+    """
+
+    fit: "Source"
+    test: "Source"
+    unknown: "Mapping[str, Source]"
+    exposed: "Mapping[str, Source]"
+    notes: tuple[str, ...]
+
+
+def sets_of(run: RunPlan, sets: Sets) -> Opened:
+    """The sets of a run that are there.
+
+    An OOD set that is nothing but known images is left out, and said.
+
+    Raises:
+        DataError: the known set is missing, or no OOD set of a protocol that needs one is left.
+        InputError: fit and test know other classes, or the protocol needs labels that are not there.
+    """
+    for data in (run.fit, run.test):
+        if (key := key_of(data, run.coarse)) in sets.missing:
+            raise DataError(f"{run.name}: its known set {data} is missing: {sets.missing[key]}")
+    fit, test = (sets.found[key_of(data, run.coarse)] for data in (run.fit, run.test))
+    names = fit.manifest.class_names
+    # A test set without labels is as good where nothing is said about its classes.
+    if test.manifest.class_names is not None and names != test.manifest.class_names:
+        raise InputError(f"{run.name}: {fit.name} and {test.name} have other classes; a test set has those of the fit")
+    if run.protocol in ("one-class", "pairs") and len(names or ()) < 2:
+        raise InputError(
+            f"{run.name}: {fit.name} has {len(names or ())} classes; the {run.protocol} protocol needs at least two"
+        )
+    notes = []
+    if count := shared_images(test, [fit]):
+        notes.append(f"{run.name}: {count} of the {len(test)} test images are, byte for byte, among the fit images.")
+    unknown = {}
+    for name, data in run.unknown.items():
+        if key_of(data) in sets.missing:
+            continue
+        source = sets.found[key_of(data)]
+        count = shared_images(source, [fit, test])
+        if count == len(source):
+            notes.append(f"{run.name}: {name} ({data}) is left out: all of its {count} images are known images.")
+            continue
+        if count:
+            notes.append(
+                f"{run.name}: {count} of the {len(source)} images of {name} are, byte for byte, known images; they "
+                "are counted as OOD all the same."
+            )
+        unknown[name] = source
+    if run.unknown and not unknown:
+        raise DataError(f"{run.name}: none of its OOD sets is there ({', '.join(run.unknown)})")
+    exposed = {name: sets.found[key_of(data)] for name, data in run.exposed.items() if key_of(data) in sets.found}
+    return Opened(fit, test, unknown, exposed, tuple(notes))

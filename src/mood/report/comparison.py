@@ -1,0 +1,205 @@
+"""The page of a comparison: methods in tables that sort, published figures, distributions, sets and costs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from mood.report.figures import as_svg
+from mood.report.grid import Grid
+from mood.report.markup import Child, Html, element
+from mood.report.parts import document, provenance, section, thumbnails
+from mood.report.results import Thumbnail
+from mood.report.thumbnails import data_uris
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ALPHA = 0.05
+"""A picture whose p-value among the test images is at most this is marked."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """A figure.
+
+    Attributes:
+        title: above it.
+        figure: drawn by `mood.report.comparison_figures`.
+        group: figures of one group stand together under its name.
+    """
+
+    title: str
+    figure: "Figure"
+    group: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ends:
+    """The images at both ends of a set.
+
+    Attributes:
+        title: of the set, and whose scores these are.
+        most_unusual: the highest scores first.
+        least_unusual: the lowest first.
+    """
+
+    title: str
+    most_unusual: tuple[Thumbnail, ...]
+    least_unusual: tuple[Thumbnail, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What is known of a data set.
+
+    Attributes:
+        name: of it.
+        facts: by heading.
+        warning: a sentence that a reader of its figures must see, or "".
+    """
+
+    name: str
+    facts: Mapping[str, str]
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Comparison:
+    """Everything on the page.
+
+    Attributes:
+        title: its heading.
+        summary: a sentence or two.
+        published: tables of others, with ours and the difference.
+        footnotes: below them.
+        methods: what every method reaches, to be sorted by any column.
+        figures: drawn.
+        ends: images at both ends.
+        cards: of the data sets.
+        missing: sets that are not there → where to get and put them.
+        left_out: what was not measured, and why.
+        chosen: what was chosen on known images, and why.
+        notes: sentences to be read beside the figures.
+        costs: of the work.
+        seen: one line for each data set that a network's weights have seen.
+        config: the full effective settings.
+        versions: of python and packages.
+        hashes: of weights and images.
+    """
+
+    title: str
+    summary: str
+    published: tuple[Grid, ...] = ()
+    footnotes: tuple[str, ...] = ()
+    methods: tuple[Grid, ...] = ()
+    figures: tuple[Drawn, ...] = ()
+    ends: tuple[Ends, ...] = ()
+    cards: tuple[Card, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[tuple[str, str], ...] = ()
+    chosen: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    costs: tuple[Grid, ...] = ()
+    seen: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+
+def render_comparison(page: Comparison) -> str:
+    """The page as text, to be written as UTF-8; under 5 MB, offline, and the same for the same comparison.
+
+    Args:
+        page: everything on it.
+    """
+    pictures = [picture for item in page.ends for picture in (*item.most_unusual, *item.least_unusual)]
+    sources = dict(zip(map(id, pictures), data_uris(pictures), strict=True))
+    groups = dict.fromkeys(item.group for item in page.figures)
+    parts: list[Child] = [
+        element(
+            "header",
+            element("p", "mood · benchmark", class_="eyebrow"),
+            element("h1", page.title),
+            element("p", page.summary),
+            (element("p", note, class_="note") for note in page.notes),
+        ),
+        _tables("published", "Beside what was published", page.published, page.footnotes, sortable=False),
+        _tables(
+            "methods", "Methods", page.methods, ("A click on a heading sorts by its column; again, the other way.",)
+        ),
+        _lines("chosen", "Chosen on known images alone", page.chosen),
+        *(_figures(place, group, page.figures) for place, group in enumerate(groups)),
+        *(_ends(place, item, sources) for place, item in enumerate(page.ends)),
+        _lines("missing", "Missing sets", [f"{name}: {reason}" for name, reason in page.missing.items()]),
+        _lines("left-out", "Left out", [f"{what}: {reason}" for what, reason in page.left_out]),
+        section("sets", "Data sets", element("div", map(_card, page.cards), class_="cards")) if page.cards else None,
+        _lines("seen", "What the weights have seen", page.seen),
+        _tables("costs", "What it cost", page.costs, (), sortable=False),
+        provenance(page.config, page.versions, page.hashes),
+    ]
+    script = files("mood.report").joinpath("sorting.js").read_text(encoding="utf-8")
+    return document(page.title, parts, script)
+
+
+def _tables(name: str, heading: str, grids: Sequence[Grid], notes: Sequence[str], sortable: bool = True) -> Html | None:
+    if not grids:
+        return None
+    blocks = []
+    for grid in grids:
+        blocks.append(element("h3", grid.title))
+        blocks.append(element("div", _table(grid, sortable), class_="scroll", tabindex="0"))
+        blocks += [element("p", note, class_="note") for note in grid.notes]
+    return section(name, heading, blocks, (element("p", note, class_="note") for note in notes))
+
+
+def _table(grid: Grid, sortable: bool) -> Html:
+    def heading(place: int, title: str) -> Html:
+        inside: Child = element("button", title, type="button") if sortable else title
+        return element("th", inside, scope="col", class_=None if place < grid.words else "number")
+
+    def cell(place: int, content: str) -> Html:
+        if place < grid.words:
+            return element("th" if place == 0 else "td", element("bdi", content), scope="row" if place == 0 else None)
+        return element("td", content, class_="number")
+
+    rows = []
+    for row in grid.rows:
+        kind = row[1] if row[1:2] in (("here",), ("difference",), ("paper only",)) else None
+        cells = [cell(place, content) for place, content in enumerate(row)]
+        rows.append(element("tr", cells, class_=kind.replace(" ", "-") if kind else None))
+    head = element("thead", element("tr", (heading(place, title) for place, title in enumerate(grid.columns))))
+    return element("table", head, element("tbody", rows), class_="grid-table sortable" if sortable else "grid-table")
+
+
+def _lines(name: str, heading: str, lines: Sequence[str]) -> Html | None:
+    return section(name, heading, element("ul", (element("li", line) for line in lines))) if lines else None
+
+
+def _figures(place: int, group: str, every: Sequence[Drawn]) -> Html:
+    panels = [
+        element("figure", element("h3", item.title), as_svg(item.figure, f"{group}: {item.title}"))
+        for item in every
+        if item.group == group
+    ]
+    return section(f"figures-{place}", group, element("div", panels, class_="grid"))
+
+
+def _ends(place: int, item: Ends, sources: Mapping[int, str]) -> Html | None:
+    rows = (("Most unusual", item.most_unusual), ("Least unusual", item.least_unusual))
+    shown = [(element("h3", heading), thumbnails(pictures, ALPHA, sources)) for heading, pictures in rows if pictures]
+    return section(f"images-{place}", item.title, shown) if shown else None
+
+
+def _card(card: Card) -> Html:
+    return element(
+        "div",
+        element("p", element("strong", element("bdi", card.name))),
+        element(
+            "dl",
+            (element("div", element("dt", name), element("dd", value)) for name, value in card.facts.items()),
+            class_="facts",
+        ),
+        element("p", card.warning, class_="warning") if card.warning else None,
+        class_="card",
+    )

@@ -1,0 +1,120 @@
+"""DeLong's variance against its definition over all pairs, and both tests against repeated draws."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from mood.core.errors import InputError
+from mood.evaluation import auroc, auroc_interval, compare_auroc, detection_error, over_trials, paired_bootstrap
+from mood.evaluation.metrics import detection_error_of
+
+
+def drawn(seed: int, n_id: int = 60, n_ood: int = 45, better: float = 0.0) -> Any:
+    """Two methods that share much of their noise, rounded so that some scores tie."""
+    rng = np.random.default_rng(seed)
+    known, unknown = rng.normal(size=n_id), rng.normal(1, 1, size=n_ood)
+    second = known + rng.normal(0, 0.5, n_id), unknown + better + rng.normal(0, 0.5, n_ood)
+    return (known.round(1), unknown.round(1)), tuple(part.round(1) for part in second)
+
+
+def by_definition(first: Any, second: Any) -> tuple[float, float]:
+    """Difference and its variance from the kernel of all pairs, as DeLong et al. write it."""
+    kernels = [
+        (known[:, None] < unknown[None, :]) + 0.5 * (known[:, None] == unknown[None, :])
+        for known, unknown in (first, second)
+    ]
+    s10 = np.cov(np.stack([kernel.mean(1) for kernel in kernels]))
+    s01 = np.cov(np.stack([kernel.mean(0) for kernel in kernels]))
+    contrast = np.array([1.0, -1.0])
+    n_id, n_ood = kernels[0].shape
+    return kernels[0].mean() - kernels[1].mean(), contrast @ (s10 / n_id + s01 / n_ood) @ contrast
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_delong_is_its_definition(seed: int) -> None:
+    first, second = drawn(seed, better=0.4)
+    difference, variance = by_definition(first, second)
+    found = compare_auroc(first, second)
+    z = difference / variance**0.5
+    assert found.difference == pytest.approx(difference, abs=1e-12)
+    assert found.p_value == pytest.approx(2 * scipy.stats.norm.sf(abs(z)), rel=1e-9)
+    assert found.high - found.low == pytest.approx(2 * 1.959964 * variance**0.5, rel=1e-6)
+    assert found.difference == pytest.approx(auroc(*first) - auroc(*second), abs=1e-12)
+
+
+def test_the_interval_covers_as_often_as_it_says() -> None:
+    truth = scipy.stats.norm.cdf(1 / 2**0.5)
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(400):
+        found = auroc_interval(rng.normal(size=80), rng.normal(1, 1, size=80))
+        inside += found.low <= truth <= found.high
+    assert 0.92 <= inside / 400 <= 0.98
+
+
+def test_without_a_difference_the_test_errs_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    rejected = 0
+    for _ in range(400):
+        known, unknown = rng.normal(size=70), rng.normal(1, 1, size=70)
+        noise = [rng.normal(0, 0.7, (2, 70)) for _ in range(2)]
+        methods = [(known + part[0], unknown + part[1]) for part in noise]
+        rejected += compare_auroc(*methods).p_value < 0.05
+    assert 0.02 <= rejected / 400 <= 0.09
+
+
+def test_the_bootstrap_agrees_with_delong() -> None:
+    first, second = drawn(5, 200, 200, better=0.3)
+    closed, drawn_again = compare_auroc(first, second), paired_bootstrap(first, second, replicates=2000)
+    assert drawn_again.difference == pytest.approx(closed.difference, abs=1e-12)
+    assert drawn_again.low == pytest.approx(closed.low, abs=0.01)
+    assert drawn_again.high == pytest.approx(closed.high, abs=0.01)
+
+
+def test_the_bootstrap_takes_any_metric_and_draws_the_same_images_for_both() -> None:
+    first, second = drawn(6, better=0.2)
+    found = paired_bootstrap(first, second, detection_error_of, replicates=100)
+    assert found.difference == pytest.approx(detection_error(*first) - detection_error(*second), abs=1e-12)
+    same = paired_bootstrap(first, first, replicates=50)
+    assert (same.difference, same.low, same.high, same.p_value) == (0, 0, 0, 1)
+
+
+def test_a_method_that_is_never_worse_is_told_from_the_other() -> None:
+    known, unknown = np.arange(50.0), np.arange(50.0) + 60
+    blind = np.zeros(50)
+    assert compare_auroc((known, unknown), (blind, blind)).p_value == 0
+    assert paired_bootstrap((known, unknown), (blind, blind), replicates=199).p_value == 0.01
+    assert compare_auroc((known, unknown), (known, unknown)).p_value == 1
+
+
+def test_infinite_scores_tie() -> None:
+    assert auroc_interval([0.0, np.inf], [np.inf, np.inf]).value == 0.75
+
+
+def test_trials() -> None:
+    spread = over_trials([0.97, 0.98, 0.99])
+    assert (spread.mean, spread.sd, spread.trials) == (pytest.approx(0.98), pytest.approx(0.01), 3)
+    assert over_trials([0.5]).sd is None
+    with pytest.raises(InputError, match="no trials"):
+        over_trials([])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: auroc_interval([1.0], [1.0, 2.0]), "at least 2"),
+        (
+            lambda: compare_auroc(([1.0, 2.0], [1.0, 2.0]), ([1.0, 2.0, 3.0], [1.0, 2.0])),
+            "in one method and 3",
+        ),
+        (lambda: auroc_interval([1.0, 2.0], [1.0, 2.0], confidence=1.0), "confidence"),
+        (lambda: paired_bootstrap(([1.0], [2.0]), ([1.0], [2.0]), replicates=0), "replicates"),
+        (lambda: paired_bootstrap(([1.0], [2.0]), ([1.0], [2.0]), seed=-1), "seed"),
+        (lambda: auroc_interval([1.0, float("nan")], [1.0, 2.0]), "nan"),
+    ],
+)
+def test_what_is_wrong_is_told(call, message) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError, match=message):
+        call()

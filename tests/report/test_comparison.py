@@ -1,0 +1,177 @@
+"""The page of a comparison: closed to the outside, sorted by one script that its policy names, safe from names."""
+
+import base64
+import hashlib
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+from mood.core.errors import InputError
+from mood.report import Card, Comparison, Drawn, Ends, Grid, Thumbnail, render_comparison
+from mood.report.comparison import _table
+from mood.report.comparison_figures import confusion_bars, distributions, plain, roc_lines, task_bars
+from mood.report.markup import VOID
+from mood.report.parts import document
+
+EVIL = "\"><script>alert('x')</script><img src=x onerror=alert(1)>&amp;$x^2$ \\frac_1"
+
+
+class Reader(HTMLParser):
+    """Reads a page strictly: every element that is opened is closed, in order."""
+
+    def __init__(self, page):
+        super().__init__(convert_charrefs=True)
+        self.open, self.elements, self.scripts, self.words = [], [], [], []
+        self.feed(page)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        (self.scripts if self.open[-1:] == ["script"] else self.words).append(data)
+
+
+def page(**changes):
+    rng = np.random.default_rng(0)
+    pictures = tuple(
+        Thumbnail(f"{EVIL}/{place}", rng.integers(0, 256, (16, 16, 3), np.uint8), 1.0 * place, 0.01 + 0.3 * place)
+        for place in range(3)
+    )
+    known, unknown = rng.normal(size=200), {EVIL: rng.normal(3, 1, 100), "plain": rng.normal(1, 1, 100)}
+    given = {
+        "title": f"A page {EVIL}",
+        "summary": "One run.",
+        "published": (
+            Grid("Table", ("method", "", EVIL), (("ours", "here", "90.0"), ("ours", "difference", "-1.0")), 2),
+        ),
+        "footnotes": ("A slip.",),
+        "methods": (Grid("Methods", ("network", "score", "a"), (("n", EVIL, "50.0"), ("n", "knn", "—")), 2, ("†",)),),
+        "figures": (
+            Drawn("mood", distributions(known, unknown, EVIL), f"{EVIL} scores"),
+            Drawn("roc", roc_lines({EVIL: (np.array([0, 0.5, 1.0]), np.array([0, 0.9, 1.0]))}), "roc"),
+            Drawn("cells", confusion_bars([EVIL, "b"], {"_rival": [4, 3], EVIL: [1, 0]}), "cells"),
+            Drawn("tasks", task_bars(["one"], {"rival": [90.0], "ours": [None]}), "tasks"),
+        ),
+        "ends": (Ends(EVIL, pictures[:2], pictures[2:]),),
+        "cards": (Card(EVIL, {"images": "10"}, "† seen"),),
+        "missing": {"svhn": EVIL},
+        "left_out": ((EVIL, "why"),),
+        "chosen": ("oas",),
+        "notes": ("a note",),
+        "costs": (Grid("Cost", ("work", "s"), (("stored", "0.1"),)),),
+        "seen": ("cifar",),
+        "config": {"plan": {"title": EVIL, "runs": [{"fit": "a"}, {"fit": "b"}]}},
+        "versions": {"mood": "0"},
+        "hashes": {"weights": "abc"},
+    }
+    return Comparison(**(given | changes))
+
+
+def test_everything_is_there_and_nothing_comes_from_elsewhere():
+    text = render_comparison(page())
+    read = Reader(text)
+    ids = [attributes["id"] for _, attributes in read.elements if "id" in attributes]
+    for name in ("published", "methods", "chosen", "missing", "left-out", "sets", "seen", "costs", "provenance"):
+        assert name in ids
+    for tag, attributes in read.elements:
+        for key in ("src", "href"):
+            assert attributes.get(key, "data:").startswith("data:"), (tag, attributes)
+        assert not [key for key in attributes if key.startswith("on")]
+    assert "plan.runs[1].fit" in read.words
+    assert len(text) < 5_000_000
+    assert text == render_comparison(page())
+    assert any(attributes.get("name") == "viewport" for _, attributes in read.elements)
+
+
+def test_one_script_runs_and_the_policy_names_it_by_its_hash():
+    read = Reader(render_comparison(page()))
+    (script,) = read.scripts
+    assert script == files("mood.report").joinpath("sorting.js").read_text()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(a["content"] for _, a in read.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert re.findall(r"script-src ([^;]+)", policy) == [f"'sha256-{digest}'"]
+    assert policy.startswith("default-src 'none'")
+
+
+def test_pictures_beyond_the_test_images_are_marked():
+    read = Reader(render_comparison(page()))
+    assert [a.get("class") for tag, a in read.elements if tag == "li"].count("flagged") == 1
+
+
+def test_empty_parts_are_left_out():
+    empty = Comparison(title="t", summary="s")
+    ids = {a["id"] for _, a in Reader(render_comparison(empty)).elements if "id" in a}
+    assert ids == {"provenance"}
+
+
+def test_names_in_figures_are_plain():
+    assert plain("_hidden").endswith("_hidden")
+    assert not plain("_hidden").startswith("_")
+    assert len(plain("x" * 99)) < 40
+    assert "\ufffd" in plain("a\x00b")
+
+
+def test_a_grid_is_the_same_in_three_forms():
+    grid = Grid("A & B", ("set", "x_1"), (("a|b", "1.0"), ("c → d", "—")), 1, ("100 %",))
+    assert grid.to_text().splitlines() == ["A & B", "set    x_1", "a|b    1.0", "c → d    —", "100 %"]
+    assert "| a\\|b | 1.0 |" in grid.to_markdown()
+    tex = grid.to_latex()
+    assert "A \\& B" in tex
+    assert "x\\_1" in tex
+    assert "$\\rightarrow$" in tex
+    assert "100 \\%" in tex
+    with pytest.raises(InputError, match="1 cells"):
+        Grid("t", ("a", "b"), (("1",),))
+
+
+def test_a_browser_shows_it_without_a_word_of_complaint_and_sorts(tmp_path):
+    """In headless Chromium where there is one; strictly read in any case."""
+    sorting = files("mood.report").joinpath("sorting.js").read_text()
+    # As a reader would click: on the heading of the last column, which puts the largest number first.
+    grid = Grid("Scores", ("score", "AUROC"), (("small", "9.5"), ("none", "—"), ("large", "80.1")))
+    click = "document.querySelectorAll('th button')[1].click();"
+    page_text = document("t", _table(grid, sortable=True), f"{sorting}\n{click}")
+    assert [tag for tag, _ in Reader(page_text).elements].count("button") == 2
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        return
+    for name, text in (("sorted", page_text), ("whole", render_comparison(page()))):
+        (tmp_path / f"{name}.html").write_text(text, encoding="utf-8")
+        shown = subprocess.run(
+            [
+                browser,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--enable-logging=stderr",
+                "--dump-dom",
+                f"--user-data-dir={tmp_path / 'profile'}",
+                "--window-size=400,800",
+                f"file://{tmp_path}/{name}.html",
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=300,
+        )
+        assert "Refused" not in shown.stderr
+        assert "CONSOLE" not in shown.stderr
+        if name == "sorted":
+            order = [shown.stdout.index(f"<bdi>{word}") for word in ("large", "small", "none")]
+            assert order == sorted(order)
+            assert 'aria-sort="descending"' in shown.stdout
