@@ -21,8 +21,8 @@ from mood.models import (
     load_model,
     make_pretext,
     open_model,
-    open_tokenizer,
     save_vae,
+    untrained_tokenizer,
 )
 from mood.recipes.finetune import FinetuneConfig, finetune
 from mood.recipes.fit import FitConfig, fit
@@ -76,10 +76,14 @@ def shrunk(name, options):
     return "mood_vit_patch4_32" if "/" in name or name == "embedded" else name, small
 
 
+def small_vae(grid):
+    """The shape of a tokenizer of this grid."""
+    return VaeShape(codes=8, image_size=(2 * grid[0], 2 * grid[1]), grid=grid, width=4, code_width=4)
+
+
 def untrained(folder, grid):
     """A tokenizer of this grid on disk."""
-    vae = DiscreteVae(VaeShape(codes=8, image_size=(2 * grid[0], 2 * grid[1]), grid=grid, width=4, code_width=4))
-    save_vae(folder, vae, history=(), seen=torch.empty(0, dtype=torch.int64))
+    save_vae(folder, DiscreteVae(small_vae(grid)), history=(), seen=torch.empty(0, dtype=torch.int64))
     return folder
 
 
@@ -127,7 +131,7 @@ def test_its_full_network_can_be_built(path, tmp_path):
             with torch.device("meta"):
                 encoder = architecture_of(config).build()
                 if config.pretext == "beit":
-                    given["tokenizer"] = open_tokenizer(untrained(tmp_path / "t", encoder.patch_embed.grid_size))
+                    given["tokenizer"] = untrained_tokenizer(small_vae(encoder.patch_embed.grid_size))
                 make_pretext(config.pretext, encoder, given)
 
 

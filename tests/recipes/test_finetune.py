@@ -15,6 +15,7 @@ from mood.recipes.finetune import FinetuneConfig, _ClassifierTask, finetune
 from mood.recipes.fit import FitConfig, fit
 from mood.recipes.inputs import model_options
 from mood.recipes.pretrain import PretrainConfig, pretrain
+from mood.training import processes
 
 
 @pytest.fixture
@@ -117,9 +118,16 @@ def test_each_setting_reaches_the_training(config, stripes, tmp_path, change):
     assert all(torch.isfinite(value).all() for value in load_model(other.output).module.state_dict().values())
 
 
-def test_an_odd_batch_is_trained_on_unmixed(config, stripes):
-    result = finetune(config(mixup=0.8, batch_size=7), source=stripes(21))
-    assert result.images == 21
+def test_an_odd_batch_is_never_mixed_and_refused(config, stripes):
+    with pytest.raises(InputError, match="mixup and cutmix take them in pairs: set it to 8"):
+        finetune(config(mixup=0.8, batch_size=7), source=stripes(21))
+
+
+def test_a_batch_that_an_unreadable_image_made_odd_is_trained_on_unmixed(config, stripes_folder, tmp_path):
+    folder = stripes_folder(tmp_path / "data", 23)
+    (folder / "class 0" / "broken.png").write_bytes(b"no image")
+    result = finetune(config(mixup=0.8, batch_size=24, held_out=0.0, data=str(folder)))
+    assert (result.images, result.rejected) == (24, 1)
 
 
 def test_starts_from_the_weights_it_is_given_and_a_small_new_head(config, stripes, tiny_network):
@@ -364,7 +372,10 @@ def test_the_loss_is_that_of_equation_1(config, smoothing, tmp_path):
     outputs, labels = 5, torch.tensor([3, 3, 3])
     logits = torch.randn(3, outputs, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     settings = replace(config(), label_smoothing=smoothing)
-    task = _ClassifierTask(lambda images: logits, range(256), settings, outputs, None, None, "fp32", {}, tmp_path)
+    alone = processes("auto", "cpu")
+    task = _ClassifierTask(
+        lambda images: logits, range(256), settings, outputs, None, None, "fp32", {}, tmp_path, alone
+    )
     loss, _ = task.loss(task.module, TrainingBatch((torch.zeros(3, 3, 8, 8),), labels, labels), 0)
     target = torch.full((3, outputs), smoothing / outputs, dtype=torch.float64)
     target[:, 3] += 1 - smoothing

@@ -149,7 +149,8 @@ def model_options(pairs: Sequence[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
-        if not equals or not key.isidentifier():
+        # An option of one of several scores has its name before it: knn.k=50.
+        if not equals or not all(part.isidentifier() for part in key.split(".")):
             raise InputError(f"options are KEY=VALUE, such as k=50 or img_size=64; got {pair!r}")
         try:
             options[key] = json.loads(value)

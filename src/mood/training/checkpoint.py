@@ -104,8 +104,11 @@ def read(folder: Path) -> Saved:
 
 def _spread_like(value: Tensor, parameter: Tensor) -> Tensor:
     """A whole tensor, spread over the processes as a parameter is; counters are in all of them."""
-    if not isinstance(parameter, DTensor) or value.ndim == 0:
+    if value.ndim == 0:
         return value
+    if not isinstance(parameter, DTensor):
+        # In the parameter's own order in memory (channels last, say): the fused optimiser walks both side by side.
+        return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
