@@ -45,7 +45,7 @@ class TokenizerConfig:
     """residual blocks between two steps; 2 in DALL-E's"""
     reconstruction: Literal["logit_laplace", "mse"] = "logit_laplace"
     """how an image and its reconstruction are compared: by DALL-E's likelihood, or by squared errors"""
-    kl_weight: float = 1.0
+    kl_weight: float = 0.1
     """weight of the distance of each cell's choice from all codes alike, once it has risen; 6.6 in DALL-E's"""
     kl_warmup: float = 0.1
     """share of the training in which that weight rises from 0"""
@@ -53,9 +53,9 @@ class TokenizerConfig:
     """weight on the distance of what a whole batch uses of the codes from all alike; 0, which is off, in DALL-E's"""
     temperature: float = 1.0
     """of the Gumbel-softmax relaxation at the start"""
-    min_temperature: float = 0.0625
+    min_temperature: float = 0.1
     """and at its end; it falls along a cosine"""
-    straight_through: float = 0.1
+    straight_through: float = 0.2
     """last share of the training, in which the decoder sees one code a cell and no mixture"""
     decoder_first: float = 0.1
     """first share, in which only the decoder learns: from an untrained one the encoder would learn to use few codes"""
