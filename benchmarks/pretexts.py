@@ -3,12 +3,15 @@
     python benchmarks/pretexts.py --data-root DIR --work RUNS                 # all arms, then the page
     python benchmarks/pretexts.py --data-root DIR --work RUNS --arm mae       # one arm: they can run apart
     python benchmarks/pretexts.py --data-root DIR --work RUNS --speed         # images a second, to choose the epochs
+    python benchmarks/pretexts.py --data-root DIR --work RUNS --figures docs/results/pretexts   # keep them elsewhere
 
 Every arm is the same small vision transformer, pre-trained on the training images of CIFAR-10 for about the same time
 (the epochs in `ARMS` follow from measured speeds; the processor time that each took stands in its figures) and then
 fine-tuned on their labels alike. Measured are the accuracy, the accuracy of a linear probe before fine-tuning, and the
 AUROC of three scores against every set that is there, beside a Mahalanobis distance on six numbers per image. Nothing
-is chosen by any of these figures. Killed, it goes on; arms whose figures are in WORK already are not trained again.
+is chosen by any of these figures. Killed, it goes on; arms whose figures are there already are not trained again, so
+that they can be measured one by one, on another day or another machine: `docs/results/pretexts` has those that are
+done, and a page will follow when all are.
 """
 
 import argparse
@@ -91,6 +94,7 @@ class Plan:
 
     data_root: str
     work: Path
+    figures: Path
     tokenizer: Path
     device: str
     workers: int
@@ -203,7 +207,7 @@ def measured(score: str, fitted_on: Features, known: Features, unknown: Mapping[
 
 def run_arm(plan: Plan, name: str) -> dict[str, Any]:
     """All figures of one arm; kept in a file, and read from there the next time."""
-    path = plan.work / f"{name}-{plan.seed}.json"
+    path = plan.figures / f"{name}-{plan.seed}.json"
     if path.exists():
         return dict(json.loads(path.read_text()))
     before, after, minutes = trained(plan, name)
@@ -231,7 +235,7 @@ def run_arm(plan: Plan, name: str) -> dict[str, Any]:
 
 def controls(plan: Plan) -> dict[str, Any]:
     """Six numbers per image, probes on random weights and on principal components of pixels."""
-    path = plan.work / f"controls-{plan.seed}.json"
+    path = plan.figures / f"controls-{plan.seed}.json"
     if path.exists():
         return dict(json.loads(path.read_text()))
     network, _, _ = trained(plan, "scratch")
@@ -294,6 +298,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--figures", type=Path, help="folder of the figures of each arm, in place of WORK")
     parser.add_argument("--arm", action="append", choices=list(ARMS), help="only this one (may be repeated)")
     parser.add_argument("--tokenizer", type=Path, help="for beit, in place of WORK/tokenizer")
     parser.add_argument("--device", default="auto")
@@ -306,6 +311,7 @@ def main() -> None:
     plan = Plan(
         data_root=given.data_root,
         work=given.work,
+        figures=given.figures or given.work,
         tokenizer=given.tokenizer or given.work / "tokenizer",
         device=given.device,
         workers=given.workers,
@@ -314,6 +320,7 @@ def main() -> None:
         seed=given.seed,
     )
     plan.work.mkdir(parents=True, exist_ok=True)
+    plan.figures.mkdir(parents=True, exist_ok=True)
     if given.speed:
         speeds(plan)
         return
