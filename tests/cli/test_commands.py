@@ -158,8 +158,10 @@ def test_what_the_system_refuses_is_one_line(capsys: pytest.CaptureFixture[str])
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from mood.cli.running import run
+# Whoever started the tests in the background may have had it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 class Result:
     def summary(self): return "x" * 100_000
 def recipe(config):
