@@ -143,6 +143,8 @@ def test_arguments_outside_are_refused() -> None:
         Conditional([1.0]).threshold(0.0)
     with pytest.raises(PromiseError, match="would need more than"):
         images_needed(1e-9, 0.9, "dkwm")
+    with pytest.raises(PromiseError, match="would need more than"):
+        images_needed(1e-9, 0.9, "simes")
 
 
 def test_a_simulated_level_is_the_same_twice() -> None:

@@ -23,6 +23,7 @@ def test_a_class_with_enough_images_is_ranked_by_itself() -> None:
         own = Conformal(scores[classes == label])
         assert np.array_equal(found[of == label], own.p_values(new[of == label]))
     assert made.alone == (0, 1, 2)
+    assert made.guarantee(0.05).smallest == 1 / 31 == made.p_values([math.inf], classes=[0])[0]
     assert made.together == ()
     assert "all 3 classes each for itself, with 30 images or more" in made.guarantee(0.05).sentence
 

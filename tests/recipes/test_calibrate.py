@@ -1,6 +1,7 @@
 """A new promise for an old fit: every kind of calibration, from fit to disk to verdicts, and what is refused."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -291,6 +292,10 @@ def test_a_batch_is_decided_as_a_whole(stage, tmp_path, monkeypatch, method, par
     assert result.flagged == expected.sum() >= 25
     assert "of those flagged at most 20.0% are known images, on average over batches" in result.summary()
     assert str(result.fewest) in result.summary()
+    smallest = mood.load(tmp_path / "d").guarantee.smallest
+    p_values = np.array([row["p_value"] for row in rows])
+    share = 1.0 if method == "bh" else (1 + (p_values >= 0.5).sum()) / 60
+    assert result.fewest == max(1, math.ceil(smallest * 120 * share / 0.2 - 1e-9))
     # Alone each image is judged by alpha, and the table is the same otherwise.
     plain = score(ScoreConfig(detector=tmp_path / "d", images=str(images), output=tmp_path / "p.jsonl"))
     alone = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]

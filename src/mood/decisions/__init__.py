@@ -8,7 +8,7 @@ from mood.decisions.conditional import Conditional
 from mood.decisions.conformal import Conformal, check_alpha, false_alarm_range
 from mood.decisions.cross import Cross, deal, proven_rate
 from mood.decisions.drift import Usual
-from mood.decisions.fdr import discoveries, fewest_discoveries
+from mood.decisions.fdr import discoveries, fewest_discoveries, id_share
 from mood.decisions.guarantee import Calibration, Guarantee
 from mood.decisions.kinds import kind_of, restore, state
 from mood.decisions.martingale import Jumper, linear_bets, power_bets
@@ -35,6 +35,7 @@ __all__ = [
     "discoveries",
     "false_alarm_range",
     "fewest_discoveries",
+    "id_share",
     "kind_of",
     "linear_bets",
     "power_bets",

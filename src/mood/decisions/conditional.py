@@ -34,7 +34,7 @@ FEWEST = 1000
 """… but never fewer sets than these."""
 AT_ONCE = 2_000_000
 """Numbers in memory at a time."""
-LARGEST = 100_000_000
+LARGEST = 10_000_000
 """Images beyond which no promise is looked for."""
 
 
@@ -115,10 +115,10 @@ def images_needed(alpha: float, confidence: float, bound: str) -> int:
         low, high = max(0, int(near) - 2), math.ceil(near) + 2
     else:
         low, high = 0, 1
+    while high <= LARGEST and bound != "dkwm" and levels(high, confidence, bound)[0] > alpha:
+        low, high = high, 2 * high
     if high > LARGEST:
         raise PromiseError(f"{alpha:g} with {confidence:g} confidence would need more than {LARGEST} images")
-    while bound != "dkwm" and levels(high, confidence, bound)[0] > alpha:
-        low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if levels(middle, confidence, bound)[0] <= alpha else (middle, high)

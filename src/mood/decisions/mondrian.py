@@ -184,9 +184,8 @@ class Mondrian:
             )
         else:
             parts.append(f"all {len(alone)} classes each for itself, with {fewest} images or more")
-        return Guarantee(
-            rate=alpha, confidence=None, realised=None, smallest=1 / (len(self) + 1), sentence="; ".join(parts)
-        )
+        smallest = 1 / (1 + max(group.images for group in self.groups))
+        return Guarantee(rate=alpha, confidence=None, realised=None, smallest=smallest, sentence="; ".join(parts))
 
     def allowed(self, alpha: float, n_test: int, confidence: float = 0.99) -> tuple[float, float]:
         """Where the share of flagged images among unseen ID images lies, if classes are as frequent as here.

@@ -166,13 +166,17 @@ class _Counts:
     images: int = 0
     flagged: int = 0
     rejected: int = 0
+    large: int = 0
 
     def add(self, table: "pa.Table") -> None:
         import pyarrow.compute as pc
 
+        from mood.decisions.fdr import LAMBDA
+
         self.images += table.num_rows
         self.flagged += pc.sum(table["is_ood"]).as_py() or 0
         self.rejected += table["error"].length() - table["error"].null_count
+        self.large += pc.sum(pc.greater_equal(table["p_value"], LAMBDA)).as_py() or 0
 
 
 def _check_fdr(level: float, detector: "Detector") -> None:
@@ -274,12 +278,14 @@ def _read(path: Path, kind: str) -> "pa.Table":
 
 
 def _result(config: ScoreConfig, counts: _Counts, detector: "Detector") -> ScoreResult:
-    from mood.decisions import fewest_discoveries
+    from mood.decisions import fewest_discoveries, id_share
 
     code = 0
     if config.fail_on_ood:
         code = 10 if counts.flagged else 11 if counts.rejected else 0
     fewest = 0
     if config.fdr is not None:
-        fewest = fewest_discoveries(config.fdr, detector.guarantee.smallest, counts.images - counts.rejected)
+        scored = counts.images - counts.rejected
+        known = id_share(counts.large, scored) if config.fdr_method == "storey" and scored else 1.0
+        fewest = fewest_discoveries(config.fdr, detector.guarantee.smallest, scored, known=known)
     return ScoreResult(counts.images, counts.flagged, counts.rejected, config.output, code, config.fdr, fewest)
