@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mood.core.config import Argument, config, fields, read_toml
 from mood.core.errors import InputError, ModelError
@@ -37,6 +37,10 @@ class TrainConfig:
     """auto, cpu or cuda, in place of what the recipe says"""
     workers: int | None = None
     """processes that read and augment images, in place of what the recipe says"""
+    strategy: Literal["auto", "ddp", "fsdp"] | None = None
+    """of several processes that torchrun started, in place of what the recipe says"""
+    accumulate: int | None = None
+    """parts of a batch whose gradients are added up, in place of what the recipe says"""
     overwrite: bool = False
     """replace stages of another configuration"""
 
@@ -225,8 +229,10 @@ def _stage(
     settings |= {key: value for key, value in table.items() if key not in _KEYS}
     settings |= {"output": config.output / name, "overwrite": config.overwrite}
     settings |= {"data_root": config.data_root} if config.data_root else {}
-    settings |= {"device": config.device} if config.device is not None else {}
-    settings |= {"workers": config.workers} if config.workers is not None else {}
+    for key in ("device", "workers", "strategy", "accumulate"):
+        value = getattr(config, key)
+        if value is not None and key in fields(cls):
+            settings[key] = value
     if command == "finetune" and "model" not in table:
         networks = [stage for stage in before if stage.command in ("pretrain", "finetune")]
         if networks:
