@@ -144,7 +144,13 @@ def test_compressed_empty_and_unlabelled_ones(tmp_path, shard, png):
         open_source(str(squeezed))
     with pytest.raises(DataError, match="no samples"):
         open_source(str(pack(tmp_path / "empty.tar", [("readme.txt", b"hello")])))
-    for content, reason in ((b"-1", "whole number"), (b"", "whole number"), (b"\xff", "cannot be read")):
+    for content, reason in (
+        (b"-1", "whole number"),
+        (b"", "whole number"),
+        # One class for each number below it.
+        (b"999999999", "whole number from 0 to 999999"),
+        (b"\xff", "cannot be read"),
+    ):
         bad = pack(tmp_path / "bad.tar", [("a.png", png(0)), ("a.cls", content)])
         if content == b"-1":
             bad = pack(tmp_path / "bad.tar", [("a.png", png(0)), ("a.json", content)])

@@ -66,6 +66,15 @@ def test_finds_weights_behind_prefixes_and_in_safetensors(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), other.parameters(), strict=True))
 
 
+def test_a_file_is_what_is_in_it_whatever_its_name_ends_in(tmp_path):
+    state = {"weight": torch.arange(3.0)}
+    save_file(state, tmp_path / "one.pth")
+    torch.save(state, tmp_path / "two.safetensors")
+    torch.save(state, tmp_path / "three.safetensors", _use_new_zipfile_serialization=False)
+    for path in tmp_path.iterdir():
+        assert torch.equal(read_state(path)["weight"], state["weight"])
+
+
 def test_refuses_a_poor_match_and_changes_nothing():
     module = timm.create_model("resnet18", num_classes=0)
     before = {name: value.clone() for name, value in module.state_dict().items()}

@@ -11,10 +11,11 @@ from mood.core.errors import DataError, InputError, ModelError, OutputError, Pro
 from mood.data import TrainingBatch, held_out
 from mood.models import load_model, open_model, save_model
 from mood.recipes.accuracy import accuracy
-from mood.recipes.finetune import FinetuneConfig, _ClassifierTask, finetune
+from mood.recipes.finetune import FinetuneConfig, finetune
 from mood.recipes.fit import FitConfig, fit
 from mood.recipes.inputs import model_options
 from mood.recipes.pretrain import PretrainConfig, pretrain
+from mood.recipes.tasks import ClassifierTask
 from mood.training import processes
 
 
@@ -373,9 +374,7 @@ def test_the_loss_is_that_of_equation_1(config, smoothing, tmp_path):
     logits = torch.randn(3, outputs, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     settings = replace(config(), label_smoothing=smoothing)
     alone = processes("auto", "cpu")
-    task = _ClassifierTask(
-        lambda images: logits, range(256), settings, outputs, None, None, "fp32", {}, tmp_path, alone
-    )
+    task = ClassifierTask(lambda images: logits, range(256), settings, tmp_path, outputs, None, None, "fp32", {}, alone)
     loss, _ = task.loss(task.module, TrainingBatch((torch.zeros(3, 3, 8, 8),), labels, labels), 0)
     target = torch.full((3, outputs), smoothing / outputs, dtype=torch.float64)
     target[:, 3] += 1 - smoothing

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
@@ -17,6 +18,8 @@ from mood.data import held_out, open_source
 from mood.models import image_keys, load_model
 from mood.recipes.finetune import FinetuneConfig, finetune
 from mood.recipes.pretrain import PretrainConfig, pretrain
+from mood.recipes.tokenizer import TokenizerConfig, tokenizer
+from mood.training import checkpoint
 
 NETWORK = {
     "model": "vit_tiny_patch16_224",
@@ -40,6 +43,21 @@ PRETEXTS = {
     "classification": {},
 }
 FINETUNE = {"random_weights": True, "ema": 0.9, "layer_decay": 0.7}
+TOKENIZER = {
+    "image_size": (16,),
+    "grid": (4,),
+    "codes": 8,
+    "width": 4,
+    "code_width": 8,
+    "measured": 0.3,
+    "epochs": 1,
+} | {
+    "batch_size": 16,
+    "workers": 0,
+    "device": "cpu",
+}
+# Long enough to be killed in the middle.
+LONG = {"epochs": 15, "save_seconds": 0.0}
 MIXED = {"mixup": 0.8, "cutmix": 1.0}
 
 PROGRAM = """
@@ -48,19 +66,30 @@ import typer
 from mood.cli.running import run
 from mood.recipes.finetune import FinetuneConfig, finetune
 from mood.recipes.pretrain import PretrainConfig, pretrain
+from mood.recipes.tokenizer import TokenizerConfig, tokenizer
 
+RECIPES = {
+    "pretrain": (PretrainConfig, pretrain),
+    "finetune": (FinetuneConfig, finetune),
+    "tokenizer": (TokenizerConfig, tokenizer),
+}
+code = 0
 pathlib.Path(sys.argv[1]).with_name(f"{os.getpid()}.pid").touch()
 for name, settings in json.loads(pathlib.Path(sys.argv[1]).read_text()):
-    config, recipe = {"pretrain": (PretrainConfig, pretrain), "finetune": (FinetuneConfig, finetune)}[name]
+    config, recipe = RECIPES[name]
     try:
         run(lambda: config(**settings), recipe, debug=False)
     except typer.Exit as end:
-        sys.exit(end.exit_code)
+        code = end.exit_code
+sys.exit(code)
 """
 
 
 def launched(folder, cases):
-    """Two processes of torchrun, which do the cases one after the other."""
+    """Two processes of torchrun, which do the cases one after the other; what one is told is not the end of the others.
+
+    A start costs seconds, so that of a test is shared wherever it can be.
+    """
     (folder / "cases.json").write_text(json.dumps(cases, default=str))
     (folder / "program.py").write_text(PROGRAM)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -130,6 +159,8 @@ def shards(data, tmp_path_factory):
 def case(folder, name, recipe, images, **changes):
     chosen = {"mae": {"pretext": "mae"}}
     settings = {**NETWORK, "output": folder / name}
+    if recipe == "tokenizer":
+        return ("tokenizer", {"data": (str(images),), "output": folder / name, **TOKENIZER, **changes})
     if recipe == "finetune":
         return ("finetune", {**settings, "data": str(images), "eval": str(images), **FINETUNE, **changes})
     pretext = {"pretext": recipe, **PRETEXTS[recipe], **chosen.get(recipe, {})}
@@ -140,6 +171,8 @@ def case(folder, name, recipe, images, **changes):
 
 def done(case):
     recipe, settings = case
+    if recipe == "tokenizer":
+        return tokenizer(TokenizerConfig(**settings))
     if recipe == "finetune":
         return finetune(FinetuneConfig(**settings))
     return pretrain(PretrainConfig(**settings))
@@ -150,7 +183,7 @@ ALL = (*PRETEXTS, "finetune")
 
 @pytest.fixture(scope="module")
 def of_two(data, readable, shards, tokenizer_folder, tmp_path_factory):
-    """Everything that two processes train, in one start."""
+    """Everything that two processes train, and what they refuse, in one start: its folder, exit code and words."""
     folder = tmp_path_factory.mktemp("two")
     shutil.copytree(tokenizer_folder, folder / "tokenizer")
     cases = [case(folder, f"{name}-ddp", name, data, strategy="ddp") for name in ALL]
@@ -161,9 +194,27 @@ def of_two(data, readable, shards, tokenizer_folder, tmp_path_factory):
     cases += [case(folder, "streamed", "classification", shards, stream=True)]
     cases += [case(folder, "mixed", "finetune", readable, **MIXED)]
     cases += [case(folder, "norm", "finetune", data, **RESNET)]
-    code, told = together(folder, cases)
-    assert code == 0, told
-    return folder, told
+    cases += [case(folder, "long", "mae", data, **LONG)]
+    done(case(folder, "tokens", "tokenizer", data))
+    cases += [case(folder, "tokens", "tokenizer", data)]
+    refused = [
+        case(folder, "no tokens", "tokenizer", data),
+        case(folder, "torn", "mae", torn(shards, folder / "shards"), stream=True),
+    ]
+    code, told = together(folder, cases + refused)
+    for _, settings in cases:
+        assert (settings["output"] / "config.json").exists(), told
+    assert not any(settings["output"].exists() for _, settings in refused)
+    return folder, code, told
+
+
+def torn(shards, folder):
+    """Two of the shards, of which the second breaks off."""
+    folder.mkdir()
+    for number in range(2):
+        content = Path(shards.replace("*", str(number))).read_bytes()
+        (folder / f"{number}.tar").write_bytes(content[: 600 if number else None])
+    return folder / "*.tar"
 
 
 # A whole head, so that the first loss tells of the statistics, and small steps: what Adam makes of gradients that are
@@ -206,7 +257,7 @@ def test_added_gradients_and_inner_values_computed_again_change_nothing(of_two, 
 
 
 def test_one_summary_and_one_network_of_two_processes(of_two):
-    assert of_two[1].count(f"the network is in {of_two[0] / 'mae-ddp'}") == 1
+    assert of_two[2].count(f"the network is in {of_two[0] / 'mae-ddp'}") == 1
 
 
 def test_a_stream_trains_on_what_the_list_keeps_and_knows_what_it_saw(of_two, shards, tmp_path):
@@ -219,15 +270,14 @@ def test_a_stream_trains_on_what_the_list_keeps_and_knows_what_it_saw(of_two, sh
     assert model.history[-1].images == len(hashes)
 
 
-def test_killed_both_they_go_on_to_the_same_bytes_and_as_one_process_to_the_same_network(data, tmp_path):
-    long = {"epochs": 20, "save_seconds": 0.0}
-    whole, broken = (case(tmp_path / name, "net", "mae", data, **long) for name in ("whole", "broken"))
-    for name in ("whole", "broken", "alone"):
-        (tmp_path / name).mkdir()
+def test_killed_both_they_go_on_to_the_same_bytes_and_as_one_process_to_the_same_network(of_two, data, tmp_path):
+    whole = of_two[0] / "long"
+    broken, alone = (case(tmp_path / name, "long", "mae", data, **LONG) for name in ("broken", "alone"))
+    (tmp_path / "broken").mkdir()
     process = launched(tmp_path / "broken", [broken])
     partial = tmp_path / "broken"
     while process.poll() is None:
-        steps = [int(path.suffix[1:]) for path in partial.glob(".net.*.partial/scratch/checkpoint.[0-9]*")]
+        steps = [int(path.suffix[1:]) for path in partial.glob(".long.*.partial/scratch/checkpoint.[0-9]*")]
         if steps and max(steps) >= 13:
             break
         time.sleep(0.002)
@@ -237,19 +287,23 @@ def test_killed_both_they_go_on_to_the_same_bytes_and_as_one_process_to_the_same
     for number in (process.pid, *workers):
         os.kill(number, signal.SIGKILL)
     process.communicate()
-    assert not (tmp_path / "broken" / "net").exists()
+    assert not (tmp_path / "broken" / "long").exists()
+    shutil.copytree(tmp_path / "broken", tmp_path / "alone")
     code, told = together(tmp_path / "broken", [broken])
     assert code == 0, told
-    code, told = together(tmp_path / "whole", [whole])
-    assert code == 0, told
     for name in ("model.safetensors", "pretext.safetensors", "metrics.jsonl"):
-        assert (tmp_path / "broken/net" / name).read_bytes() == (tmp_path / "whole/net" / name).read_bytes()
+        assert (tmp_path / "broken/long" / name).read_bytes() == (whole / name).read_bytes()
+    first = checkpoint.read(next((tmp_path / "alone").glob(".long.*.partial")) / "scratch").step
+    # The one that was being written may have been lost.
+    assert 12 <= first < 30
+    done(alone)
+    assert_alike(tmp_path / "alone/long", whole)
 
 
 def test_killed_while_it_streams_and_adds_gradients_it_ends_with_the_bytes_of_an_unbroken_run(
     shards, tmp_path, kill_when
 ):
-    long = {"epochs": 30, "save_seconds": 0.0, "stream": True, "accumulate": 2}
+    long = {"epochs": 15, "save_seconds": 0.0, "stream": True, "accumulate": 2}
     whole, broken = (case(tmp_path / name, "net", "mae", shards, **long) for name in ("whole", "broken"))
 
     def reached():
@@ -263,18 +317,19 @@ def test_killed_while_it_streams_and_adds_gradients_it_ends_with_the_bytes_of_an
         assert (tmp_path / "broken/net" / name).read_bytes() == (tmp_path / "whole/net" / name).read_bytes()
 
 
-def test_an_error_of_one_process_ends_both_with_its_message(shards, tmp_path, data):
-    bad = tmp_path / "bad"
-    bad.mkdir()
-    for number in range(2):
-        content = (data.parent / shards.replace("*", str(number))).read_bytes()
-        (bad / f"{number}.tar").write_bytes(content[: 600 if number else None])
-    code, told = together(tmp_path, [case(tmp_path, "net", "mae", bad / "*.tar", stream=True)])
+def test_an_error_of_one_process_ends_both_with_its_message(of_two):
+    _, code, told = of_two
     assert code != 0
     assert "error: process 1 of 2:" in told
     assert "1.tar" in told
-    assert "Traceback" not in told.split("error: process 1 of 2:")[0]
-    assert not (tmp_path / "net").exists()
+    # torchrun itself ends with one.
+    assert "Traceback" not in told.rpartition("error: process 1 of 2:")[0]
+
+
+def test_a_tokenizer_is_trained_by_one_process_and_found_by_several(of_two):
+    folder, _, told = of_two
+    assert f"{folder / 'tokens'} was already finished" in told
+    assert "a tokenizer is trained by one process, and torchrun started 2" in told
 
 
 @pytest.mark.parametrize(

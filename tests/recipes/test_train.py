@@ -122,7 +122,8 @@ def test_what_stands_for_the_stages_left_out_can_be_named(config, tmp_path):
 
 
 def test_the_run_decides_where_it_runs(config):
-    stages = plan(config(device="cpu", workers=3, data_root=("here",), overwrite=True))
+    stages = plan(config(device="cpu", workers=3, strategy="ddp", accumulate=2, data_root=("here",), overwrite=True))
+    assert {(s.config.strategy, s.config.accumulate) for s in stages} == {("ddp", 2)}
     assert {(s.config.device, s.config.workers, s.config.data_root, s.config.overwrite) for s in stages} == {
         ("cpu", 3, ("here",), True)
     }
@@ -221,6 +222,35 @@ LAST = 'name = "fine-tune"\n'
             r"stage 'pretrain': mask_unit is a setting of pretext simmim; mae has",
         ),
         (LAST, LAST + 'eval = "no-such-set"\n', r"no-such-set"),
+        (LAST, LAST + "epochs = 0\n", r"stage 'fine-tune': epochs is 0; it must be at least 1"),
+        (LAST, LAST + "min_lr = 1.0\n", r"stage 'fine-tune': min_lr is 1.0; it must be between 0 and lr"),
+        (LAST, LAST + "crop_scale = 2.0\n", r"stage 'fine-tune': crop_scale is 2.0; it must be above 0 and at most 1"),
+        (LAST, LAST + "drop_path = 1.0\n", r"stage 'fine-tune': drop_path is 1.0"),
+        (LAST, LAST + "label_smoothing = -0.1\n", r"stage 'fine-tune': label_smoothing is -0.1"),
+        (LAST, LAST + "mixup = -1.0\n", r"stage 'fine-tune': mixup is -1.0"),
+        (LAST, LAST + "cutmix = 1.0\nbatch_size = 15\n", r"stage 'fine-tune': .*pairs: set it to 16"),
+        (LAST, LAST + "batch_size = 0\n", r"stage 'fine-tune': batch_size is 0; it must be at least 1"),
+        (
+            LAST,
+            LAST + "accumulate = 3\n",
+            r"stage 'fine-tune': .* cut it into 3 equal parts: set it to 15",
+        ),
+        (LAST, LAST + 'strategy = "fsdp"\n', r"stage 'fine-tune': .*start them with torchrun"),
+        (LAST, LAST + "freeze = 7\n", r"stage 'fine-tune': freeze is 7; it must be .* from 0 to 1, the blocks"),
+        (LAST, LAST + 'model_options = ["img_size=18"]\n', r"stage 'fine-tune': .*patches of 4 pixels do not fill 18"),
+        (LAST, LAST + "stream = true\nlimit = 3\n", r"stage 'fine-tune': limit picks images from a list"),
+        (LAST, LAST + "stream = true\n", r"stage 'fine-tune': .*(is streamed, and|coarse and classes pick)"),
+        (
+            'name = "pretrain"\n',
+            'name = "pretrain"\nbase_lr = 0.0\n',
+            r"stage 'pretrain': base_lr is 0.0; .*more than",
+        ),
+        (
+            'name = "pretrain"\n',
+            'name = "pretrain"\nbeta2 = 1.0\n',
+            r"stage 'pretrain': beta2 is 1.0; .*below 1",
+        ),
+        ('name = "pretrain"\n', 'name = "pretrain"\nstream = true\n', r"stage 'pretrain': .* is streamed, and"),
     ],
 )
 def test_what_no_stage_could_do_is_refused_before_a_weight_is_loaded(config, tmp_path, monkeypatch, old, new, message):

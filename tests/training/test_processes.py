@@ -110,17 +110,17 @@ def test_a_task_that_cannot_be_cut_is_told(tmp_path):
         train(normalised, Optimisation(**SETTINGS, accumulate=2), tmp_path)
 
 
-def test_a_share_is_an_equal_part_or_refused_with_the_remedy():
-    alone = processes(device="cpu")
-    assert alone.share(12, 3) == Share(0, 3, 3)
-    assert alone.share(12, 3).parts == (0, 1, 2)
+def test_a_share_is_an_equal_part_or_refused_with_the_remedy(monkeypatch):
+    assert Share.of_batch(12, 3) == Share(0, 3, 3)
+    assert Share.of_batch(12, 3).parts == (0, 1, 2)
     for size, accumulate, remedy in ((10, 4, "8 or 12"), (2, 4, "set it to 4,")):
         with pytest.raises(InputError, match=f"batch_size is {size}.*{remedy}"):
-            alone.share(size, accumulate)
-    alone.count, alone.number = 2, 1
-    assert alone.share(12, 3) == Share(3, 3, 6)
+            Share.of_batch(size, accumulate)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert Share.of_batch(12, 3) == Share(3, 3, 6)
     with pytest.raises(InputError, match="2 processes with accumulate 1 cut it into 2 equal parts"):
-        alone.share(13, 1)
+        Share.of_batch(13, 1)
 
 
 def test_several_processes_do_not_share_one_gpu(monkeypatch):

@@ -47,14 +47,19 @@ class Architecture:
                 raise
             raise ModelError(f"model {self.name!r} cannot be built with these options: {error}") from error
 
+    @property
+    def known(self) -> bool:
+        """Whether timm knows the name; else it is a folder or the embedded network, which was built before."""
+        return self.name.split(".")[0] in timm.list_models(include_tags=False)
+
     def check(self) -> None:
         """Refuse what cannot be built, without memory for a single weight.
 
         Raises:
             ModelError: as `build`; or the patches do not fill the image.
         """
-        if self.name.split(".")[0] not in timm.list_models(include_tags=False):
-            return  # a folder or the embedded network, which was built before
+        if not self.known:
+            return
         with torch.device("meta"):
             embed = patch_embedding(self.build())
         size, patch = getattr(embed, "img_size", None), getattr(embed, "patch_size", None)

@@ -68,7 +68,7 @@ class ImportReport:
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or of a torch file, by name; nothing in the file is executed.
+    """The tensors of a safetensors or torch file, told by its content, by name; nothing in the file is executed.
 
     Raises:
         ModelError: the file is missing, damaged, holds objects other than tensors and settings, or has no tensors.
@@ -77,11 +77,12 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ModelError(f"checkpoint {path} is not a file: give a .safetensors or a torch .pth/.bin/.ckpt file")
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             state: Any = load_file(path)
         else:
-            with safe_globals(cast(Any, _SETTINGS)):
-                state = torch.load(path, map_location="cpu", weights_only=True)
+            # From the open file: given a path, torch goes by its ending too.
+            with safe_globals(cast(Any, _SETTINGS)), path.open("rb") as file:
+                state = torch.load(file, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise ModelError(f"checkpoint {path} is damaged: {error}") from error
     except Exception as error:  # torch raises many kinds for the many ways a file can be wrong
@@ -100,6 +101,14 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     if not tensors:
         raise ModelError(f"checkpoint {path} holds no tensors by their names")
     return tensors
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By its first bytes, the length of a json header and its beginning: releases carry all kinds of endings."""
+    with path.open("rb") as file:
+        first = file.read(9)
+    torch_file = first.startswith((b"PK", b"\x80"))
+    return first[5:] == bytes(3) + b"{" or (path.suffix == ".safetensors" and not torch_file)
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], *, share: float = 1.0) -> ImportReport:

@@ -1,19 +1,17 @@
 """`mood finetune`: a pre-trained network learns the classes of its own world."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from mood.core.transform import Transform
-    from mood.data import Source, Stream, TrainingImages
+    from mood.data import Augment, Source, Stream
+    from mood.models import Architecture
     from mood.recipes.inputs import TrainingSet
-    from mood.training import Processes, Share
+    from mood.training import Optimisation, Processes
 
 
 @config
@@ -140,165 +138,66 @@ class FinetuneResult:
         )
 
 
-@dataclass
-class _ClassifierTask:
-    module: Any
-    images: "TrainingImages"
-    settings: FinetuneConfig
-    classes: int
-    transform: "Transform"
-    test: "Source | None"
-    precision: str
-    anchors: "Mapping[str, Tensor]"
-    scratch: Path
-    together: "Processes"
-    steps_per_epoch: int = field(init=False)
-    batch_size: int = field(init=False)
+def architecture_of(config: FinetuneConfig, coming: "Architecture | None" = None) -> "Architecture":
+    """What is fine-tuned, but for its head: what comes from a stage before it, or what the config names."""
+    from mood.models import Architecture
+    from mood.recipes.inputs import model_options
 
-    def __post_init__(self) -> None:
-        from timm.data import Mixup
-
-        self.batch_size = self.settings.batch_size
-        self.steps_per_epoch = len(self.images) // self.batch_size
-        self.mixup = (
-            Mixup(
-                self.settings.mixup,
-                self.settings.cutmix,
-                label_smoothing=self.settings.label_smoothing,
-                num_classes=self.classes,
-            )
-            if self.settings.mixup or self.settings.cutmix
-            else None
-        )
-
-    def batches(self, epoch: int, start: int) -> Iterable[Any]:
-        from mood.training import Share
-
-        return self.parts(epoch, start, Share())
-
-    def parts(self, epoch: int, start: int, share: "Share") -> Iterable[Any]:
-        from mood.data import training_batches
-        from mood.recipes.rejected import noted
-
-        batches = training_batches(
-            self.images,
-            epoch=epoch,
-            batch_size=self.settings.batch_size,
-            workers=self.settings.workers,
-            start_batch=start,
-            parts=share.parts,
-            of=share.of,
-        )
-        return noted(batches, self.scratch, share.first // share.own)
-
-    def weight(self, part: Any) -> float:
-        return float(len(part.positions))
-
-    def items(self, part: Any) -> "Tensor":
-        positions: Tensor = part.positions
-        return positions
-
-    def loss(self, module: Any, batch: Any, epoch: int) -> "tuple[Tensor, Mapping[str, Tensor]]":
-        from torch.nn.functional import cross_entropy
-
-        (pixels,), labels = batch.views, batch.labels
-        smoothing = self.settings.label_smoothing
-        if self.mixup is not None and len(pixels) % 2 == 0:
-            # timm's mixing pairs a batch with its mirror image and smooths the labels itself.
-            pixels, labels = self.mixup(pixels, labels)
-            smoothing = 0.0
-        logits = module(pixels).float()
-        loss = cross_entropy(logits, labels, label_smoothing=smoothing)
-        if self.settings.l2_sp:
-            loss = loss + self.settings.l2_sp / 2 * self.distance()
-        hard = labels.argmax(1) if labels.ndim == 2 else labels
-        return loss, {"train_accuracy": (logits.detach().argmax(1) == hard).float().mean()}
-
-    def distance(self) -> "Tensor":
-        """Squared Euclidean distance of the body's weights from where they started (Li et al., ICML 2018)."""
-        moved: list[Tensor] = [
-            (parameter - self.anchors[name]).square().sum()
-            for name, parameter in self.module.named_parameters()
-            if name in self.anchors and parameter.requires_grad
-        ]
-        return sum(moved[1:], start=moved[0])
-
-    def after_step(self, done: float) -> None:
-        pass
-
-    def evaluate(self, module: Any) -> Mapping[str, float]:
-        from mood.core.errors import DataError
-        from mood.recipes.accuracy import right_ones
-
-        test = self.test
-        if test is None:
-            return {}
-        workers, place = self.settings.workers, (self.together.number, self.together.count)
-        measured = self.together.attempt(
-            lambda: right_ones(module, self.transform, test, self.precision, workers, place)
-        )
-        right, total = self.together.sum(*measured)
-        if not total:
-            raise DataError(f"not one image of {test.name} could be read")
-        return {"accuracy": right / total}
+    start = Architecture(config.model) if coming is None else coming
+    return Architecture(start.name, {**start.options, **model_options(config.model_options)})
 
 
-def _freeze(module: Any, blocks: int, head: set[str]) -> None:
-    """Keep the weights of the lowest blocks and of all below them; -1 keeps all but the head.
-
-    Raises:
-        InputError: another number, or more blocks than there are.
-        ModelError: timm does not say which weights of this network lie how deep.
-    """
-    from timm.models import group_parameters
-
-    from mood.core.errors import InputError, ModelError
-
-    if blocks == 0:
-        return
-    if blocks == -1:
-        for name, parameter in module.named_parameters():
-            parameter.requires_grad_(name.rpartition(".")[0] in head)
-        return
-    if not hasattr(module, "group_matcher"):
-        raise ModelError(
-            f"timm does not say how deep the weights of {type(module).__name__} lie: set freeze to 0 or -1"
-        )
-    # Layer 0 is the stem; the last one holds the norm and the head.
-    depth = group_parameters(module, module.group_matcher(coarse=False), reverse=True)
-    highest = max(depth.values()) - 1
-    if not 0 < blocks <= highest:
-        raise InputError(f"freeze is {blocks}; it must be -1 (all but the head) or from 0 to {highest}, the blocks")
-    for name, parameter in module.named_parameters():
-        if depth[name] <= blocks:
-            parameter.requires_grad_(False)
-
-
-def check(config: FinetuneConfig, *, comes: bool = False) -> None:
+def check(config: FinetuneConfig, *, coming: "Architecture | None" = None) -> None:
     """Refuse what cannot be fine-tuned, before an image or a weight is looked at.
 
     Args:
         config: of the stage.
-        comes: a stage before it will write its network.
+        coming: the network that a stage before it will write.
 
     Raises:
-        InputError: a setting that is out of range, or a file that is not there.
+        InputError: a setting that is out of range or for other processes, or a file that is not there.
         ModelError: a network that nobody knows, or that cannot be built.
     """
-    from mood.core.errors import InputError
-    from mood.models import Architecture, check_name
-    from mood.recipes.inputs import check_given, model_options
+    import torch
 
-    if config.l2_sp < 0:
-        raise InputError(f"l2_sp is {config.l2_sp}; it must be 0, which is off, or more")
+    from mood.core.errors import InputError
+    from mood.models import check_name
+    from mood.recipes.inputs import check_given, check_numbers, check_stream, check_training
+    from mood.recipes.tasks import freeze
+
+    check_numbers(
+        ("crop_scale", config.crop_scale, 0 < config.crop_scale <= 1, "above 0 and at most 1, the whole image"),
+        ("drop_path", config.drop_path, 0 <= config.drop_path < 1, "from 0, which is none, to below 1"),
+        ("label_smoothing", config.label_smoothing, 0 <= config.label_smoothing < 1, "from 0 to below 1"),
+        ("mixup", config.mixup, config.mixup >= 0, "0, which is off, or more"),
+        ("cutmix", config.cutmix, config.cutmix >= 0, "0, which is off, or more"),
+        ("l2_sp", config.l2_sp, config.l2_sp >= 0, "0, which is off, or more"),
+    )
     if config.l2_sp and config.strategy == "fsdp":
         raise InputError("l2_sp compares whole weights, and strategy fsdp spreads them: set strategy to ddp")
-    if config.stream and (config.coarse or config.classes):
-        raise InputError("coarse and classes pick from a list, and a stream has none: leave them or stream out")
+    share = check_training(
+        config.strategy, batch_size=config.batch_size, accumulate=config.accumulate, compile=config.compile
+    )
+    at_once = config.batch_size // share.of
+    if (config.mixup or config.cutmix) and at_once % 2:
+        raise InputError(
+            f"batch_size is {config.batch_size}, of which {at_once} images are looked at at once, and mixup and cutmix "
+            f"take them in pairs: set it to {config.batch_size + share.of}"
+        )
+    if config.stream:
+        check_stream((config.data,), config.limit)
+        if config.coarse or config.classes:
+            raise InputError("coarse and classes pick from a list, and a stream has none: leave them or stream out")
+    _optimisation(config, config.device, config.precision)
+    _augment(config)
     check_given(checkpoint=config.checkpoint)
-    if not comes:
+    if coming is None:
         check_name(config.model)
-    Architecture(config.model, model_options(config.model_options)).check()
+    architecture = architecture_of(config, coming)
+    architecture.check()
+    if architecture.known and config.freeze:
+        with torch.device("meta"):
+            freeze(architecture.build(num_classes=2), config.freeze, set())
 
 
 def chosen_images(config: FinetuneConfig, source: "Source | Stream") -> "tuple[TrainingSet, tuple[str, ...], int]":
@@ -331,6 +230,33 @@ def chosen_images(config: FinetuneConfig, source: "Source | Stream") -> "tuple[T
     return chosen, names, outputs
 
 
+def _optimisation(config: FinetuneConfig, device: str, precision: str) -> "Optimisation":
+    from mood.training import Optimisation
+
+    return Optimisation(
+        epochs=config.epochs,
+        lr=config.lr,
+        min_lr=config.min_lr,
+        warmup_epochs=config.epochs / 20 if config.warmup_epochs is None else config.warmup_epochs,
+        weight_decay=config.weight_decay,
+        layer_decay=config.layer_decay,
+        clip=config.clip,
+        ema=config.ema,
+        seed=config.seed,
+        device=device,
+        precision=precision,
+        accumulate=config.accumulate,
+        compile=config.compile,
+        save_seconds=config.save_seconds,
+    )
+
+
+def _augment(config: FinetuneConfig) -> "Augment":
+    from mood.data import Augment
+
+    return Augment(scale=(config.crop_scale, 1.0), rand_augment=config.rand_augment or None, erase=config.erasing)
+
+
 def finetune(config: FinetuneConfig, *, source: "Source | None" = None) -> FinetuneResult:
     """Fine-tune a network and write it as a model folder; start again to resume.
 
@@ -357,7 +283,7 @@ def _finetune(config: FinetuneConfig, source: "Source | None", together: "Proces
 
     from mood.core import artifact
     from mood.core.errors import InputError, ModelError
-    from mood.data import Augment, TrainingImages, open_source
+    from mood.data import TrainingImages, open_source
     from mood.models import (
         Architecture,
         Model,
@@ -372,21 +298,20 @@ def _finetune(config: FinetuneConfig, source: "Source | None", together: "Proces
         keep_records,
         last_metrics,
         model_options,
-        open_streams,
+        open_stream,
         union,
     )
     from mood.recipes.rejected import rejections
+    from mood.recipes.tasks import ClassifierTask, freeze
     from mood.recipes.together import open_output_of_all
-    from mood.training import Optimisation, seed_everything, train
+    from mood.training import seed_everything, train
 
     device = together.device
     images: Source | Stream
     if source is not None:
         images = source
     elif config.stream:
-        (images,) = open_streams(
-            (config.data,), together, limit=config.limit, seed=config.seed, fraction=config.held_out
-        )
+        images = open_stream(config.data, together, seed=config.seed, fraction=config.held_out)
     else:
         images = open_source(
             config.data,
@@ -412,12 +337,6 @@ def _finetune(config: FinetuneConfig, source: "Source | None", together: "Proces
             rejected = len(rejections(config.output))
             return FinetuneResult(config.output, seen, classes, last_metrics(config.output), True, rejected)
         classes = len(names)
-        share = together.share(config.batch_size, config.accumulate)
-        if (config.mixup or config.cutmix) and config.batch_size // share.of % 2:
-            raise InputError(
-                f"batch_size is {config.batch_size}, of which {config.batch_size // share.of} images are looked at at "
-                f"once, and mixup and cutmix take them in pairs: set it to {config.batch_size + share.of}"
-            )
         test = (
             None
             if config.eval is None
@@ -444,16 +363,10 @@ def _finetune(config: FinetuneConfig, source: "Source | None", together: "Proces
         with torch.no_grad():
             for parameter in head.parameters():
                 parameter.mul_(config.init_scale)
-        _freeze(module, config.freeze, own)
+        freeze(module, config.freeze, own)
         training = TrainingImages(
             chosen.source,
-            (
-                Augment(
-                    scale=(config.crop_scale, 1.0),
-                    rand_augment=config.rand_augment or None,
-                    erase=config.erasing,
-                ),
-            ),
+            (_augment(config),),
             size=start.transform.size,
             mean=start.transform.mean,
             std=start.transform.std,
@@ -472,25 +385,10 @@ def _finetune(config: FinetuneConfig, source: "Source | None", together: "Proces
             without_fused_attention(module)
         precision = resolve_precision(config.precision, device)
         trained = train(
-            _ClassifierTask(
-                module, training, config, outputs, start.transform, test, precision, anchors, output.scratch, together
+            ClassifierTask(
+                module, training, config, output.scratch, outputs, start.transform, test, precision, anchors, together
             ),
-            Optimisation(
-                epochs=config.epochs,
-                lr=config.lr,
-                min_lr=config.min_lr,
-                warmup_epochs=config.epochs / 20 if config.warmup_epochs is None else config.warmup_epochs,
-                weight_decay=config.weight_decay,
-                layer_decay=config.layer_decay,
-                clip=config.clip,
-                ema=config.ema,
-                seed=config.seed,
-                device=str(device),
-                precision=precision,
-                accumulate=config.accumulate,
-                compile=config.compile,
-                save_seconds=config.save_seconds,
-            ),
+            _optimisation(config, str(device), precision),
             output.scratch,
             description="finetune",
             together=together,

@@ -16,7 +16,7 @@ from mood.data import Source, Stream, held_out, join, scan, stream_shards
 from mood.data.manifest import content_hash
 from mood.models import Stage, image_keys
 from mood.recipes.rejected import keep_rejections
-from mood.training import Processes
+from mood.training import Processes, Share, Strategy, check_strategy
 
 METRICS = "metrics.jsonl"
 
@@ -47,14 +47,11 @@ class TrainingSet:
         return names or ()
 
 
-def open_streams(
-    data: Sequence[str], together: Processes, *, limit: int | None, seed: int, fraction: float
-) -> tuple[Stream, ...]:
-    """Shards that are streamed, each read once for its hashes by one of the processes.
+def check_stream(data: Sequence[str], limit: int | None) -> None:
+    """Refuse to stream what has no stream.
 
     Raises:
         InputError: a limit, which a stream does not know, or several sets.
-        DataError: there are no such shards, or one of them cannot be read.
     """
     if limit is not None:
         raise InputError("limit picks images from a list, and a stream has none: name fewer shards")
@@ -62,11 +59,20 @@ def open_streams(
         raise InputError(
             f"one glob of shards can be streamed, got {len(data)}: put them under one, or leave stream out"
         )
-    paths = stream_shards(data[0])
+
+
+def open_stream(data: str, together: Processes, *, seed: int, fraction: float) -> Stream:
+    """Shards that are streamed, each read once for its hashes by one of the processes.
+
+    Raises:
+        InputError: there are no such shards.
+        DataError: one of them cannot be read.
+    """
+    paths = stream_shards(data)
     own = together.attempt(lambda: scan(paths[together.number :: together.count], seed=seed, fraction=fraction))
     parts = together.gather(own)
     scanned = [parts[index % together.count][index // together.count] for index in range(len(paths))]
-    return (Stream(data[0], paths, scanned),)
+    return Stream(data, paths, scanned)
 
 
 def fingerprint_of(source: Source | Stream) -> str:
@@ -177,6 +183,28 @@ def check_given(**files: Path | None) -> None:
     for key, path in files.items():
         if path is not None and not path.exists():
             raise InputError(f"{key} is {path}, and there is nothing: check the path, or leave {key} out")
+
+
+def check_numbers(*rules: tuple[str, float, bool, str]) -> None:
+    """Refuse settings that are out of range: the name of each, its value, whether it is sound, and what is expected.
+
+    Raises:
+        InputError: the first that is not.
+    """
+    for name, value, sound, expected in rules:
+        if not sound:
+            raise InputError(f"{name} is {value}; it must be {expected}")
+
+
+def check_training(strategy: Strategy, *, batch_size: int, accumulate: int, compile: bool) -> Share:
+    """Refuse what the processes cannot do, and give what this one takes of each batch.
+
+    Raises:
+        InputError: a strategy without its processes, or a batch that cannot be cut into equal parts.
+    """
+    check_strategy(strategy, compile=compile)
+    check_numbers(("batch_size", batch_size, batch_size >= 1, "at least 1"))
+    return Share.of_batch(batch_size, accumulate)
 
 
 def check_batch_size(images: int, batch_size: int) -> None:

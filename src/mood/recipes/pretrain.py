@@ -1,7 +1,7 @@
 """`mood pretrain`: a network learns images from the images alone."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -10,10 +10,10 @@ from mood.core.config import Argument, NotInFingerprint, config, to_dict
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mood.data import Augment, Source, Stream, TrainingImages
-    from mood.models import Architecture, DvaeTokenizer, Pretext, Stage, VaeShape
+    from mood.data import Augment, Source, Stream
+    from mood.models import Architecture, DvaeTokenizer, Stage, VaeShape
     from mood.recipes.inputs import TrainingSet
-    from mood.training import Processes, Share
+    from mood.training import Optimisation, Processes
 
 
 @config
@@ -181,6 +181,7 @@ def _check(config: PretrainConfig, given: Mapping[str, Any]) -> None:
 
     from mood.core.errors import InputError, ModelError
     from mood.models import PRETEXTS, make_pretext
+    from mood.recipes.inputs import check_numbers, check_stream, check_training
 
     if config.drop_path is not None and not 0 <= config.drop_path < 1:
         raise InputError(f"drop_path is {config.drop_path}; it must be from 0, which is none, to below 1")
@@ -189,6 +190,16 @@ def _check(config: PretrainConfig, given: Mapping[str, Any]) -> None:
             f"accumulate is {config.accumulate}, and pretext {config.pretext} compares all images of a batch with each "
             "other: set it to 1, and use more processes or checkpoint_activations where memory is short"
         )
+    check_training(config.strategy, batch_size=config.batch_size, accumulate=config.accumulate, compile=config.compile)
+    check_numbers(
+        ("base_lr", config.base_lr, config.base_lr > 0, "more than 0"),
+        ("beta2", config.beta2, 0 <= config.beta2 < 1, "from 0 to below 1"),
+        ("crop_scale", config.crop_scale, 0 < config.crop_scale <= 1, "above 0 and at most 1, the whole image"),
+    )
+    if config.stream:
+        check_stream(config.data, config.limit)
+    if PRETEXTS[config.pretext].trained:
+        _optimisation(config, config.device, config.precision)
     _augments(config)
     said = _said(config)
     said.check()
@@ -282,59 +293,23 @@ def _augments(config: PretrainConfig) -> "tuple[Augment, ...]":
     return (Augment(scale=scale, color_jitter=usual if config.color_jitter is None else config.color_jitter),)
 
 
-@dataclass
-class _PretextTask:
-    module: "Pretext"
-    images: "TrainingImages"
-    settings: PretrainConfig
-    scratch: Path
-    steps_per_epoch: int = field(init=False)
-    batch_size: int = field(init=False)
+def _optimisation(config: PretrainConfig, device: str, precision: str) -> "Optimisation":
+    from mood.training import Optimisation
 
-    def __post_init__(self) -> None:
-        self.batch_size = self.settings.batch_size
-        self.steps_per_epoch = len(self.images) // self.batch_size
-
-    def batches(self, epoch: int, start: int) -> Iterable[Any]:
-        from mood.training import Share
-
-        return self.parts(epoch, start, Share())
-
-    def parts(self, epoch: int, start: int, share: "Share") -> Iterable[Any]:
-        from mood.data import training_batches
-        from mood.models import Views
-        from mood.recipes.rejected import noted
-        from mood.training import uniform
-
-        batches = training_batches(
-            self.images,
-            epoch=epoch,
-            batch_size=self.settings.batch_size,
-            workers=self.settings.workers,
-            start_batch=start,
-            parts=share.parts,
-            of=share.of,
-        )
-        for batch in noted(batches, self.scratch, share.first // share.own):
-            draws = uniform(self.settings.seed, epoch, batch.positions, self.module.draws)
-            yield Views(batch.views, draws, batch.labels, batch.twin, self.module.hide(draws), batch.positions)
-
-    def weight(self, part: Any) -> float:
-        return self.module.weight(part)
-
-    def items(self, part: Any) -> "Tensor":
-        positions: Tensor = part.positions
-        return positions
-
-    def loss(self, module: Any, batch: Any, epoch: int) -> "tuple[Tensor, Mapping[str, Tensor]]":
-        loss, extra = module(batch)
-        return loss, extra
-
-    def after_step(self, done: float) -> None:
-        self.module.after_step(done)
-
-    def evaluate(self, module: Any) -> Mapping[str, float]:
-        return {}
+    return Optimisation(
+        epochs=config.epochs,
+        lr=config.base_lr * config.batch_size / 256,
+        warmup_epochs=config.epochs / 20 if config.warmup_epochs is None else config.warmup_epochs,
+        weight_decay=config.weight_decay,
+        betas=(0.9, config.beta2),
+        clip=config.clip,
+        seed=config.seed,
+        device=device,
+        precision=precision,
+        accumulate=config.accumulate,
+        compile=config.compile,
+        save_seconds=config.save_seconds,
+    )
 
 
 def pretrain(config: PretrainConfig, *, source: "Source | None" = None) -> PretrainResult:
@@ -380,12 +355,13 @@ def _pretrain(
         images_of_last_stage,
         keep_records,
         last_metrics,
-        open_streams,
+        open_stream,
         union,
     )
     from mood.recipes.rejected import rejections
+    from mood.recipes.tasks import PretextTask
     from mood.recipes.together import open_output_of_all
-    from mood.training import Optimisation, seed_everything, train
+    from mood.training import seed_everything, train
 
     architecture = architecture_of(config)
     device = together.device
@@ -393,7 +369,7 @@ def _pretrain(
     if source is not None:
         sources = [source]
     elif config.stream:
-        sources = open_streams(config.data, together, limit=config.limit, seed=config.seed, fraction=config.held_out)
+        sources = [open_stream(config.data[0], together, seed=config.seed, fraction=config.held_out)]
     else:
         sources = [open_source(name, roots=config.data_root, limit=config.limit) for name in config.data]
     settings = to_dict(config) | {"images": [fingerprint_of(item) for item in sources]}
@@ -405,7 +381,6 @@ def _pretrain(
             seen = images_of_last_stage(config.output)
             return PretrainResult(config.output, seen, loss, True, len(rejections(config.output)))
         chosen = chosen_images(config, sources)
-        together.share(config.batch_size, config.accumulate)
         seed_everything(config.seed)
         drop_path = PRETEXTS[config.pretext].drop_path if config.drop_path is None else config.drop_path
         encoder = architecture.build(drop_path_rate=drop_path) if drop_path else architecture.build()
@@ -443,21 +418,8 @@ def _pretrain(
         if config.checkpoint_activations:
             cast(Any, encoder).set_grad_checkpointing()
         trained = train(
-            _PretextTask(pretext, images, config, output.scratch),
-            Optimisation(
-                epochs=config.epochs,
-                lr=config.base_lr * config.batch_size / 256,
-                warmup_epochs=config.epochs / 20 if config.warmup_epochs is None else config.warmup_epochs,
-                weight_decay=config.weight_decay,
-                betas=(0.9, config.beta2),
-                clip=config.clip,
-                seed=config.seed,
-                device=str(device),
-                precision=resolve_precision(config.precision, device),
-                accumulate=config.accumulate,
-                compile=config.compile,
-                save_seconds=config.save_seconds,
-            ),
+            PretextTask(pretext, images, config, output.scratch),
+            _optimisation(config, str(device), resolve_precision(config.precision, device)),
             output.scratch,
             description="pretrain",
             together=together,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
 from mood.core.errors import InputError
-from mood.core.output import open_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from mood.data import Augment, Source, TrainingImages
     from mood.models import DiscreteVae, VaeShape
     from mood.recipes.inputs import TrainingSet
+    from mood.training import Optimisation
 
 PICTURE = "reconstructions.png"
 
@@ -166,8 +166,15 @@ def check(config: TokenizerConfig) -> "VaeShape":
         InputError: a setting that is out of range.
         ModelError: a grid that does not divide the image.
     """
+    from mood.recipes.inputs import check_numbers
+
+    check_numbers(
+        ("batch_size", config.batch_size, config.batch_size >= 1, "at least 1"),
+        ("crop_scale", config.crop_scale, 0 < config.crop_scale <= 1, "above 0 and at most 1, the whole image"),
+    )
     _schedule(config)
     _augment(config)
+    _optimisation(config, config.device, config.precision)
     return shape_of(config)
 
 
@@ -206,6 +213,24 @@ def _schedule(config: TokenizerConfig) -> "Schedule":
         kl_warmup=config.kl_warmup,
         straight_through=config.straight_through,
         decoder_first=config.decoder_first,
+    )
+
+
+def _optimisation(config: TokenizerConfig, device: str, precision: str) -> "Optimisation":
+    from mood.training import Optimisation
+
+    return Optimisation(
+        epochs=config.epochs,
+        lr=config.lr,
+        warmup_epochs=config.epochs / 20 if config.warmup_epochs is None else config.warmup_epochs,
+        weight_decay=config.weight_decay,
+        clip=config.clip,
+        ema=config.ema,
+        seed=config.seed,
+        device=device,
+        precision=precision,
+        compile=config.compile,
+        save_seconds=config.save_seconds,
     )
 
 
@@ -406,7 +431,7 @@ def tokenizer(config: TokenizerConfig, *, source: "Source | None" = None) -> Tok
         source: opened images in place of `config.data`.
 
     Raises:
-        MoodError: bad data, a grid that does not divide the image, an output that is taken.
+        MoodError: bad data, a grid that does not divide the image, an output that is taken, several processes.
     """
     import torch
 
@@ -414,24 +439,31 @@ def tokenizer(config: TokenizerConfig, *, source: "Source | None" = None) -> Tok
     from mood.models import DiscreteVae, map_pixels, resolve_device, resolve_precision, save_vae
     from mood.recipes.inputs import images_of_last_stage, keep_records, last_metrics
     from mood.recipes.rejected import rejections
-    from mood.training import Optimisation, seed_everything, train
+    from mood.recipes.together import open_output_of_all
+    from mood.training import processes, seed_everything, train
 
     shape = check(config)
+    together = processes(device=str(resolve_device(config.device)))
     sources = (
         [open_source(name, roots=config.data_root, limit=config.limit) for name in config.data]
         if source is None
         else [source]
     )
     settings = to_dict(config) | {"images": [item.manifest.fingerprint for item in sources]}
-    with open_output(config.output, settings, overwrite=config.overwrite) as output:
+    with open_output_of_all(together, config.output, settings, overwrite=config.overwrite) as output:
         if output.finished:
             learned = images_of_last_stage(config.output)
             rejected = len(rejections(config.output))
             return TokenizerResult(config.output, learned, last_metrics(config.output), True, rejected)
+        if not together.alone:
+            raise InputError(
+                f"a tokenizer is trained by one process, and torchrun started {together.count}: train it without "
+                f"torchrun first; these will find it in {config.output}"
+            )
         chosen, measured = chosen_images(config, sources)
         seed_everything(config.seed)
         vae = DiscreteVae(shape)
-        device = resolve_device(config.device)
+        device = together.device
         if device.type == "cpu":
             # The order in which oneDNN's convolutions are fast in bf16: a third less time for a step.
             vae.to(memory_format=torch.channels_last)
@@ -448,21 +480,10 @@ def tokenizer(config: TokenizerConfig, *, source: "Source | None" = None) -> Tok
         precision = resolve_precision(config.precision, device)
         trained = train(
             _VaeTask(vae, images, measured, config, _schedule(config), precision, output.scratch),
-            Optimisation(
-                epochs=config.epochs,
-                lr=config.lr,
-                warmup_epochs=config.epochs / 20 if config.warmup_epochs is None else config.warmup_epochs,
-                weight_decay=config.weight_decay,
-                clip=config.clip,
-                ema=config.ema,
-                seed=config.seed,
-                device=str(device),
-                precision=precision,
-                compile=config.compile,
-                save_seconds=config.save_seconds,
-            ),
+            _optimisation(config, str(device), precision),
             output.scratch,
             description="tokenizer",
+            together=together,
         )
         assert isinstance(trained, DiscreteVae)
         save_vae(output.work, trained, history=chosen.stages, seen=chosen.keys)

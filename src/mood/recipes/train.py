@@ -4,10 +4,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mood.core.config import Argument, config, fields, read_toml
 from mood.core.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from mood.models import Architecture
 
 _KEYS = ("name", "command")
 
@@ -34,6 +37,10 @@ class TrainConfig:
     """auto, cpu or cuda, in place of what the recipe says"""
     workers: int | None = None
     """processes that read and augment images, in place of what the recipe says"""
+    strategy: Literal["auto", "ddp", "fsdp"] | None = None
+    """of several processes that torchrun started, in place of what the recipe says"""
+    accumulate: int | None = None
+    """parts of a batch whose gradients are added up, in place of what the recipe says"""
     overwrite: bool = False
     """replace stages of another configuration"""
 
@@ -151,17 +158,32 @@ def _check(stage: PlannedStage, before: Sequence[PlannedStage]) -> None:
             check_given(tokenizer=stage.config.tokenizer)
         pretrain.check(stage.config, coming=None if coming is None else tokenizer.shape_of(coming.config))
     else:
-        finetune.check(stage.config, comes=Path(stage.config.model) in outputs)
+        coming = outputs.get(Path(stage.config.model))
+        finetune.check(stage.config, coming=None if coming is None else _left_by(coming, outputs))
+
+
+def _left_by(stage: PlannedStage, outputs: Mapping[Path, PlannedStage]) -> "Architecture":
+    """The network that a stage will write."""
+    from mood.recipes import finetune, pretrain
+
+    if stage.command == "pretrain":
+        return pretrain.architecture_of(stage.config)
+    coming = outputs.get(Path(stage.config.model))
+    return finetune.architecture_of(stage.config, None if coming is None else _left_by(coming, outputs))
 
 
 def _check_images(stage: PlannedStage) -> None:
     """Refuse images that are too few, that have no labels where they are wanted, or more classes than the head."""
-    from mood.data import open_source
+    from mood.data import open_source, stream_shards
     from mood.recipes import finetune, pretrain, tokenizer
 
     config = stage.config
     if getattr(config, "stream", False):
-        return  # Every one of its shards would have to be read.
+        # They have to be there; to know more, every one of them would have to be read.
+        stream_shards(config.data if isinstance(config.data, str) else config.data[0])
+        if getattr(config, "eval", None) is not None:
+            open_source(config.eval, roots=config.data_root)
+        return
     if stage.command != "finetune":
         sources = [open_source(name, roots=config.data_root, limit=config.limit) for name in config.data]
         chosen_images = pretrain.chosen_images if stage.command == "pretrain" else tokenizer.chosen_images
@@ -207,8 +229,10 @@ def _stage(
     settings |= {key: value for key, value in table.items() if key not in _KEYS}
     settings |= {"output": config.output / name, "overwrite": config.overwrite}
     settings |= {"data_root": config.data_root} if config.data_root else {}
-    settings |= {"device": config.device} if config.device is not None else {}
-    settings |= {"workers": config.workers} if config.workers is not None else {}
+    for key in ("device", "workers", "strategy", "accumulate"):
+        value = getattr(config, key)
+        if value is not None and key in fields(cls):
+            settings[key] = value
     if command == "finetune" and "model" not in table:
         networks = [stage for stage in before if stage.command in ("pretrain", "finetune")]
         if networks:

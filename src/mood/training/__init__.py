@@ -3,14 +3,16 @@
 from mood.training.draws import seed_everything, uniform
 from mood.training.loop import DivisibleTask, Task, train
 from mood.training.optimisation import Optimisation
-from mood.training.processes import Processes, Share, processes
+from mood.training.processes import Processes, Share, Strategy, check_strategy, processes
 
 __all__ = [
     "DivisibleTask",
     "Optimisation",
     "Processes",
     "Share",
+    "Strategy",
     "Task",
+    "check_strategy",
     "processes",
     "seed_everything",
     "train",

@@ -22,7 +22,7 @@ from mood.training.batch_norm import StatisticsOfAll, normalises_batches
 from mood.training.draws import seed_everything, seed_of
 from mood.training.log import Log
 from mood.training.optimisation import Optimisation
-from mood.training.processes import Processes, Share, processes, scale_of, shard, whole_state
+from mood.training.processes import Processes, Share, check_strategy, processes, scale_of, shard, whole_state
 
 _WHAT_TO_DO = (
     "lower the learning rate, lengthen the warm-up, or clip the gradient. With the same settings it goes on from the "
@@ -150,7 +150,7 @@ def _share(task: Task, settings: Optimisation, together: Processes) -> Share:
             f"accumulate is {settings.accumulate}, and batch normalisation needs the whole batch at once: set "
             "accumulate to 1, and use more processes or checkpoint_activations where memory is short"
         )
-    return together.share(task.batch_size, settings.accumulate)
+    return Share.of_batch(task.batch_size, settings.accumulate)
 
 
 Part = tuple[Any, float]
@@ -213,8 +213,7 @@ class _Run:
         saved.put_back(task.module, self.ema)
         # What weights that are spread over the processes are put together in at the end.
         self._whole = copy.deepcopy(task.module).cpu() if together.strategy == "fsdp" else None
-        if together.strategy == "fsdp" and settings.compile:
-            raise InputError("compile is not for strategy fsdp: leave one of them out")
+        check_strategy(together.strategy, compile=settings.compile)
         compiled = cast(nn.Module, torch.compile(task.module)) if settings.compile else task.module
         self._module = fabric.setup_module(compiled, _reapply_compile=False)
         if together.strategy == "fsdp" and self.ema is not None:

@@ -19,7 +19,7 @@ from torch import distributed as dist
 from torch import nn
 
 from mood.core.errors import InputError, MoodError
-from mood.core.ranks import count
+from mood.core.ranks import count, rank
 
 T = TypeVar("T")
 Strategy = Literal["auto", "ddp", "fsdp"]
@@ -42,6 +42,27 @@ class Share(NamedTuple):
     def parts(self) -> tuple[int, ...]:
         """Numbers of the parts."""
         return tuple(range(self.first, self.first + self.own))
+
+    @classmethod
+    def of_batch(cls, batch_size: int, accumulate: int) -> "Share":
+        """What this process takes of each batch, known before it meets the others.
+
+        Raises:
+            InputError: the batch cannot be cut into equal parts.
+        """
+        if accumulate < 1:
+            raise InputError(f"accumulate is {accumulate}; it must be 1, which is none, or more")
+        processes = count()
+        of = processes * accumulate
+        if batch_size % of:
+            least, most = batch_size // of * of, -(-batch_size // of) * of
+            sizes = f"{least} or {most}" if least else f"{most}"
+            raise InputError(
+                f"batch_size is {batch_size}, and {processes} process{'es' if processes > 1 else ''} with accumulate "
+                f"{accumulate} cut it into {of} equal parts: set it to {sizes}, or change the number of processes or "
+                "accumulate"
+            )
+        return cls(rank() * accumulate, accumulate, of)
 
 
 class Step(NamedTuple):
@@ -91,25 +112,6 @@ class Processes:
     def device(self) -> torch.device:
         """Where this one computes."""
         return self.fabric.device
-
-    def share(self, batch_size: int, accumulate: int) -> Share:
-        """What this process takes of each batch.
-
-        Raises:
-            InputError: the batch cannot be cut into equal parts.
-        """
-        if accumulate < 1:
-            raise InputError(f"accumulate is {accumulate}; it must be 1, which is none, or more")
-        of = self.count * accumulate
-        if batch_size % of:
-            least, most = batch_size // of * of, -(-batch_size // of) * of
-            sizes = f"{least} or {most}" if least else f"{most}"
-            raise InputError(
-                f"batch_size is {batch_size}, and {self.count} process{'es' if self.count > 1 else ''} with accumulate "
-                f"{accumulate} cut it into {of} equal parts: set it to {sizes}, or change the number of processes or "
-                "accumulate"
-            )
-        return Share(self.number * accumulate, accumulate, of)
 
     def agree(self, value: T) -> T:
         """The value of the first one, for all."""
@@ -185,11 +187,7 @@ def processes(strategy: Strategy = "auto", device: str = "auto") -> Processes:
         InputError: several processes and one GPU by its number, or no torchrun for fsdp.
     """
     number = count()
-    if strategy == "fsdp" and number == 1:
-        raise InputError(
-            "strategy fsdp spreads a network over several processes, and this is one: start them with "
-            "torchrun --no-python --nproc-per-node N mood ..."
-        )
+    check_strategy(strategy)
     place = None if device == "auto" else torch.device(device)
     indexed = place is not None and place.index is not None and place.type != "cpu"
     if indexed and number > 1:
@@ -218,6 +216,21 @@ def processes(strategy: Strategy = "auto", device: str = "auto") -> Processes:
         atexit.unregister(_leave)
         atexit.register(_leave)
     return Processes(fabric, "auto" if number == 1 else "fsdp" if strategy == "fsdp" else "ddp")
+
+
+def check_strategy(strategy: Strategy, *, compile: bool = False) -> None:
+    """Refuse what the processes that torchrun started cannot do, before they meet.
+
+    Raises:
+        InputError: no torchrun for fsdp, or a compiled network.
+    """
+    if strategy == "fsdp" and count() == 1:
+        raise InputError(
+            "strategy fsdp spreads a network over several processes, and this is one: start them with "
+            "torchrun --no-python --nproc-per-node N mood ..."
+        )
+    if strategy == "fsdp" and compile:
+        raise InputError("compile is not for strategy fsdp: leave one of them out")
 
 
 def shard(module: nn.Module, mesh: Any) -> None:
