@@ -142,7 +142,7 @@ def _promise(report: Report) -> Html:
         meaning = "It is inside."
     flagged = "its p-value is at most α" if promise.threshold is None else f"its score is above {promise.threshold:.6g}"
     sentences = (
-        f"At α = {promise.alpha:g} is flagged: {promise.sentence}. ",
+        f"What is flagged at α = {promise.alpha:g}: {promise.sentence}. ",
         f"{_count(promise.n_calibration, 'ID image')} stand behind it: an image is flagged when {flagged}, and no "
         f"p-value is smaller than {promise.smallest:.2g}.",
     )
