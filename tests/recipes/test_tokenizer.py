@@ -15,7 +15,8 @@ from mood.data import held_out
 from mood.models import image_keys, load_model, open_tokenizer
 from mood.models.tokenizer import load_vae
 from mood.recipes.pretrain import PretrainConfig, pretrain
-from mood.recipes.tokenizer import Schedule, TokenizerConfig, beside, shape_of, tokenizer
+from mood.recipes.reconstructions import beside
+from mood.recipes.tokenizer import Schedule, TokenizerConfig, shape_of, tokenizer
 
 WRITTEN = [
     "artifact.json",

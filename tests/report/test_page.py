@@ -68,7 +68,7 @@ def test_everything_is_there_once(full: Report) -> None:
         "412 ID images",
         "above 1.6449",
         "and of all such images 3.4–6.8 % (95 % confidence)",
-        "is flagged: at most 5.0% of known images on average",
+        "What is flagged at α = 0.05: at most 5.0% of known images on average",
         "Verified: Nothing has seen",
         "shoes/cut.jpg",
         "truncated file",

@@ -1,7 +1,7 @@
 """`mood tokenizer`: images become words of a visual vocabulary, which BEiT then learns to predict."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,10 +10,8 @@ from mood.core.config import Argument, NotInFingerprint, config, to_dict
 from mood.core.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
-    from mood.core.transform import Transform
     from mood.data import Augment, Source, TrainingImages
     from mood.models import DiscreteVae, VaeShape
     from mood.recipes.inputs import TrainingSet
@@ -340,6 +338,7 @@ class _VaeTask:
         import torch
 
         from mood.models import codebook_usage, kl_to_uniform, map_pixels
+        from mood.recipes.reconstructions import pictures
 
         module.eval()
         counts = torch.zeros(module.shape.codes, dtype=torch.int64)
@@ -366,63 +365,6 @@ class _VaeTask:
         }
 
 
-def as_they_are(size: tuple[int, int]) -> "Transform":
-    """The middle of an image at this size, in [0, 1]."""
-    from mood.core.transform import Transform
-
-    return Transform(size, size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-
-
-def pictures(source: "Source", size: tuple[int, int], workers: int) -> "Iterator[Tensor]":
-    """The readable images of a source, (n, 3, H, W) in [0, 1], batch by batch."""
-    import torch
-
-    from mood.data import batches
-
-    transform = as_they_are(size)
-    for batch in batches(source, transform, batch_size=128, workers=workers):
-        if len(batch):
-            yield torch.from_numpy(transform.normalise(batch.pixels))
-
-
-def beside(originals: "np.ndarray", reconstructions: "np.ndarray", *, columns: int = 8) -> "np.ndarray":
-    """One picture of (N, H, W, 3) uint8 originals, each above its reconstruction, in rows of `columns` pairs."""
-    import numpy as np
-
-    count, height, width, _ = originals.shape
-    # Small images are shown larger, each pixel as a square.
-    times = max(1, 96 // max(height, width))
-    gap = 4
-    rows = -(-count // columns)
-    sheet = np.full((rows * (2 * height * times + 2 * gap), columns * (width * times + gap), 3), 255, np.uint8)
-    for number, pair in enumerate(zip(originals, reconstructions, strict=True)):
-        top = number // columns * (2 * height * times + 2 * gap)
-        left = number % columns * (width * times + gap)
-        for below, image in enumerate(pair):
-            shown = image.repeat(times, axis=0).repeat(times, axis=1)
-            start = top + below * height * times
-            sheet[start : start + height * times, left : left + width * times] = shown
-    return sheet
-
-
-def _draw(vae: "DiscreteVae", source: "Source", path: Path) -> None:
-    """Write the picture of the first readable images of a source."""
-    import torch
-    from PIL import Image
-
-    from mood.models import map_pixels
-
-    images = next(pictures(source, vae.shape.image_size, 0), None)
-    if images is None:
-        return
-    vae = vae.eval().cpu()
-    with torch.no_grad():
-        images = images[:32]
-        again = vae.images(vae.decode(vae.encoder(map_pixels(images)).argmax(dim=1)))
-    both = [(255 * part).round().byte().permute(0, 2, 3, 1).numpy() for part in (images, again)]
-    Image.fromarray(beside(*both)).save(path)
-
-
 def tokenizer(config: TokenizerConfig, *, source: "Source | None" = None) -> TokenizerResult:
     """Train a tokenizer and write it as a folder; start again to resume.
 
@@ -438,6 +380,7 @@ def tokenizer(config: TokenizerConfig, *, source: "Source | None" = None) -> Tok
     from mood.data import TrainingImages, open_source, training_batches
     from mood.models import DiscreteVae, map_pixels, resolve_device, resolve_precision, save_vae
     from mood.recipes.inputs import images_of_last_stage, keep_records, last_metrics
+    from mood.recipes.reconstructions import draw
     from mood.recipes.rejected import rejections
     from mood.recipes.together import open_output_of_all
     from mood.training import processes, seed_everything, train
@@ -487,7 +430,7 @@ def tokenizer(config: TokenizerConfig, *, source: "Source | None" = None) -> Tok
         )
         assert isinstance(trained, DiscreteVae)
         save_vae(output.work, trained, history=chosen.stages, seen=chosen.keys)
-        _draw(trained, measured, output.work / PICTURE)
+        draw(trained, measured, output.work / PICTURE)
         metrics = keep_records(output.scratch, output.work)
         output.commit()
     return TokenizerResult(config.output, len(images), metrics, False, len(rejections(config.output)))
