@@ -8,12 +8,12 @@ Conservative Point Estimation and Simultaneous Conservative Consistency of False
 p-values of one calibration set depend on each other. Benjamini and Hochberg's procedure bears it, as they are PRDS:
 Bates et al., Annals of Statistics 51(1), 2023, section 2. That alone says nothing of Storey's estimate. With it the
 rate is at most level · (1 − λ) / (1 − K/(n+1)), K = ⌈λ (n+1)⌉, for scores without ties: the level itself where
-λ (n+1) is whole, level · (n+1)/n for λ = 1/2 and an even n. The argument is that of Marandon, Lei, Mary, Roquain:
-Adaptive Novelty Detection with False Discovery Rate Guarantee, Annals of Statistics 52(1), 2024. Given the calibration
-scores and that of an ID image j as one bag, and all other scores, the rank of j is even on 1 … n+1; were j the most
-unusual of the bag, neither the number flagged nor the estimate would be another wherever j is flagged; so the rate is
-at most level/N · Σ_j E[1/π₀], and the mean of 1/q for q = 1 − U_(K) ~ Beta(n+2−K, K) is 1/(1 − K/(n+1)). This needs
-p ≥ λ to count: with p > λ alone, as for independent p-values, the rate was 1.02 levels in a simulation with n = 19.
+λ (n+1) is whole, level · (n+1)/n for λ = 1/2 and an even n. The argument, which was not taken from a paper: given the
+calibration scores and that of an ID image j as one bag, and all other scores, the rank of j is even on 1 … n+1; were j
+the most unusual of the bag, neither the number flagged nor the estimate would be another wherever j is flagged; so the
+rate is at most level/N · Σ_j E[1/π₀], and the mean of 1/q for q = 1 − U_(K) ~ Beta(n+2−K, K) is 1/(1 − K/(n+1)). This
+needs p ≥ λ to count: with p > λ alone, as for independent p-values, the rate was 1.02 levels in a simulation with
+n = 19.
 """
 
 import math
