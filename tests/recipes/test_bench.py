@@ -220,6 +220,38 @@ def test_confusion_shows_the_largest_cells_of_the_rival(recipe, tmp_path):
     assert list((tmp_path / "out" / "figures").glob("*confusion*"))
 
 
+@pytest.mark.parametrize("protocol", ["multi-class", "confusion", "one-class", "few-shot", "full-spectrum"])
+def test_six_numbers_are_one_gaussian_under_every_protocol(recipe, tmp_path, here, tiny_network, protocol):
+    more = {"confusion": 'rival = "msp"\n', "full-spectrum": 'shifts = ["blur=1"]\n', "few-shot": "shots = [0, 1]\n"}
+    path = recipe(protocol, more.get(protocol, ""))
+    control = f'[[runs.networks]]\nname = "control"\nmodel = "{tiny_network}"\nsix_numbers = true\n'
+    path.write_text(path.read_text() + control)
+    results = run(path, tmp_path / "out").results
+    found = results.of("stripes", network="control")
+    assert {figure.score for figure in found} - {"", "linear probe"} == {"mahalanobis"}
+    if protocol == "multi-class":
+        known, test, unknown = (six_of(here / name, tiny_network) for name in ("fit", "test", "noise"))
+        inverse = np.linalg.inv(np.cov(known.T, bias=True))
+
+        def distance(rows):
+            offsets = rows - known.mean(0)
+            return np.einsum("ni,ij,nj->n", offsets, inverse, offsets)
+
+        expected = auroc(distance(test), distance(unknown))
+        (measured,) = results.of("stripes", network="control", key="noise", metric="auroc")
+        assert measured.value == pytest.approx(expected, abs=1e-9)
+
+
+def six_of(folder, network):
+    """(N, 6) mean and standard deviation of each channel of the pixels that a network is fed."""
+    from mood.models import load_model
+
+    transform = load_model(network).transform
+    images = np.stack([transform.pixels(path.read_bytes()) for path in sorted(folder.rglob("*.png"))])
+    fed = transform.normalise(images).astype(np.float64)
+    return np.concatenate([fed.mean((2, 3)), fed.std((2, 3))], 1)
+
+
 def test_few_shot_is_a_probe_on_shown_images_beside_scores_that_saw_none(recipe, tmp_path):
     results = run(recipe("few-shot", "shots = [0, 1, 3]\ntrials = 2\n"), tmp_path / "out").results
     none = results.of("stripes", key="noise, 0 shown")
@@ -395,6 +427,7 @@ def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
         (("values = [90.0, 91.0, 92.0]", "values = [90.0]"), "1 values for 3 columns"),
         (("values = [90.0, 91.0, 92.0]", 'values = [90.0, 91.0, "?"]'), "neither a number"),
         (('improves = ["ours", "rival"]', 'improves = ["ours"]'), "two of its rows"),
+        (('name = "tiny"', 'name = "tiny"\nsix_numbers = true\nrandom_weights = true'), "two controls"),
         (('title = "Stripes"', 'titel = "Stripes"'), "titel"),
     ],
 )

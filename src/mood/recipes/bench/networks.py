@@ -232,7 +232,9 @@ class Network:
 
         def rows() -> Any:
             shards = self.shards(fit, kind)
-            return shards if label is None else [part[part.need("labels") == label] for part in shards]
+            if label is not None:
+                shards = [part[part.need("labels") == label] for part in shards]
+            return [as_one_class(part) for part in shards] if self.plan.six_numbers else shards
 
         why = ""
         if choose:
@@ -285,6 +287,15 @@ def kind_of(needs: Sequence[str]) -> str:
     return HEAD if "head" in needs else OWN
 
 
+def as_one_class(shard: "Features") -> "Features":
+    """The same embeddings, all of one class."""
+    import torch
+
+    from mood.core.features import Features
+
+    return Features(shard.embedding, ids=shard.ids, labels=torch.zeros(len(shard), dtype=torch.int64))
+
+
 def applied(score: "Score", shards: "Sequence[Features]") -> np.ndarray:
     """(N,) scores of shards in their order."""
     return np.concatenate([score(part).numpy() for part in shards])
@@ -296,7 +307,7 @@ def open_network(plan: NetworkPlan, trial: str, *, device: str, batch_size: int,
     Raises:
         MoodError: it cannot be had, or not with these options.
     """
-    from mood.models import open_model
+    from mood.models import open_model, six_numbers
     from mood.recipes.inputs import model_options
 
     model = open_model(
@@ -306,6 +317,9 @@ def open_network(plan: NetworkPlan, trial: str, *, device: str, batch_size: int,
         random_weights=plan.random_weights,
         transform=model_options(plan.transform_options),
     )
+    if plan.six_numbers:
+        plan = replace(plan, pool=None, layer=None, precision="fp32")
+        model, device = six_numbers(model.transform), "cpu"
     return Network(plan, model, device=device, batch_size=batch_size, workers=workers)
 
 

@@ -27,6 +27,9 @@ class NetworkPlan:
     """KEY=VALUE arguments of a timm architecture"""
     random_weights: bool = False
     """keep random weights (a control)"""
+    six_numbers: bool = False
+    """in place of what the network sees, six numbers of each image as it is fed, under one Gaussian for all known
+    images, whatever the scores of the run (a control)"""
     transform_options: tuple[str, ...] = ()
     """KEY=VALUE settings of the input transform"""
     pool: str | None = None
@@ -210,6 +213,9 @@ def _check_run(run: RunPlan) -> None:
     names = [network.name for network in run.networks]
     if not names or len({*names}) < len(names):
         raise InputError(f"{where}: its networks are {names}; at least one is needed, each with a name of its own")
+    for network in run.networks:
+        if network.six_numbers and network.random_weights:
+            raise InputError(f"{where}, network {network.name!r}: six_numbers and random_weights are two controls")
     if not run.scores or len({*run.scores}) < len(run.scores):
         raise InputError(f"{where}: scores are {list(run.scores)}; at least one is needed, each once")
     for text in run.scores:

@@ -38,6 +38,8 @@ METRICS = (
     "detection_error",
 )
 PROBE = "linear probe"
+SIX_NUMBERS = "mahalanobis"
+"""The one score on the six numbers of each image."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,9 +84,11 @@ class Session:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The scores of the run, "all" spelled out."""
+        """The scores of the run on this network, "all" spelled out."""
         from mood.scores import available
 
+        if self.network.plan.six_numbers:
+            return (SIX_NUMBERS,)
         if "all" not in self.run.scores:
             return self.run.scores
         # The paper's score first: the others are compared with it.
