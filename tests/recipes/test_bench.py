@@ -462,6 +462,18 @@ def test_a_shipped_table_loads_and_opens_with_its_command(path):
             assert row.network is None or row.network in names[table.run]
 
 
+@pytest.mark.parametrize("known", ["cifar10", "cifar100"])
+def test_a_measured_table_has_every_score_set_and_protocol_and_the_control(known):
+    path = TABLES[0].parents[1] / "measured" / f"{known}.toml"
+    plan = load_plan(path)
+    assert f"#     mood bench recipes/measured/{path.name} " in path.read_text()
+    protocols = {run.protocol for run in plan.runs}
+    assert protocols >= {"multi-class", "one-class", "confusion", "few-shot", "full-spectrum"}
+    assert all(any(network.six_numbers for network in run.networks) for run in plan.runs)
+    assert len(plan.runs[0].unknown) == 14
+    assert all(run.fit == f"{known}:train" and run.test == f"{known}:test" for run in plan.runs)
+
+
 def test_the_shipped_tables_are_those_of_the_paper():
     assert {f"table-{number}" for number in range(1, 10)} <= {path.stem for path in TABLES}
     plans = {path.stem: load_plan(path) for path in TABLES}
