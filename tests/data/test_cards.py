@@ -19,9 +19,7 @@ def test_a_card_is_whole():
 
 def test_a_card_knows_the_splits_of_its_set():
     for name, shown in cards().items():
-        splits = set(shown.splits or ("all",))
-        # Nobody states how large LSUN's train split is to the image.
-        assert set(shown.images) == splits - ({"train"} if name == "lsun" else set()), name
+        assert set(shown.images) == set(shown.splits or ("all",)), name
 
 
 def test_a_split_has_the_card_of_its_set():

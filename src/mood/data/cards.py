@@ -20,7 +20,7 @@ class Card:
     Attributes:
         name: what `open_source` calls it.
         title: what papers call it.
-        images: split → how many; under "all" where there are no splits, and without a split whose size nobody states.
+        images: split → how many; under "all" where there are no splits.
         splits: as they are asked for, NAME:SPLIT; none where the set is one.
         classes: how many, or None where its images have no labels here.
         pixels: how large the images are.
