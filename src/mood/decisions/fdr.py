@@ -13,8 +13,8 @@ calibration scores and that of an ID image j as one bag, and all other scores, t
 the most unusual of the bag, neither the number flagged nor the estimate would be another wherever j is flagged; so the
 rate is at most level/N · Σ_j E[1/π₀], and the mean of 1/q for q = 1 − U_(K) ~ Beta(n+2−K, K) is 1/(1 − K/(n+1)). This
 needs p ≥ λ to count: with p > λ alone, as for independent p-values, the rate was 1.02 levels in a simulation with
-n = 19. The code of Marandon, Lei, Mary, Roquain (Annals of Statistics 52, 2024; AdaDetect) counts p ≥ λ as well, that of
-Bates et al. p > λ; neither leaves what is above λ unflagged. Their theorems were not compared with this argument.
+n = 19. The code of Marandon, Lei, Mary, Roquain (Annals of Statistics 52, 2024; AdaDetect) counts p ≥ λ as well, that
+of Bates et al. p > λ; neither leaves what is above λ unflagged. Their theorems were not compared with this argument.
 """
 
 import math
