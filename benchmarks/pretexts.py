@@ -135,11 +135,16 @@ def pretraining(plan: Plan, name: str, *, epochs: int, output: Path) -> Pretrain
 
 
 def trained(plan: Plan, name: str) -> tuple[Model, Model, float]:
-    """The network of one arm before and after fine-tuning, and the minutes of processor time before it."""
+    """The network of one arm before and after fine-tuning, and the minutes of processor time before it.
+
+    The minutes are kept beside the network, where a run that is killed later finds them again.
+    """
     epochs = plan.epochs or ARMS[name].epochs
-    start = processor_minutes()
+    start, kept = processor_minutes(), plan.work / f"{name}-{plan.seed}-minutes.json"
     before = pretrain(pretraining(plan, name, epochs=epochs, output=plan.work / f"{name}-{plan.seed}"))
-    minutes = processor_minutes() - start
+    if not before.reused:
+        kept.write_text(json.dumps(processor_minutes() - start))
+    minutes = json.loads(kept.read_text())
     epochs = plan.epochs or FINETUNE_EPOCHS
     after = finetune(
         FinetuneConfig(
