@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
 from mood.core.errors import InputError, PromiseError
+from mood.recipes.settings import DetectorConfig, OutputConfig, PromiseConfig, SelectionConfig
 
 if TYPE_CHECKING:
     from mood.core.features import Features
@@ -15,43 +16,18 @@ if TYPE_CHECKING:
 
 
 @config
-class CalibrateConfig:
+class CalibrateConfig(PromiseConfig, SelectionConfig, DetectorConfig, OutputConfig):
     """Promise a false-alarm rate anew: other images, another alpha or another guarantee, and the same fitted score."""
 
-    detector: Annotated[Path, Argument("DIR")]
-    """folder that `mood fit` wrote"""
     data: Annotated[str, Argument("DATA")]
     """images of the known world that neither the network nor the score has seen, or features of them (.npz, Parquet)"""
     output: Annotated[Path | None, NotInFingerprint] = None
     """folder for the new detector; the old one stays as it is"""
     alpha: float | None = None
     """share of known images that may be flagged; that of the detector unless said"""
+    # Folds would need another fit.
     conformal: Literal["split", "by-class"] = "split"
     """by-class: the promise holds for each predicted class"""
-    guarantee: Literal["marginal", "conditional"] = "marginal"
-    """marginal: alpha holds on average over calibration sets; conditional: with this one, with `confidence`"""
-    confidence: float = 0.9
-    """of the conditional guarantee"""
-    bound: Literal["simes", "dkwm", "monte-carlo"] = "simes"
-    """behind the conditional guarantee; simes is sharpest for small alphas, monte-carlo from 0.1"""
-    ties: Literal["conservative", "randomised"] = "conservative"
-    """conservative: equal scores count as more unusual, and flag less; randomised: a lot decides, drawn from the id"""
-    coarse: bool = False
-    """the coarse labels are the classes, where a set has two levels of them (CIFAR-100)"""
-    classes: tuple[str, ...] = ()
-    """only these classes of DATA are known"""
-    limit: int | None = None
-    """take only so many images, evenly spaced"""
-    batch_size: int = 64
-    """images a pass"""
-    device: str = "auto"
-    """auto, cpu or cuda"""
-    workers: Annotated[int, NotInFingerprint] = 1
-    """processes that decode images"""
-    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
-    """folders in which named sets are looked for"""
-    overwrite: Annotated[bool, NotInFingerprint] = False
-    """replace an output of another configuration"""
 
 
 @dataclass(frozen=True)
@@ -93,32 +69,22 @@ def calibrate(config: CalibrateConfig, *, detector: "Detector | None" = None, da
         PromiseError: images that the network or the score has seen, or too few of them.
         MoodError: no detector there, images that cannot be found, an output that is taken.
     """
-    from mood.core.features import Features
     from mood.core.output import open_output
-    from mood.data import Source, open_source
     from mood.detector import load
-    from mood.recipes.fit import features_fingerprint, is_features
+    from mood.recipes.brought import opened
+    from mood.recipes.inputs import fingerprint_of
 
     old = load(config.detector, device=config.device) if detector is None else detector
-    images: Source | Features
-    if isinstance(data, Features | Source):
-        images = data
-    elif data is None and is_features(config.data):
-        if config.classes or config.limit is not None:
-            raise InputError("classes and limit choose among images; of features take the rows before you save them")
-        images = Features.load(config.data)
-    else:
-        images = open_source(
-            config.data if data is None else data,
-            roots=config.data_root,
-            coarse=config.coarse,
-            classes=config.classes or None,
-            limit=config.limit,
-        )
+    images = opened(
+        config.data if data is None else data,
+        roots=config.data_root,
+        coarse=config.coarse,
+        classes=config.classes,
+        limit=config.limit,
+    )
     if config.output is None:
         return CalibrateResult(_calibrated(config, old, images), None)
-    of_images = features_fingerprint(images) if isinstance(images, Features) else images.manifest.fingerprint
-    settings = to_dict(config) | {"images": of_images, "fitted": old.fingerprint()}
+    settings = to_dict(config) | {"images": fingerprint_of(images), "fitted": old.fingerprint()}
     with open_output(config.output, settings, overwrite=config.overwrite) as output:
         if output.finished:
             own = old.embedder.model.module if old.embedder and old.embedder.model.architecture is None else None
@@ -131,9 +97,9 @@ def calibrate(config: CalibrateConfig, *, detector: "Detector | None" = None, da
 
 def _calibrated(config: CalibrateConfig, old: "Detector", images: "Source | Features") -> "Detector":
     from mood.core.features import Features
+    from mood.recipes.brought import feature_hashes
     from mood.recipes.calibrating import calibrated, check_settings, promise_of_features, promise_of_set, written
     from mood.recipes.extract import extract_features
-    from mood.recipes.fit import feature_hashes
 
     alpha = old.alpha if config.alpha is None else config.alpha
     check_settings(config, alpha, len(images))

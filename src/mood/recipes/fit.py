@@ -1,7 +1,5 @@
 """`mood fit`: images of the known world → a detector with a promised false-alarm rate."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +9,14 @@ import numpy as np
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
 from mood.core.errors import InputError
+from mood.recipes.settings import (
+    EmbeddingConfig,
+    NetworkConfig,
+    OutputConfig,
+    PassConfig,
+    PromiseConfig,
+    SelectionConfig,
+)
 
 if TYPE_CHECKING:
     from mood.core.feature_store import FeatureStore
@@ -25,7 +31,7 @@ IN_MEMORY = "images in memory"
 
 
 @config
-class FitConfig:
+class FitConfig(PromiseConfig, NetworkConfig, EmbeddingConfig, SelectionConfig, PassConfig, OutputConfig):
     """Fit a detector on images of the known world."""
 
     data: Annotated[str, Argument("DATA")]
@@ -35,18 +41,8 @@ class FitConfig:
     """folder for the detector"""
     model: str = "embedded"
     """timm name, a folder that mood wrote, or 'embedded'"""
-    checkpoint: Path | None = None
-    """local weights for a timm name"""
-    model_options: tuple[str, ...] = ()
-    """KEY=VALUE arguments of a timm architecture"""
     random_weights: bool = False
     """keep random weights (a control)"""
-    transform_options: tuple[str, ...] = ()
-    """KEY=VALUE settings of the input transform in place of the network's own, such as crop_pct=0.875"""
-    pool: str | None = None
-    """model = what the head sees, cls, avg, or mean+std of the patch tokens; the network's own choice unless said"""
-    layer: str | None = None
-    """last, a block number, or several joined by +; the network's own choice unless said"""
     inner: str = "auto"
     """blocks that scores of inner layers look at, joined by +; auto = at a quarter, half, three quarters and all of the
     depth"""
@@ -61,19 +57,8 @@ class FitConfig:
     calibration: str | None = None
     """images of the known world that neither the network nor anything else has seen; without it the hash cut takes a
     part of DATA"""
-    conformal: Literal["split", "cross", "by-class"] = "split"
-    """split: images are held out to calibrate on; cross: every image fits and calibrates by turns, for few images;
-    by-class: split, and the promise holds for each predicted class"""
     folds: int = 10
-    """of cross; as many as images leaves out one at a time"""
-    guarantee: Literal["marginal", "conditional"] = "marginal"
-    """marginal: alpha holds on average over calibration sets; conditional: with this one, with `confidence`"""
-    confidence: float = 0.9
-    """of the conditional guarantee"""
-    bound: Literal["simes", "dkwm", "monte-carlo"] = "simes"
-    """behind the conditional guarantee; simes is sharpest for small alphas, monte-carlo from 0.1"""
-    ties: Literal["conservative", "randomised"] = "conservative"
-    """conservative: equal scores count as more unusual, and flag less; randomised: a lot decides, drawn from the id"""
+    """of conformal cross; as many as images leaves out one at a time"""
     held_out: float = 0.1
     """share of DATA that the hash cut keeps for calibration; the cut of `mood finetune` must be the same"""
     fit_on: Literal["clean", "augmented"] = "clean"
@@ -81,26 +66,10 @@ class FitConfig:
     mirror image, RandAugment, erasing); calibration images stay as they are"""
     other_classes: bool = False
     """the outputs of a foreign network are other classes than those of DATA: do not check that it names them"""
-    coarse: bool = False
-    """the coarse labels are the classes, where a set has two levels of them (CIFAR-100)"""
-    classes: tuple[str, ...] = ()
-    """only these classes of DATA are known"""
     seed: int = 0
     """of the cut and of every draw"""
-    limit: int | None = None
-    """take only so many images, evenly spaced"""
-    batch_size: int = 64
-    """images a pass"""
-    device: str = "auto"
-    """auto, cpu or cuda"""
     precision: str = "auto"
     """auto, fp32 or bf16; auto = bf16 where the hardware is fast at it; kept for scoring"""
-    workers: Annotated[int, NotInFingerprint] = 1
-    """processes that decode images"""
-    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
-    """folders in which named sets are looked for"""
-    overwrite: Annotated[bool, NotInFingerprint] = False
-    """replace an output of another configuration"""
 
 
 @dataclass(frozen=True)
@@ -168,6 +137,7 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
     from mood.data import Source, open_source
     from mood.detector import load
     from mood.models import Embedder, open_model
+    from mood.recipes.brought import is_features
     from mood.recipes.inputs import model_options
     from mood.scores import info
 
@@ -262,23 +232,8 @@ def fitted_source(detector: "Detector", *, data: Any = None, roots: Sequence[str
     return source.select(np.isin(keys, wanted))
 
 
-def is_features(data: str) -> bool:
-    """Whether DATA names features that the user already has."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = Path(data)
-    if path.suffix == ".npz":
-        return True
-    if path.suffix != ".parquet":
-        return False
-    try:
-        return path.is_file() and "embedding" in pq.read_schema(path).names
-    except (pa.ArrowException, OSError):  # what is wrong with it is told by whoever opens its images
-        return False
-
-
 def _check_can_augment(config: FitConfig, data: Any) -> None:
+    from mood.recipes.brought import is_features
     from mood.scores import info
 
     if config.conformal == "cross":
@@ -379,12 +334,11 @@ def _fit_features(config: FitConfig) -> FitResult:
     from mood.data import held_out
     from mood.detector import load
     from mood.models import image_keys
+    from mood.recipes.brought import feature_hashes, features_fingerprint, load_features
     from mood.recipes.building import build, build_cross
     from mood.recipes.calibrating import check_settings, promise_of_features
 
-    if config.classes or config.limit is not None:
-        raise InputError("classes and limit choose among images; of features take the rows before you save them")
-    features = Features.load(config.data)
+    features = load_features(config.data, classes=config.classes, limit=config.limit)
     hashes = feature_hashes(features)
     apart = None if config.calibration is None else Features.load(config.calibration)
     settings = to_dict(config) | {
@@ -418,19 +372,3 @@ def _fit_features(config: FitConfig) -> FitResult:
         detector.save(output.work)
         output.commit()
     return FitResult(detector, config.output)
-
-
-def feature_hashes(features: "Features") -> list[str]:
-    """A digest of each embedding: what stands for the image's bytes in the cut where there are no images."""
-    rows = np.ascontiguousarray(features.embedding.numpy())
-    return [hashlib.sha256(row.tobytes()).hexdigest() for row in rows]
-
-
-def features_fingerprint(features: "Features") -> str:
-    """A digest of all that features hold: two files with the same one give the same results."""
-    digest = hashlib.sha256(json.dumps(features.ids).encode())
-    columns = (features.embedding, features.logits, features.labels, *features.layers, features.reconstruction)
-    for column in columns:
-        described = "none" if column is None else f"{column.dtype} {tuple(column.shape)}"
-        digest.update(described.encode() + (b"" if column is None else np.ascontiguousarray(column.numpy()).tobytes()))
-    return digest.hexdigest()

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from mood.core import artifact
 from mood.core.errors import InputError
+from mood.core.features import Features
 from mood.data import Source, Stream, held_out, join, scan, stream_shards
 from mood.data.manifest import content_hash
 from mood.models import Stage, image_keys
+from mood.recipes.brought import features_fingerprint
 from mood.recipes.rejected import keep_rejections
 from mood.training import Processes, Share, Strategy, check_strategy
 
@@ -75,9 +77,11 @@ def open_stream(data: str, together: Processes, *, seed: int, fraction: float) -
     return Stream(data, paths, scanned)
 
 
-def fingerprint_of(source: Source | Stream) -> str:
-    """What tells whether the images are the same."""
-    return source.fingerprint if isinstance(source, Stream) else source.manifest.fingerprint
+def fingerprint_of(images: Source | Stream | Features) -> str:
+    """What tells whether the images, or features of them, are the same."""
+    if isinstance(images, Features):
+        return features_fingerprint(images)
+    return images.fingerprint if isinstance(images, Stream) else images.manifest.fingerprint
 
 
 def training_set(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mood.core.config import Argument, NotInFingerprint, config
 from mood.core.errors import ArtifactError, InputError
+from mood.recipes.settings import DetectorConfig
 
 if TYPE_CHECKING:
     from mood.core.features import Features
@@ -25,11 +26,9 @@ STREAMS = 1000
 
 
 @config
-class MonitorConfig:
+class MonitorConfig(DetectorConfig):
     """Watch a stream of images, and say when the promise has expired."""
 
-    detector: Annotated[Path, Argument("DIR")]
-    """folder that `mood fit` wrote"""
     stream: Annotated[str, Argument("STREAM")]
     """the next images, in their order: a folder, a Parquet file or glob, a named set, or features"""
     state: Path | None = None
@@ -47,14 +46,6 @@ class MonitorConfig:
     """of what is printed, a line a window"""
     page: Annotated[Path | None, NotInFingerprint] = None
     """HTML file for a picture of the evidence and the windows"""
-    batch_size: int = 64
-    """images a pass"""
-    device: str = "auto"
-    """auto, cpu or cuda"""
-    workers: Annotated[int, NotInFingerprint] = 1
-    """processes that decode images"""
-    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
-    """folders in which named sets are looked for"""
     fail_on_alarm: Annotated[bool, NotInFingerprint] = False
     """leave with exit code 12 where the stream has alarmed"""
 
@@ -279,23 +270,17 @@ def _row(window: "Window") -> str:
 def _opened(images: Any, roots: Sequence[str]) -> "tuple[Source | Features, str, list[bytes]]":
     """A stream, its name, and a line for each of its images: what they are called and what they hold."""
     from mood.core.features import Features
-    from mood.data import Source, open_source
-    from mood.recipes.fit import feature_hashes, is_features
+    from mood.recipes.brought import feature_hashes, opened
 
-    if isinstance(images, str | Path) and is_features(str(images)):
-        name, images = str(images), Features.load(images)
-    elif isinstance(images, Features):
-        name = "features"
-    else:
-        images = images if isinstance(images, Source) else open_source(images, roots=roots)
-        name = images.description
-    if isinstance(images, Features):
-        if not len(images):
+    stream = opened(images, roots=roots)
+    if isinstance(stream, Features):
+        name = str(images) if isinstance(images, str | Path) else "features"
+        if not len(stream):
             raise InputError(f"{name} holds no row: there is nothing to watch")
-        ids, hashes = images.ids, feature_hashes(images)
+        ids, hashes = stream.ids, feature_hashes(stream)
     else:
-        ids, hashes = images.manifest.ids, images.manifest.hashes
-    return images, name, [f"{item}\0{digest}\n".encode() for item, digest in zip(ids, hashes, strict=True)]
+        name, ids, hashes = stream.description, stream.manifest.ids, stream.manifest.hashes
+    return stream, name, [f"{item}\0{digest}\n".encode() for item, digest in zip(ids, hashes, strict=True)]
 
 
 def _prefix(entries: list[bytes], count: int) -> Any:

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
+from mood.recipes.pretexts import PretextConfig, pretext_settings
+from mood.recipes.settings import NetworkStageConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @config
-class PretrainConfig:
+class PretrainConfig(PretextConfig, NetworkStageConfig):
     """Pre-train a network on images without labels, by masked image modelling and its rivals."""
 
     data: Annotated[tuple[str, ...], Argument("DATA...")]
@@ -28,89 +30,19 @@ class PretrainConfig:
     """timm name of a vision transformer"""
     model_options: tuple[str, ...] = ()
     """KEY=VALUE arguments of the architecture, such as depth=8 or img_size=64"""
-    pretext: Literal["beit", "mae", "simmim", "moco_v3", "supcon", "classification", "scratch"] = "mae"
-    """what the network learns: beit = the tokens of masked patches; mae, simmim = their pixels; moco_v3 = that two
-    views are one image; supcon = that images of a class are alike; classification = the classes; scratch = nothing, it
-    stays as it was initialised"""
-    tokenizer: Path | None = None
-    """beit: folder that `mood tokenizer` wrote, or file with the encoder of DALL-E; one token for each patch"""
-    mask_ratio: float | None = None
-    """share of the patches that is masked: beit 75/196 at most, mae .75, simmim .6"""
-    min_block: int | None = None
-    """beit: patches of the smallest masked block, 16 of 196 in proportion unless said"""
-    exact_mask: bool | None = None
-    """beit: mask exactly that share, by single patches where blocks leave something to mask"""
-    mask_unit: int | None = None
-    """simmim: side in pixels of the squares that are masked as a whole; at most 32, and 6 to a side, unless said"""
-    decoder_width: int | None = None
-    """mae: width of the decoder, 128 unless said; 512 in the paper's"""
-    decoder_depth: int | None = None
-    """mae: blocks of the decoder, 1 unless said; 8 in the paper's, 1 or 2 on small images"""
-    decoder_heads: int | None = None
-    """mae: attention heads of the decoder, 4 unless said"""
-    normalise_target: bool | None = None
-    """mae: normalise the pixels of each patch before they are predicted, as it does unless told not to"""
-    temperature: float | None = None
-    """moco_v3, supcon: of the softmax over the batch, .2 and .1 unless said"""
-    momentum: float | None = None
-    """moco_v3: share of itself that the slow copy keeps at first, .99 unless said"""
-    projection_width: int | None = None
-    """moco_v3, supcon: width in which views are compared, 256 and 128 unless said"""
-    hidden_width: int | None = None
-    """moco_v3: width of the projection's inner layers, 1024 unless said, 4096 in the paper's"""
-    label_smoothing: float | None = None
-    """classification: share of the target spread over all classes, .1 unless said"""
-    epochs: int = 100
-    """passes over the images"""
-    batch_size: int = 256
-    """images a step, of all processes together"""
     base_lr: float = 1.5e-4
     """learning rate for 256 images a step; the rate used is base_lr * batch_size / 256"""
-    warmup_epochs: float | None = None
-    """epochs of linear warm-up; a twentieth of all unless said"""
-    weight_decay: float = 0.05
-    """AdamW's weight decay"""
     beta2: float = 0.95
     """AdamW's second beta"""
-    clip: float = 0.0
-    """largest gradient norm; 0 does not clip"""
-    crop_scale: float = 0.2
-    """smallest share of an image that a random crop keeps"""
     color_jitter: float | None = None
     """strength of changes of brightness, contrast and saturation: beit .4, others none unless said; moco_v3 and supcon
     have their own"""
     drop_path: float | None = None
     """stochastic depth of the last block: beit and simmim .1, others none unless said"""
-    held_out: float = 0.1
-    """share of the images, cut by their hash, that no stage sees: they calibrate the detector later"""
-    stream: bool = False
-    """the images are tar shards or Parquet files, named by one glob, and too many for a list in memory: read shard by
-    shard, shuffled in stretches"""
-    limit: int | None = None
-    """take only so many images of each set, evenly spaced"""
-    seed: int = 0
-    """of every draw, and of the cut"""
-    compile: bool = False
-    """compile the network: a minute at the start, faster steps after"""
-    device: Annotated[str, NotInFingerprint] = "auto"
-    """auto, cpu or cuda"""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto = bf16 where the hardware is fast at it"""
-    workers: Annotated[int, NotInFingerprint] = 1
-    """processes that read and augment images"""
-    strategy: Annotated[Literal["auto", "ddp", "fsdp"], NotInFingerprint] = "auto"
-    """of several processes that torchrun started: ddp = each holds the network, as auto does; fsdp = each holds a shard
-    of it"""
-    accumulate: Annotated[int, NotInFingerprint] = 1
-    """parts of each process's share of a batch whose gradients are added up: so much less memory, the same result"""
-    checkpoint_activations: Annotated[bool, NotInFingerprint] = False
-    """compute the inner values of each block again in the backward pass: less memory, a third more time"""
-    save_seconds: Annotated[float, NotInFingerprint] = 120.0
-    """seconds between checkpoints; a killed run starts again from the last one"""
-    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
-    """folders in which named sets are looked for"""
-    overwrite: Annotated[bool, NotInFingerprint] = False
-    """replace an output of another configuration"""
+    epochs: int = 100
+    batch_size: int = 256
+    clip: float = 0.0
+    crop_scale: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -135,30 +67,6 @@ class PretrainResult:
             f"pre-trained on {self.images - self.rejected} images, loss {self.loss:.4f}; the network is in "
             f"{self.output}{told(self.rejected)}"
         )
-
-
-# What belongs to a pretext and not to the run; None leaves it to the pretext's own default.
-_PRETEXT_SETTINGS = (
-    "tokenizer",
-    "mask_ratio",
-    "min_block",
-    "exact_mask",
-    "mask_unit",
-    "decoder_width",
-    "decoder_depth",
-    "decoder_heads",
-    "normalise_target",
-    "temperature",
-    "momentum",
-    "projection_width",
-    "hidden_width",
-    "label_smoothing",
-)
-
-
-def pretext_settings(config: PretrainConfig) -> dict[str, Any]:
-    """What the config says to its pretext; None where it says nothing."""
-    return {name: getattr(config, name) for name in _PRETEXT_SETTINGS}
 
 
 def architecture_of(config: PretrainConfig) -> "Architecture":

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
 from mood.core.errors import InputError
+from mood.recipes.settings import DetectorConfig, OutputConfig
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,25 +22,15 @@ PART = 2048
 
 
 @config
-class ScoreConfig:
+class ScoreConfig(DetectorConfig, OutputConfig):
     """Say of each image how unusual it is, and whether that is too much."""
 
-    detector: Annotated[Path, Argument("DIR")]
-    """folder that `mood fit` wrote"""
     images: Annotated[str, Argument("IMAGES")]
     """a folder, a Parquet file or glob, a named set, or features (.npz, Parquet with an embedding column)"""
     output: Annotated[Path | None, NotInFingerprint] = None
     """.parquet, .csv or .jsonl; without it the table goes to standard output"""
     format: Literal["auto", "parquet", "csv", "jsonl"] = "auto"
     """of the output; auto = by its ending, csv on standard output, which takes no parquet"""
-    batch_size: int = 64
-    """images a pass"""
-    device: str = "auto"
-    """auto, cpu or cuda"""
-    workers: Annotated[int, NotInFingerprint] = 1
-    """processes that decode images"""
-    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
-    """folders in which named sets are looked for"""
     fdr: float | None = None
     """flag so many that at most this share of what is flagged is known, on average over batches, in place of judging
     each image by alpha; the verdicts wait for the last image"""
@@ -47,8 +38,6 @@ class ScoreConfig:
     """bh: Benjamini and Hochberg; storey: with an estimate of how many are known, for batches with many unknown"""
     fail_on_ood: Annotated[bool, NotInFingerprint] = False
     """leave with exit code 10 where an image is flagged, 11 where one could not be read and none is flagged"""
-    overwrite: Annotated[bool, NotInFingerprint] = False
-    """replace an output of another configuration"""
 
 
 @dataclass(frozen=True)
@@ -94,33 +83,26 @@ def score(config: ScoreConfig) -> ScoreResult:
     """
     import sys
 
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from mood.core.features import Features
     from mood.core.output import open_output
-    from mood.data import open_source
     from mood.detector import load
-    from mood.recipes.fit import features_fingerprint, is_features
+    from mood.recipes.brought import opened
+    from mood.recipes.inputs import fingerprint_of
 
     kind = _format(config)
     detector = load(config.detector, device=config.device)
-    if is_features(config.images):
-        from mood.core.features import Features
+    images = opened(config.images, roots=config.data_root)
+    size = len(images)
 
-        features = Features.load(config.images)
-        size, fingerprint = len(features), features_fingerprint(features)
-
-        def part(start: int, stop: int) -> "pa.Table":
-            return detector.judge(features[start:stop])
-    else:
-        source = open_source(config.images, roots=config.data_root)
-        size, fingerprint = len(source), source.manifest.fingerprint
-
-        def part(start: int, stop: int) -> "pa.Table":
-            import pyarrow as pa
-
-            return pa.concat_tables(
-                detector.stream(source, batch_size=config.batch_size, workers=config.workers, start=start, stop=stop)
-            )
+    def part(start: int, stop: int) -> "pa.Table":
+        if isinstance(images, Features):
+            return detector.judge(images[start:stop])
+        return pa.concat_tables(
+            detector.stream(images, batch_size=config.batch_size, workers=config.workers, start=start, stop=stop)
+        )
 
     if config.fdr is not None:
         _check_fdr(config.fdr, detector)
@@ -149,7 +131,7 @@ def score(config: ScoreConfig) -> ScoreResult:
             for index, table in enumerate(parts(Path(folder))):
                 _write_rows(table, sys.stdout.buffer, kind, header=index == 0)
         return _result(config, counts, detector)
-    settings = to_dict(config) | {"images": fingerprint, "detector": detector.fingerprint()}
+    settings = to_dict(config) | {"images": fingerprint_of(images), "detector": detector.fingerprint()}
     with open_output(config.output, settings, kind="file", overwrite=config.overwrite) as output:
         if output.finished:
             counts.add(_read(config.output, kind))
