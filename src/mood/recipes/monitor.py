@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -259,8 +260,10 @@ def _lines(windows: "Iterator[Window]", watching: Watch) -> None:
 
 
 def _table(windows: "Iterator[Window]", watching: Watch) -> None:
+    # What is wrong with a stream shows when it is opened: nothing is printed before.
+    first = next(windows, None)
     print("   images  unreadable  flagged  drift  by chance  evidence  alarm")
-    for window in windows:
+    for window in [] if first is None else chain([first], windows):
         print(_row(window), flush=True)
     rest = watching.monitor.so_far()
     if rest.images or rest.unreadable:
