@@ -300,7 +300,7 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     from mood.data import held_out
     from mood.detector import View
     from mood.models import image_keys
-    from mood.recipes.building import build, build_cross
+    from mood.recipes.building import build, build_cross, check_score
     from mood.recipes.calibrating import check_settings, promise_of_cut, promise_of_folds, promise_of_set
     from mood.recipes.extract import extract_features
     from mood.recipes.inputs import NOTHING
@@ -322,6 +322,7 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     else:
         promise, count = promise_of_set(other, keys, source.name, model), len(other)
     check_settings(config, config.alpha, count)
+    check_score(config, source, embedder)
     view = View(embedder, config.score)
     how: dict[str, int] = {"batch_size": config.batch_size, "workers": config.workers}
     if config.fit_on == "augmented":
@@ -379,7 +380,7 @@ def _fit_features(config: FitConfig) -> FitResult:
     from mood.data import held_out
     from mood.detector import load
     from mood.models import image_keys
-    from mood.recipes.building import build, build_cross
+    from mood.recipes.building import build, build_cross, check_score
     from mood.recipes.calibrating import check_settings, promise_of_features
 
     if config.classes or config.limit is not None:
@@ -394,6 +395,7 @@ def _fit_features(config: FitConfig) -> FitResult:
 
     def make() -> "Detector":
         card = {"data": config.data, "model": "features"}
+        check_score(config, features, None)
         if config.conformal == "cross":
             check_settings(config, config.alpha, len(features))
             made = build_cross(config, features, hashes, None, None, promise_of_features(None, ()), card)

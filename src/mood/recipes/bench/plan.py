@@ -1,12 +1,13 @@
 """The recipe of a benchmark: runs with their networks, sets and scores, and what others have published."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mood.core.config import config, read_toml
-from mood.core.errors import InputError
+from mood.core.errors import InputError, MissingExtraError
 
 T = TypeVar("T")
 
@@ -204,7 +205,7 @@ def score_spec(text: str) -> tuple[str, dict[str, Any], bool]:
 
 def _check_run(run: RunPlan) -> None:
     from mood.data.shifts import parse_shift
-    from mood.scores import available
+    from mood.scores import check
 
     where = f"run {run.name!r}"
     names = [network.name for network in run.networks]
@@ -213,11 +214,15 @@ def _check_run(run: RunPlan) -> None:
     if not run.scores or len({*run.scores}) < len(run.scores):
         raise InputError(f"{where}: scores are {list(run.scores)}; at least one is needed, each once")
     for text in run.scores:
-        name = score_spec(text)[0]
-        if name != "all" and name not in available():
-            from mood.scores import info
-
-            info(name)  # it says which one was meant
+        name, options, _ = score_spec(text)
+        if name == "all":
+            continue
+        try:
+            # A package that is missing is told with what else is left out.
+            with suppress(MissingExtraError):
+                check(name, **options)
+        except InputError as error:
+            raise InputError(f"{where}, score {text!r}: {error}") from None
     if both := run.near.keys() & run.far.keys():
         raise InputError(f"{where}: {sorted(both)[0]!r} is near and far; it can be one of them")
     if run.protocol in ("multi-class", "confusion", "few-shot", "full-spectrum") and not run.unknown:
