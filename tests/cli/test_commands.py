@@ -1,5 +1,6 @@
 """The command line: flags from a config, errors as one line, exit codes for scripts."""
 
+import importlib
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from mood.cli import RECIPES, app
 from mood.cli.flags import command
 from mood.cli.running import run
 from mood.core import artifact
-from mood.core.config import Argument, NotInFingerprint, config
+from mood.core.config import Argument, NotInFingerprint, config, fields
 from mood.core.errors import InputError, PromiseError
 
 
@@ -214,6 +215,17 @@ def test_every_command_has_help(name: str) -> None:
     done = CliRunner().invoke(app, [name, "--help"])
     assert done.exit_code == 0
     assert "--recipe" in done.stdout
+    module = importlib.import_module(f"mood.recipes.{name}")
+    settings = fields(getattr(module, f"{name.capitalize()}Config"))
+    assert all(field.description for field in settings.values())
+
+
+def test_help_begins_with_what_is_special_to_a_command() -> None:
+    shown = CliRunner().invoke(app, ["calibrate", "--help"], env={"COLUMNS": "200"}).stdout
+    assert "calibrate [OPTIONS] [DIR] [DATA]" in shown
+    flags = ["--output", "--alpha", "--conformal", "--classes", "--batch-size", "--workers", "--overwrite", "--recipe"]
+    places = [shown.index(flag) for flag in flags]
+    assert places == sorted(places)
 
 
 def test_version() -> None:

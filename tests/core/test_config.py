@@ -140,3 +140,92 @@ def test_the_fingerprint_depends_on_what_decides_the_result_alone() -> None:
     assert to_dict(Settings(data="d", workers=8, output=Path("elsewhere"))) == plain
     assert fingerprint(plain) == fingerprint(dict(reversed(plain.items())))
     assert fingerprint(to_dict(Settings(data="d", epochs=4))) != fingerprint(plain)
+
+
+@config
+class Shared:
+    """What several configs share."""
+
+    place: Annotated[str, Argument("DIR")]
+    """where it lies"""
+    epochs: int
+    """passes"""
+    seed: int = 0
+    """of every draw"""
+    workers: Annotated[int, NotInFingerprint] = 1
+    """processes"""
+
+
+@config
+class Beside:
+    """What others share."""
+
+    limit: int | None = None
+    """at most so many"""
+
+
+@config
+class Nearer(Shared):
+    """What fewer of them share."""
+
+    seed: int = 1
+    """of every throw"""
+    window: int = 5
+    """of a line"""
+
+
+@config
+class Heir(Nearer, Beside):
+    """Inherit."""
+
+    data: Annotated[str, Argument("DATA")]
+    """the images"""
+    kind: Literal["plain", "fancy"] = "plain"
+    """which"""
+    epochs: int = 3
+    seed: int = 2
+    workers: Annotated[int, NotInFingerprint] = 2
+    """processes that throw"""
+
+
+def test_what_is_special_comes_before_what_is_shared_and_arguments_come_first() -> None:
+    assert [*fields(Heir)] == ["place", "data", "kind", "window", "epochs", "seed", "workers", "limit"]
+    assert [*fields(Shared)] == ["place", "epochs", "seed", "workers"]
+
+
+def test_what_is_inherited_keeps_its_words_and_marks_until_it_is_said_again() -> None:
+    told = {name: field.description for name, field in fields(Heir).items()}
+    assert told == {
+        "place": "where it lies",
+        "data": "the images",
+        "kind": "which",
+        "window": "of a line",
+        "epochs": "passes",
+        "seed": "of every throw",
+        "workers": "processes that throw",
+        "limit": "at most so many",
+    }
+    assert fields(Heir)["place"].metadata == [Argument("DIR")]
+    # The base stays as it was.
+    assert fields(Shared)["epochs"].is_required()
+    assert fields(Shared)["workers"].description == "processes"
+
+
+def test_inherited_settings_are_filled_checked_and_kept_like_others(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('place = "p"\nlimit = 4\nworkers = 3\nseed = 5\n')
+    made = load_toml(recipe, Heir, {"data": "d", "seed": 6})
+    assert made == Heir(place="p", data="d", limit=4, workers=3, seed=6)
+    assert to_dict(made) == {
+        "place": "p",
+        "data": "d",
+        "kind": "plain",
+        "window": 5,
+        "epochs": 3,
+        "seed": 6,
+        "limit": 4,
+    }
+    with pytest.raises(InputError, match="'limit' is 'all'; it should be a valid integer; 'place' is missing: where"):
+        Heir(data="d", limit="all")  # type: ignore[arg-type, call-arg]
+    with pytest.raises(InputError, match="unknown option 'windov'; did you mean 'window'?"):
+        Heir(place="p", data="d", windov=3)  # type: ignore[call-arg]

@@ -27,10 +27,9 @@ def command(cls: type, run: Callable[[Callable[[], Any], bool], None]) -> Callab
         said = {name: value for name, value in given.items() if value is not None and value != []}
         run(lambda: cls(**said) if recipe is None else load_toml(recipe, cls, said), debug)
 
-    known = sorted(fields(cls).items(), key=lambda item: _argument(item[1]) is None)
     recipe_flag = Annotated[Path | None, typer.Option(help="a TOML file with these settings; flags win")]
     debug_flag = Annotated[bool, typer.Option("--debug", help="show where an error comes from")]
-    parameters = [_parameter(name, _annotation(name, field), None) for name, field in known]
+    parameters = [_parameter(name, _annotation(name, field), None) for name, field in fields(cls).items()]
     parameters += [_parameter("recipe", recipe_flag, None), _parameter("debug", debug_flag, False)]
     invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     invoke.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -55,6 +55,9 @@ class NotInFingerprint:
 def config(cls: type[C]) -> type[C]:
     """Make a class a config: frozen, keyword-only, its values checked, the docstring under each field its help.
 
+    A config may inherit the fields of others. One that names such a field again takes the help from there, unless it
+    has words of its own; marks it must repeat, since they belong to the type.
+
     Making an object of it raises `InputError` where a key is unknown (with the nearest known one), missing, or has a
     value of another type. Lists become tuples and strings become paths where the field asks for one; nothing else is
     converted, so that `epochs = "10"` or `epochs = true` is told and not guessed.
@@ -64,6 +67,11 @@ def config(cls: type[C]) -> type[C]:
         kw_only=True,
         config=ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False),
     )(cls)
+    # pydantic reads the words of a class under its own fields only.
+    own = fields(made)
+    for base in made.__mro__[1:]:
+        for name, field in getattr(base, "__pydantic_fields__", {}).items():
+            own[name].description = own[name].description or field.description
     check: Callable[..., None] = made.__init__
 
     @functools.wraps(check)
@@ -79,8 +87,20 @@ def config(cls: type[C]) -> type[C]:
 
 
 def fields(cls: type) -> dict[str, FieldInfo]:
-    """The fields of a config: type, default, help (`description`) and marks (`metadata`) of each."""
-    return dict(cast("Mapping[str, FieldInfo]", cls.__pydantic_fields__))  # type: ignore[attr-defined]
+    """The fields of a config: type, default, help (`description`) and marks (`metadata`) of each.
+
+    Arguments come first, as the command line takes them: a base's before those of the config. Then what the config says
+    itself, and what it shares with others after that, base by base.
+    """
+    known = cast("Mapping[str, FieldInfo]", cls.__pydantic_fields__)  # type: ignore[attr-defined]
+    bases = [getattr(base, "__pydantic_fields__", {}) for base in cls.__mro__]
+
+    def place(name: str) -> int:
+        if any(isinstance(mark, Argument) for mark in known[name].metadata):
+            return -1
+        return max(number for number, base in enumerate(bases) if name in base)
+
+    return {name: known[name] for name in sorted(known, key=place)}
 
 
 def read_toml(path: str | PathLike[str]) -> dict[str, Any]:
@@ -117,10 +137,10 @@ def load_toml(path: str | PathLike[str], cls: type[C], overrides: Mapping[str, A
 
 def to_dict(config: Any) -> dict[str, Any]:
     """What decides the result, as JSON has it: every field but those marked `NotInFingerprint`."""
-    known = fields(type(config))
-    kept = {name for name, field in known.items() if NotInFingerprint not in field.metadata}
     values = TypeAdapter(type(config)).dump_python(config, mode="json")
-    return {name: value for name, value in values.items() if name in kept}
+    return {
+        name: values[name] for name, field in fields(type(config)).items() if NotInFingerprint not in field.metadata
+    }
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:

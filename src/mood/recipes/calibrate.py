@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
 from mood.core.errors import InputError, PromiseError
+from mood.recipes.settings import DetectorConfig, OutputConfig, PromiseConfig, SelectionConfig
 
 if TYPE_CHECKING:
     from mood.core.features import Features
@@ -15,43 +16,18 @@ if TYPE_CHECKING:
 
 
 @config
-class CalibrateConfig:
+class CalibrateConfig(PromiseConfig, SelectionConfig, DetectorConfig, OutputConfig):
     """Promise a false-alarm rate anew: other images, another alpha or another guarantee, and the same fitted score."""
 
-    detector: Annotated[Path, Argument("DIR")]
-    """folder that `mood fit` wrote"""
     data: Annotated[str, Argument("DATA")]
     """images of the known world that neither the network nor the score has seen, or features of them (.npz, Parquet)"""
     output: Annotated[Path | None, NotInFingerprint] = None
     """folder for the new detector; the old one stays as it is"""
     alpha: float | None = None
     """share of known images that may be flagged; that of the detector unless said"""
+    # Folds would need another fit.
     conformal: Literal["split", "by-class"] = "split"
     """by-class: the promise holds for each predicted class"""
-    guarantee: Literal["marginal", "conditional"] = "marginal"
-    """marginal: alpha holds on average over calibration sets; conditional: with this one, with `confidence`"""
-    confidence: float = 0.9
-    """of the conditional guarantee"""
-    bound: Literal["simes", "dkwm", "monte-carlo"] = "simes"
-    """behind the conditional guarantee; simes is sharpest for small alphas, monte-carlo from 0.1"""
-    ties: Literal["conservative", "randomised"] = "conservative"
-    """conservative: equal scores count as more unusual, and flag less; randomised: a lot decides, drawn from the id"""
-    coarse: bool = False
-    """the coarse labels are the classes, where a set has two levels of them (CIFAR-100)"""
-    classes: tuple[str, ...] = ()
-    """only these classes of DATA are known"""
-    limit: int | None = None
-    """take only so many images, evenly spaced"""
-    batch_size: int = 64
-    """images a pass"""
-    device: str = "auto"
-    """auto, cpu or cuda"""
-    workers: Annotated[int, NotInFingerprint] = 1
-    """processes that decode images"""
-    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
-    """folders in which named sets are looked for"""
-    overwrite: Annotated[bool, NotInFingerprint] = False
-    """replace an output of another configuration"""
 
 
 @dataclass(frozen=True)

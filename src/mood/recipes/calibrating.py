@@ -1,7 +1,7 @@
 """From the scores of images that nothing has seen to a promise: what `mood fit` and `mood calibrate` share."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,29 +15,11 @@ if TYPE_CHECKING:
     from mood.decisions import Calibration, Usual
     from mood.detector import Promise
     from mood.models import Model
+    from mood.recipes.settings import PromiseConfig
     from mood.scores import Score
 
 
-class Settings(Protocol):
-    """Fields that the configs of both recipes have."""
-
-    @property
-    def conformal(self) -> str: ...  # noqa: D102  told in the configs
-
-    @property
-    def guarantee(self) -> str: ...  # noqa: D102
-
-    @property
-    def confidence(self) -> float: ...  # noqa: D102
-
-    @property
-    def bound(self) -> str: ...  # noqa: D102
-
-    @property
-    def ties(self) -> str: ...  # noqa: D102
-
-
-def check_settings(settings: Settings, alpha: float, count: int) -> None:
+def check_settings(settings: "PromiseConfig", alpha: float, count: int) -> None:
     """Refuse before anything costs time what cannot be promised with so many images.
 
     Raises:
@@ -65,7 +47,7 @@ def check_settings(settings: Settings, alpha: float, count: int) -> None:
 
 
 def calibrated(
-    settings: Settings, alpha: float, score: "Score", shards: "Iterable[Features]"
+    settings: "PromiseConfig", alpha: float, score: "Score", shards: "Iterable[Features]"
 ) -> "tuple[Calibration, Usual]":
     """Score held-out images, and make of the scores what the settings ask for; and say where their embeddings lie.
 
@@ -204,7 +186,7 @@ def promise_of_features(fitted_on: "Tensor | None", digests: Sequence[str]) -> "
     return Promise(False, "features say nothing about the images that their network was trained on")
 
 
-def written(settings: Settings) -> dict[str, Any]:
+def written(settings: "PromiseConfig") -> dict[str, Any]:
     """The settings of a calibration, for the card of a detector."""
     conditional = settings.guarantee == "conditional"
     return {

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from mood.core.config import Argument, NotInFingerprint, config, to_dict
+from mood.core.config import NotInFingerprint, config, to_dict
 from mood.core.errors import InputError
+from mood.recipes.settings import DetectorConfig, OutputConfig, SelectionConfig
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,11 +31,9 @@ WIDE = 140
 
 
 @config
-class EvaluateConfig:
+class EvaluateConfig(SelectionConfig, DetectorConfig, OutputConfig):
     """Measure a detector on unseen known images and on sets of unknown ones."""
 
-    detector: Annotated[Path, Argument("DIR")]
-    """folder that `mood fit` wrote"""
     id: str
     """images of the known world that nothing was fitted or calibrated on, or features of them (.npz, Parquet)"""
     ood: tuple[str, ...]
@@ -45,28 +44,14 @@ class EvaluateConfig:
     """hold two controls beside the detector: six numbers per image, and the same network with random weights"""
     fit_data: str | None = None
     """the images that the detector was fitted on, where the controls cannot find them by the name kept in it"""
-    coarse: bool = False
-    """the coarse labels are the classes, where a set has two levels of them (CIFAR-100)"""
-    classes: tuple[str, ...] = ()
-    """only these classes of the known images"""
-    limit: int | None = None
-    """take only so many images of each set, evenly spaced"""
     replicates: int = 1000
     """bootstrap replicates behind the intervals"""
     confidence: float = 0.95
     """of the intervals"""
     seed: int = 0
     """of the bootstrap and of the control's random weights"""
-    batch_size: int = 64
-    """images a pass"""
-    device: str = "auto"
-    """auto, cpu or cuda"""
-    workers: Annotated[int, NotInFingerprint] = 1
-    """processes that decode images"""
-    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
-    """folders in which named sets are looked for"""
-    overwrite: Annotated[bool, NotInFingerprint] = False
-    """replace an output of another configuration"""
+    limit: int | None = None
+    """take only so many images of each set, evenly spaced"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

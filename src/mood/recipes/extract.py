@@ -19,6 +19,7 @@ import numpy as np
 from mood.core.cache import cache_home
 from mood.core.config import Argument, NotInFingerprint, config
 from mood.core.errors import ArtifactError, DataError, OutputError
+from mood.recipes.settings import EmbeddingConfig, NetworkConfig, OutputConfig, PassConfig
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +45,7 @@ _one_thread = threading.Lock()
 
 
 @config
-class ExtractConfig:
+class ExtractConfig(NetworkConfig, EmbeddingConfig, PassConfig, OutputConfig):
     """Turn images into features, for scores of your own or for `mood fit` on features."""
 
     data: Annotated[str, Argument("DATA")]
@@ -53,28 +54,6 @@ class ExtractConfig:
     """a Parquet file with ids, embedding, logits and labels"""
     model: str = "embedded"
     """timm name, a folder that mood wrote, or 'embedded'"""
-    checkpoint: Path | None = None
-    """local weights for a timm name"""
-    model_options: tuple[str, ...] = ()
-    """KEY=VALUE arguments of a timm architecture"""
-    transform_options: tuple[str, ...] = ()
-    """KEY=VALUE settings of the input transform in place of the network's own, such as crop_pct=0.875"""
-    pool: str | None = None
-    """model = what the head sees, cls, avg, or mean+std of the patch tokens; the network's own choice unless said"""
-    layer: str | None = None
-    """last, a block number, or several joined by +; the network's own choice unless said"""
-    batch_size: int = 64
-    """images a pass"""
-    device: str = "auto"
-    """auto, cpu or cuda"""
-    precision: str = "auto"
-    """auto, fp32 or bf16; auto = bf16 where the hardware is fast at it"""
-    workers: Annotated[int, NotInFingerprint] = 1
-    """processes that decode images"""
-    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
-    """folders in which named sets are looked for"""
-    overwrite: Annotated[bool, NotInFingerprint] = False
-    """replace an output of another configuration"""
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
+from mood.recipes.settings import NetworkConfig, NetworkStageConfig, SelectionConfig
 
 if TYPE_CHECKING:
     from mood.data import Augment, Source, Stream
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @config
-class FinetuneConfig:
+class FinetuneConfig(NetworkConfig, SelectionConfig, NetworkStageConfig):
     """Fine-tune a network on labelled images."""
 
     data: Annotated[str, Argument("DATA")]
@@ -24,18 +25,8 @@ class FinetuneConfig:
     """folder for the network"""
     model: str = "embedded"
     """the network to start from: a folder that mood wrote, 'embedded', or a timm name"""
-    checkpoint: Path | None = None
-    """local weights for a timm name"""
-    model_options: tuple[str, ...] = ()
-    """KEY=VALUE arguments of a timm architecture"""
     random_weights: bool = False
     """start from random weights instead"""
-    transform_options: tuple[str, ...] = ()
-    """KEY=VALUE settings of the input transform in place of the network's own, such as crop_pct=0.875"""
-    coarse: bool = False
-    """the coarse labels are the classes, where a set has two levels of them (CIFAR-100)"""
-    classes: tuple[str, ...] = ()
-    """only these classes"""
     eval: str | None = None
     """labelled images on which the accuracy is measured after every epoch"""
     head_classes: int | None = None
@@ -45,18 +36,10 @@ class FinetuneConfig:
     """this many of the lowest blocks keep their weights, and with them what lies below; -1 trains the head alone"""
     l2_sp: float = 0.0
     """strength of the pull of each weight of the body towards where it started (L2-SP); 0 is off"""
-    epochs: int = 30
-    """passes over the images"""
-    batch_size: int = 128
-    """images a step, of all processes together"""
     lr: float = 1e-3
     """learning rate of the head and the last block"""
     min_lr: float = 1e-6
     """learning rate at the end"""
-    warmup_epochs: float | None = None
-    """epochs of linear warm-up; a twentieth of all unless said"""
-    weight_decay: float = 0.05
-    """AdamW's weight decay"""
     layer_decay: float = 0.75
     """learning-rate factor from each block to the one below"""
     drop_path: float = 0.1
@@ -71,44 +54,14 @@ class FinetuneConfig:
     """timm's RandAugment string such as rand-m9-mstd0.5-inc1; empty is off"""
     erasing: float = 0.0
     """probability of random erasing"""
-    crop_scale: float = 0.6
-    """smallest share of an image that a random crop keeps"""
     ema: float = 0.999
     """decay of the averaged weights that are kept; 0 keeps the last ones"""
     init_scale: float = 0.001
     """factor on the new head's initial weights"""
+    epochs: int = 30
+    batch_size: int = 128
     clip: float = 1.0
-    """largest gradient norm; 0 does not clip"""
-    held_out: float = 0.1
-    """share of the images, cut by their hash, that no stage sees: they calibrate the detector later"""
-    stream: bool = False
-    """the images are tar shards or Parquet files, named by one glob, and too many for a list in memory: read shard by
-    shard, shuffled in stretches"""
-    limit: int | None = None
-    """take only so many images, evenly spaced"""
-    seed: int = 0
-    """of every draw, and of the cut"""
-    compile: bool = False
-    """compile the network: a minute at the start, faster steps after"""
-    device: Annotated[str, NotInFingerprint] = "auto"
-    """auto, cpu or cuda"""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto = bf16 where the hardware is fast at it"""
-    workers: Annotated[int, NotInFingerprint] = 1
-    """processes that read and augment images"""
-    strategy: Annotated[Literal["auto", "ddp", "fsdp"], NotInFingerprint] = "auto"
-    """of several processes that torchrun started: ddp = each holds the network, as auto does; fsdp = each holds a shard
-    of it"""
-    accumulate: Annotated[int, NotInFingerprint] = 1
-    """parts of each process's share of a batch whose gradients are added up: so much less memory, the same result"""
-    checkpoint_activations: Annotated[bool, NotInFingerprint] = False
-    """compute the inner values of each block again in the backward pass: less memory, a third more time"""
-    save_seconds: Annotated[float, NotInFingerprint] = 120.0
-    """seconds between checkpoints; a killed run starts again from the last one"""
-    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
-    """folders in which named sets are looked for"""
-    overwrite: Annotated[bool, NotInFingerprint] = False
-    """replace an output of another configuration"""
+    crop_scale: float = 0.6
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,14 @@ import numpy as np
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
 from mood.core.errors import InputError
+from mood.recipes.settings import (
+    EmbeddingConfig,
+    NetworkConfig,
+    OutputConfig,
+    PassConfig,
+    PromiseConfig,
+    SelectionConfig,
+)
 
 if TYPE_CHECKING:
     from mood.core.feature_store import FeatureStore
@@ -25,7 +33,7 @@ IN_MEMORY = "images in memory"
 
 
 @config
-class FitConfig:
+class FitConfig(PromiseConfig, NetworkConfig, EmbeddingConfig, SelectionConfig, PassConfig, OutputConfig):
     """Fit a detector on images of the known world."""
 
     data: Annotated[str, Argument("DATA")]
@@ -35,18 +43,8 @@ class FitConfig:
     """folder for the detector"""
     model: str = "embedded"
     """timm name, a folder that mood wrote, or 'embedded'"""
-    checkpoint: Path | None = None
-    """local weights for a timm name"""
-    model_options: tuple[str, ...] = ()
-    """KEY=VALUE arguments of a timm architecture"""
     random_weights: bool = False
     """keep random weights (a control)"""
-    transform_options: tuple[str, ...] = ()
-    """KEY=VALUE settings of the input transform in place of the network's own, such as crop_pct=0.875"""
-    pool: str | None = None
-    """model = what the head sees, cls, avg, or mean+std of the patch tokens; the network's own choice unless said"""
-    layer: str | None = None
-    """last, a block number, or several joined by +; the network's own choice unless said"""
     inner: str = "auto"
     """blocks that scores of inner layers look at, joined by +; auto = at a quarter, half, three quarters and all of the
     depth"""
@@ -61,19 +59,8 @@ class FitConfig:
     calibration: str | None = None
     """images of the known world that neither the network nor anything else has seen; without it the hash cut takes a
     part of DATA"""
-    conformal: Literal["split", "cross", "by-class"] = "split"
-    """split: images are held out to calibrate on; cross: every image fits and calibrates by turns, for few images;
-    by-class: split, and the promise holds for each predicted class"""
     folds: int = 10
-    """of cross; as many as images leaves out one at a time"""
-    guarantee: Literal["marginal", "conditional"] = "marginal"
-    """marginal: alpha holds on average over calibration sets; conditional: with this one, with `confidence`"""
-    confidence: float = 0.9
-    """of the conditional guarantee"""
-    bound: Literal["simes", "dkwm", "monte-carlo"] = "simes"
-    """behind the conditional guarantee; simes is sharpest for small alphas, monte-carlo from 0.1"""
-    ties: Literal["conservative", "randomised"] = "conservative"
-    """conservative: equal scores count as more unusual, and flag less; randomised: a lot decides, drawn from the id"""
+    """of conformal cross; as many as images leaves out one at a time"""
     held_out: float = 0.1
     """share of DATA that the hash cut keeps for calibration; the cut of `mood finetune` must be the same"""
     fit_on: Literal["clean", "augmented"] = "clean"
@@ -81,26 +68,10 @@ class FitConfig:
     mirror image, RandAugment, erasing); calibration images stay as they are"""
     other_classes: bool = False
     """the outputs of a foreign network are other classes than those of DATA: do not check that it names them"""
-    coarse: bool = False
-    """the coarse labels are the classes, where a set has two levels of them (CIFAR-100)"""
-    classes: tuple[str, ...] = ()
-    """only these classes of DATA are known"""
     seed: int = 0
     """of the cut and of every draw"""
-    limit: int | None = None
-    """take only so many images, evenly spaced"""
-    batch_size: int = 64
-    """images a pass"""
-    device: str = "auto"
-    """auto, cpu or cuda"""
     precision: str = "auto"
     """auto, fp32 or bf16; auto = bf16 where the hardware is fast at it; kept for scoring"""
-    workers: Annotated[int, NotInFingerprint] = 1
-    """processes that decode images"""
-    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
-    """folders in which named sets are looked for"""
-    overwrite: Annotated[bool, NotInFingerprint] = False
-    """replace an output of another configuration"""
 
 
 @dataclass(frozen=True)

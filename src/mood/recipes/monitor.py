@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mood.core.config import Argument, NotInFingerprint, config
 from mood.core.errors import ArtifactError, InputError
+from mood.recipes.settings import DetectorConfig
 
 if TYPE_CHECKING:
     from mood.core.features import Features
@@ -26,11 +27,9 @@ STREAMS = 1000
 
 
 @config
-class MonitorConfig:
+class MonitorConfig(DetectorConfig):
     """Watch a stream of images, and say when the promise has expired."""
 
-    detector: Annotated[Path, Argument("DIR")]
-    """folder that `mood fit` wrote"""
     stream: Annotated[str, Argument("STREAM")]
     """the next images, in their order: a folder, a Parquet file or glob, a named set, or features"""
     state: Path | None = None
@@ -48,14 +47,6 @@ class MonitorConfig:
     """of what is printed, a line a window"""
     page: Annotated[Path | None, NotInFingerprint] = None
     """HTML file for a picture of the evidence and the windows"""
-    batch_size: int = 64
-    """images a pass"""
-    device: str = "auto"
-    """auto, cpu or cuda"""
-    workers: Annotated[int, NotInFingerprint] = 1
-    """processes that decode images"""
-    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
-    """folders in which named sets are looked for"""
     fail_on_alarm: Annotated[bool, NotInFingerprint] = False
     """leave with exit code 12 where the stream has alarmed"""
 

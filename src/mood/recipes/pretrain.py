@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
+from mood.recipes.settings import NetworkStageConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @config
-class PretrainConfig:
+class PretrainConfig(NetworkStageConfig):
     """Pre-train a network on images without labels, by masked image modelling and its rivals."""
 
     data: Annotated[tuple[str, ...], Argument("DATA...")]
@@ -60,57 +61,19 @@ class PretrainConfig:
     """moco_v3: width of the projection's inner layers, 1024 unless said, 4096 in the paper's"""
     label_smoothing: float | None = None
     """classification: share of the target spread over all classes, .1 unless said"""
-    epochs: int = 100
-    """passes over the images"""
-    batch_size: int = 256
-    """images a step, of all processes together"""
     base_lr: float = 1.5e-4
     """learning rate for 256 images a step; the rate used is base_lr * batch_size / 256"""
-    warmup_epochs: float | None = None
-    """epochs of linear warm-up; a twentieth of all unless said"""
-    weight_decay: float = 0.05
-    """AdamW's weight decay"""
     beta2: float = 0.95
     """AdamW's second beta"""
-    clip: float = 0.0
-    """largest gradient norm; 0 does not clip"""
-    crop_scale: float = 0.2
-    """smallest share of an image that a random crop keeps"""
     color_jitter: float | None = None
     """strength of changes of brightness, contrast and saturation: beit .4, others none unless said; moco_v3 and supcon
     have their own"""
     drop_path: float | None = None
     """stochastic depth of the last block: beit and simmim .1, others none unless said"""
-    held_out: float = 0.1
-    """share of the images, cut by their hash, that no stage sees: they calibrate the detector later"""
-    stream: bool = False
-    """the images are tar shards or Parquet files, named by one glob, and too many for a list in memory: read shard by
-    shard, shuffled in stretches"""
-    limit: int | None = None
-    """take only so many images of each set, evenly spaced"""
-    seed: int = 0
-    """of every draw, and of the cut"""
-    compile: bool = False
-    """compile the network: a minute at the start, faster steps after"""
-    device: Annotated[str, NotInFingerprint] = "auto"
-    """auto, cpu or cuda"""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto = bf16 where the hardware is fast at it"""
-    workers: Annotated[int, NotInFingerprint] = 1
-    """processes that read and augment images"""
-    strategy: Annotated[Literal["auto", "ddp", "fsdp"], NotInFingerprint] = "auto"
-    """of several processes that torchrun started: ddp = each holds the network, as auto does; fsdp = each holds a shard
-    of it"""
-    accumulate: Annotated[int, NotInFingerprint] = 1
-    """parts of each process's share of a batch whose gradients are added up: so much less memory, the same result"""
-    checkpoint_activations: Annotated[bool, NotInFingerprint] = False
-    """compute the inner values of each block again in the backward pass: less memory, a third more time"""
-    save_seconds: Annotated[float, NotInFingerprint] = 120.0
-    """seconds between checkpoints; a killed run starts again from the last one"""
-    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
-    """folders in which named sets are looked for"""
-    overwrite: Annotated[bool, NotInFingerprint] = False
-    """replace an output of another configuration"""
+    epochs: int = 100
+    batch_size: int = 256
+    clip: float = 0.0
+    crop_scale: float = 0.2
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
 from mood.core.errors import InputError
+from mood.recipes.settings import DetectorConfig, OutputConfig
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,25 +22,15 @@ PART = 2048
 
 
 @config
-class ScoreConfig:
+class ScoreConfig(DetectorConfig, OutputConfig):
     """Say of each image how unusual it is, and whether that is too much."""
 
-    detector: Annotated[Path, Argument("DIR")]
-    """folder that `mood fit` wrote"""
     images: Annotated[str, Argument("IMAGES")]
     """a folder, a Parquet file or glob, a named set, or features (.npz, Parquet with an embedding column)"""
     output: Annotated[Path | None, NotInFingerprint] = None
     """.parquet, .csv or .jsonl; without it the table goes to standard output"""
     format: Literal["auto", "parquet", "csv", "jsonl"] = "auto"
     """of the output; auto = by its ending, csv on standard output, which takes no parquet"""
-    batch_size: int = 64
-    """images a pass"""
-    device: str = "auto"
-    """auto, cpu or cuda"""
-    workers: Annotated[int, NotInFingerprint] = 1
-    """processes that decode images"""
-    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
-    """folders in which named sets are looked for"""
     fdr: float | None = None
     """flag so many that at most this share of what is flagged is known, on average over batches, in place of judging
     each image by alpha; the verdicts wait for the last image"""
@@ -47,8 +38,6 @@ class ScoreConfig:
     """bh: Benjamini and Hochberg; storey: with an estimate of how many are known, for batches with many unknown"""
     fail_on_ood: Annotated[bool, NotInFingerprint] = False
     """leave with exit code 10 where an image is flagged, 11 where one could not be read and none is flagged"""
-    overwrite: Annotated[bool, NotInFingerprint] = False
-    """replace an output of another configuration"""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from mood.data import Source, TrainingBatch, TrainingImages, training_batches
 from mood.models import Pretext, Views
 from mood.recipes.accuracy import right_ones
 from mood.recipes.rejected import noted
+from mood.recipes.settings import NetworkStageConfig
 from mood.training import Processes, Share, uniform
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class ImagesTask:
 
     module: Any
     images: TrainingImages
-    settings: "PretrainConfig | FinetuneConfig"
+    settings: NetworkStageConfig
     scratch: Path
     steps_per_epoch: int = field(init=False)
     batch_size: int = field(init=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
 from mood.core.errors import InputError
+from mood.recipes.settings import StageConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +22,7 @@ PICTURE = "reconstructions.png"
 
 
 @config
-class TokenizerConfig:
+class TokenizerConfig(StageConfig):
     """Train a discrete VAE, whose codes are the tokens that `mood pretrain --pretext beit` predicts."""
 
     data: Annotated[tuple[str, ...], Argument("DATA...")]
@@ -57,46 +58,20 @@ class TokenizerConfig:
     """last share of the training, in which the decoder sees one code a cell and no mixture"""
     decoder_first: float = 0.1
     """first share, in which only the decoder learns: from an untrained one the encoder would learn to use few codes"""
-    epochs: int = 30
-    """passes over the images"""
-    batch_size: int = 32
-    """images a step"""
     lr: float = 2e-3
     """learning rate at the end of the warm-up"""
-    warmup_epochs: float | None = None
-    """epochs of linear warm-up; a twentieth of all unless said"""
-    weight_decay: float = 1e-4
-    """AdamW's weight decay"""
-    clip: float = 1.0
-    """largest gradient norm; 0 does not clip"""
     ema: float = 0.99
     """decay of the averaged weights that are kept; 0 keeps the last ones"""
-    crop_scale: float = 0.2
-    """smallest share of an image that a random crop keeps: what the tokens are asked for later is cropped too"""
     color_jitter: float = 0.0
     """strength of changes of brightness, contrast and saturation"""
-    held_out: float = 0.1
-    """share of the images, cut by their hash, that no stage sees: they calibrate the detector later"""
     measured: float = 0.05
     """share of the other images, by a second cut, that it is measured on and does not learn from"""
-    limit: int | None = None
-    """take only so many images of each set, evenly spaced"""
-    seed: int = 0
-    """of every draw, and of the cuts"""
-    compile: bool = False
-    """compile the network: a minute at the start, faster steps after"""
-    device: Annotated[str, NotInFingerprint] = "auto"
-    """auto, cpu or cuda"""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto = bf16 where the hardware is fast at it"""
-    workers: Annotated[int, NotInFingerprint] = 1
-    """processes that read and augment images"""
-    save_seconds: Annotated[float, NotInFingerprint] = 120.0
-    """seconds between checkpoints; a killed run starts again from the last one"""
-    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
-    """folders in which named sets are looked for"""
-    overwrite: Annotated[bool, NotInFingerprint] = False
-    """replace an output of another configuration"""
+    epochs: int = 30
+    batch_size: int = 32
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    crop_scale: float = 0.2
+    """smallest share of an image that a random crop keeps: what the tokens are asked for later is cropped too"""
 
 
 @dataclass(frozen=True)

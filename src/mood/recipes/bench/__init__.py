@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
 from mood.core.errors import DataError, InputError
+from mood.recipes.settings import OutputConfig, PassConfig
 
 if TYPE_CHECKING:
     from mood.recipes.bench.results import Results
 
 
 @config
-class BenchConfig:
+class BenchConfig(PassConfig, OutputConfig):
     """Measure scores under a protocol, as a recipe lists them, beside published figures."""
 
     plan: Annotated[Path, Argument("RECIPE")]
@@ -31,16 +32,6 @@ class BenchConfig:
     """of the intervals"""
     seed: int = 0
     """of the bootstrap"""
-    batch_size: int = 64
-    """images a pass"""
-    device: str = "auto"
-    """auto, cpu or cuda"""
-    workers: Annotated[int, NotInFingerprint] = 1
-    """processes that decode images"""
-    data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
-    """folders in which named sets are looked for"""
-    overwrite: Annotated[bool, NotInFingerprint] = False
-    """replace an output of another configuration"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from mood.core.config import config, read_toml
 from mood.core.errors import InputError, MissingExtraError
+from mood.recipes.settings import EmbeddingConfig, NetworkConfig
 
 T = TypeVar("T")
 
@@ -15,29 +16,17 @@ Protocol = Literal["multi-class", "one-class", "pairs", "confusion", "few-shot",
 
 
 @config
-class NetworkPlan:
+class NetworkPlan(NetworkConfig, EmbeddingConfig):
     """A network of a run."""
 
     name: str
     """what tables call it"""
     model: str | tuple[str, ...] = "embedded"
     """timm name, a folder that mood wrote, or 'embedded'; several are trials of one network"""
-    checkpoint: Path | None = None
-    """local weights for a timm name"""
-    model_options: tuple[str, ...] = ()
-    """KEY=VALUE arguments of a timm architecture"""
     random_weights: bool = False
     """keep random weights (a control)"""
-    transform_options: tuple[str, ...] = ()
-    """KEY=VALUE settings of the input transform"""
-    pool: str | None = None
-    """the network's own choice unless said"""
-    layer: str | None = None
-    """the network's own choice unless said"""
     inner: str = "auto"
     """blocks for scores of inner layers"""
-    precision: str = "auto"
-    """auto, fp32 or bf16"""
 
     @property
     def trials(self) -> tuple[str, ...]:
