@@ -112,8 +112,9 @@ def test_names_that_lead_nowhere(roots, tmp_path, png, write_table):
     ):
         with pytest.raises(DataError, match=message):
             open_source(name, roots=[roots])
-    with pytest.raises(DataError, match=r"data root .*absent is not a folder"):
-        open_source("pets", roots=[tmp_path / "absent"])
+    for data in ("pets", roots):
+        with pytest.raises(DataError, match=r"data root .*absent is not a folder"):
+            open_source(data, roots=[tmp_path / "absent"])
 
 
 def test_cifar_in_torchvisions_layout(roots, monkeypatch):

@@ -204,6 +204,14 @@ def test_a_cache_that_cannot_be_written_is_named(stripes, embedder, tmp_path, mo
         extract_features(stripes(5), embedder)
 
 
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"workers": -1}])
+def test_what_cannot_be_loaded_is_refused_where_the_cache_has_the_features_too(stripes, embedder, wrong):
+    source = stripes(10)
+    extract_features(source, embedder)
+    with pytest.raises(InputError, match=f"{next(iter(wrong))} is"):
+        extract_features(source, embedder, **wrong)
+
+
 def cut_short(folder):
     path = folder / "shard-00001.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
@@ -311,12 +319,12 @@ def test_the_key_is_written_beside_the_features(stripes, embedder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pool": "max"}, "pool must be one of"),
+        ({"pool": "max"}, "'pool' is 'max'; it should be 'model', 'cls', 'avg' or"),
         ({"layer": "first"}, "layer must be 'last'"),
         ({"layer": "7"}, "layer 7 does not exist"),
-        ({"precision": "fp8"}, "precision must be auto, fp32 or bf16"),
+        ({"precision": "fp8"}, "'precision' is 'fp8'; it should be 'auto', 'fp32' or 'bf16'"),
         ({"model_options": ("depth=1",)}, "brings its own architecture"),
-        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 0}, "'batch_size' is 0"),
     ],
 )
 def test_what_cannot_be_done_is_told(stripes_folder, tiny_network, tmp_path, change, message):

@@ -80,10 +80,12 @@ def test_every_score_becomes_a_detector_and_comes_back(name, network, clothes, t
         ({"score": "mood,knn", "options": ("knn.bank=0",)}, "bank is 0"),
         ({"score": "mood,mood"}, "different names"),
         ({"score": "odin", "conformal": "cross", "model": "fresh"}, "looks at the images themselves"),
-        ({"conformal": "cross", "folds": 1, "model": "fresh"}, "folds is 1"),
+        ({"conformal": "cross", "folds": 1, "model": "fresh"}, "'folds' is 1"),
         ({"score": "msp", "model": "headless"}, "msp reads logits, and .* has no head"),
         ({"conformal": "by-class", "model": "headless"}, "by-class reads logits"),
         ({"score": "vim", "model": "headless"}, "needs the linear head"),
+        ({"inner": "nonsense"}, "inner is 'nonsense', and mood looks at no inner layer"),
+        ({"layer": ""}, "layer must be 'last'"),
         ({"score": "relative_mahalanobis", "data": "unlabelled"}, "relative_mahalanobis reads labels, and .* has none"),
     ],
 )
@@ -137,7 +139,7 @@ def test_an_alpha_that_cannot_be_kept_is_refused_with_the_number_of_images_it_ne
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -0.5])
 def test_an_alpha_that_is_no_share(network, alpha):
-    with pytest.raises(InputError, match="between 0 and 1"):
+    with pytest.raises(InputError, match="'alpha' is .*; it should be (greater|less) than"):
         fit(config(network, alpha=alpha))
 
 
@@ -200,9 +202,9 @@ def test_a_cut_that_leaves_nothing_to_fit_or_nothing_to_calibrate_is_told(tiny_n
     with pytest.raises(PromiseError, match="cannot be promised with 0 calibration images.*raise held_out"):
         fit(config(tiny_network, held_out=0.0), data=source)
     with pytest.raises(InputError, match="nothing is left to fit on: held_out is 1"):
+        fit(config(tiny_network, held_out=0.99999), data=source)
+    with pytest.raises(InputError, match="'held_out' is 1.0; it should be less than 1"):
         fit(config(tiny_network, held_out=1.0), data=source)
-    with pytest.raises(InputError, match="between 0 and 1"):
-        fit(config(tiny_network, held_out=1.5), data=source)
 
 
 def test_calibration_images_none_of_which_can_be_read_are_told(tiny_network, stripes_folder, tmp_path):

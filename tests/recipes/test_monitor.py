@@ -206,8 +206,13 @@ def test_what_is_refused(saved, stripes_folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError):
         run(saved, tmp_path / "empty", state=state)
+    for page in (tmp_path, tmp_path / "absent" / "page.html"):
+        with pytest.raises(OutputError, match="it must be a file, in a folder that is there"):
+            run(saved, stream, page=page)
+    with pytest.raises(InputError, match="'cap' is 9223372036854775808; it should be less than"):
+        run(saved, stream, cap=2**63)
     for level in (0.0, 1.0):
-        with pytest.raises(InputError, match="level is"):
+        with pytest.raises(InputError, match="'level' is"):
             run(saved, stream, level=level)
     state.write_bytes(state.read_bytes()[:-1])
     with pytest.raises(ArtifactError, match="damaged"):

@@ -40,6 +40,9 @@ def check_score(config: "FitConfig", data: "Source | Features", embedder: "Embed
     from mood.detector import View
 
     options = score_options(config.score, config.options, config.combine)
+    needs = scores.info(config.score).needs
+    if config.inner != "auto" and not {"layers", "tokens"} & {*needs}:
+        raise InputError(f"inner is {config.inner!r}, and {config.score} looks at no inner layer: leave inner out")
     scores.rounds(config.score, None if embedder is None else embedder.head, **options)
     if embedder is not None:
         _check_columns(config, cast("Source", data), embedder.model)

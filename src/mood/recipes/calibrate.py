@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from mood.core.config import Argument, NotInFingerprint, config, to_dict
+from mood.core.config import Argument, NotInFingerprint, config, fields, to_dict
 from mood.core.errors import InputError, PromiseError
+from mood.core.ranges import Level
 from mood.recipes.settings import DetectorConfig, OutputConfig, PromiseConfig, SelectionConfig
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class CalibrateConfig(PromiseConfig, SelectionConfig, DetectorConfig, OutputConf
     """images of the known world that neither the network nor the score has seen, or features of them (.npz, Parquet)"""
     output: Annotated[Path | None, NotInFingerprint] = None
     """folder for the new detector; the old one stays as it is"""
-    alpha: float | None = None
+    alpha: Level | None = None
     """share of known images that may be flagged; that of the detector unless said"""
     # Folds would need another fit.
     conformal: Literal["split", "by-class"] = "split"
@@ -74,14 +75,14 @@ def calibrate(config: CalibrateConfig, *, detector: "Detector | None" = None, da
     from mood.data import Source, open_source
     from mood.detector import load
     from mood.recipes.fit import features_fingerprint, is_features
+    from mood.recipes.inputs import check_features
 
     old = load(config.detector, device=config.device) if detector is None else detector
     images: Source | Features
     if isinstance(data, Features | Source):
         images = data
     elif data is None and is_features(config.data):
-        if config.classes or config.limit is not None:
-            raise InputError("classes and limit choose among images; of features take the rows before you save them")
+        check_features(config, *fields(SelectionConfig))
         images = Features.load(config.data)
     else:
         images = open_source(

@@ -166,8 +166,13 @@ def extract_features(
 
     Raises:
         DataError: not one image could be read.
+        InputError: a batch size below 1, or workers below 0.
         OutputError: nothing can be written to the cache.
     """
+    from mood.data.loader import check_loading
+
+    # Also where the cache has the features, and nothing is loaded.
+    check_loading(batch_size, workers)
     key = {
         "format": FORMAT,
         "model": embedder.model.fingerprint(),

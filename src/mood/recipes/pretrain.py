@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
+from pydantic import Field
+
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
+from mood.core.ranges import Count, Level, NotNegative, Part, Positive, Share
 from mood.recipes.settings import NetworkStageConfig
 
 if TYPE_CHECKING:
@@ -35,45 +38,45 @@ class PretrainConfig(NetworkStageConfig):
     stays as it was initialised"""
     tokenizer: Path | None = None
     """beit: folder that `mood tokenizer` wrote, or file with the encoder of DALL-E; one token for each patch"""
-    mask_ratio: float | None = None
+    mask_ratio: Level | None = None
     """share of the patches that is masked: beit 75/196 at most, mae .75, simmim .6"""
-    min_block: int | None = None
+    min_block: Count | None = None
     """beit: patches of the smallest masked block, 16 of 196 in proportion unless said"""
     exact_mask: bool | None = None
     """beit: mask exactly that share, by single patches where blocks leave something to mask"""
-    mask_unit: int | None = None
+    mask_unit: Count | None = None
     """simmim: side in pixels of the squares that are masked as a whole; at most 32, and 6 to a side, unless said"""
-    decoder_width: int | None = None
+    decoder_width: Count | None = None
     """mae: width of the decoder, 128 unless said; 512 in the paper's"""
-    decoder_depth: int | None = None
+    decoder_depth: Count | None = None
     """mae: blocks of the decoder, 1 unless said; 8 in the paper's, 1 or 2 on small images"""
-    decoder_heads: int | None = None
+    decoder_heads: Count | None = None
     """mae: attention heads of the decoder, 4 unless said"""
     normalise_target: bool | None = None
     """mae: normalise the pixels of each patch before they are predicted, as it does unless told not to"""
-    temperature: float | None = None
+    temperature: Positive | None = None
     """moco_v3, supcon: of the softmax over the batch, .2 and .1 unless said"""
-    momentum: float | None = None
+    momentum: Share | None = None
     """moco_v3: share of itself that the slow copy keeps at first, .99 unless said"""
-    projection_width: int | None = None
+    projection_width: Count | None = None
     """moco_v3, supcon: width in which views are compared, 256 and 128 unless said"""
-    hidden_width: int | None = None
+    hidden_width: Count | None = None
     """moco_v3: width of the projection's inner layers, 1024 unless said, 4096 in the paper's"""
-    label_smoothing: float | None = None
+    label_smoothing: Share | None = None
     """classification: share of the target spread over all classes, .1 unless said"""
-    base_lr: float = 1.5e-4
+    base_lr: Positive = 1.5e-4
     """learning rate for 256 images a step; the rate used is base_lr * batch_size / 256"""
-    beta2: float = 0.95
+    beta2: Share = 0.95
     """AdamW's second beta"""
-    color_jitter: float | None = None
+    color_jitter: Annotated[float, Field(ge=0, le=100)] | None = None
     """strength of changes of brightness, contrast and saturation: beit .4, others none unless said; moco_v3 and supcon
     have their own"""
-    drop_path: float | None = None
+    drop_path: Share | None = None
     """stochastic depth of the last block: beit and simmim .1, others none unless said"""
-    epochs: int = 100
-    batch_size: int = 256
-    clip: float = 0.0
-    crop_scale: float = 0.2
+    epochs: Count = 100
+    batch_size: Count = 256
+    clip: NotNegative = 0.0
+    crop_scale: Part = 0.2
 
 
 @dataclass(frozen=True)
@@ -144,21 +147,14 @@ def _check(config: PretrainConfig, given: Mapping[str, Any]) -> None:
 
     from mood.core.errors import InputError, ModelError
     from mood.models import PRETEXTS, make_pretext
-    from mood.recipes.inputs import check_numbers, check_stream, check_training
+    from mood.recipes.inputs import check_stream, check_training
 
-    if config.drop_path is not None and not 0 <= config.drop_path < 1:
-        raise InputError(f"drop_path is {config.drop_path}; it must be from 0, which is none, to below 1")
     if config.accumulate > 1 and PRETEXTS[config.pretext].compares:
         raise InputError(
             f"accumulate is {config.accumulate}, and pretext {config.pretext} compares all images of a batch with each "
             "other: set it to 1, and use more processes or checkpoint_activations where memory is short"
         )
     check_training(config.strategy, batch_size=config.batch_size, accumulate=config.accumulate, compile=config.compile)
-    check_numbers(
-        ("base_lr", config.base_lr, config.base_lr > 0, "more than 0"),
-        ("beta2", config.beta2, 0 <= config.beta2 < 1, "from 0 to below 1"),
-        ("crop_scale", config.crop_scale, 0 < config.crop_scale <= 1, "above 0 and at most 1, the whole image"),
-    )
     if config.stream:
         check_stream(config.data, config.limit)
     if PRETEXTS[config.pretext].trained:

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from mood.core.config import config, read_toml
 from mood.core.errors import InputError, MissingExtraError
+from mood.core.ranges import Count, Natural
 from mood.recipes.settings import EmbeddingConfig, NetworkConfig
 
 T = TypeVar("T")
@@ -62,9 +63,9 @@ class RunPlan:
     """the score whose largest twelve cells the confusion protocol shows"""
     exposed: dict[str, str] = field(default_factory=dict)
     """NAME = DATA that few-shot shows images of; without it they come from the OOD set and are left out of its test"""
-    shots: tuple[int, ...] = (0, 1, 2, 3, 10)
+    shots: tuple[Natural, ...] = (0, 1, 2, 3, 10)
     """shown OOD images per class of the few-shot protocol"""
-    trials: int = 3
+    trials: Count = 3
     """draws of the shown images"""
     shifts: tuple[str, ...] = ()
     """'NAME=STRENGTH' of the full-spectrum protocol"""
@@ -224,8 +225,6 @@ def _check_run(run: RunPlan) -> None:
         raise InputError(
             f"{where}: rival is {run.rival!r}; the confusion protocol shows the cells of one of its scores"
         )
-    if any(shot < 0 for shot in run.shots) or run.trials < 1:
-        raise InputError(f"{where}: shots are {run.shots} and trials {run.trials}; none is negative, and one is needed")
     if stray := run.exposed.keys() - run.unknown.keys():
         raise InputError(f"{where}: exposed names {sorted(stray)[0]!r}, which is none of its OOD sets")
 
