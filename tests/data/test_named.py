@@ -94,17 +94,6 @@ def test_a_path_comes_before_a_name(roots, pets, monkeypatch, png, write_table):
     assert len(open_source("pets", roots=[roots])) == 5
 
 
-def test_the_cache_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("MOOD_CACHE", str(tmp_path / "own"))
-    assert data_cache() == tmp_path / "own" / "data"
-    monkeypatch.delenv("MOOD_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert data_cache() == tmp_path / "xdg" / "mood" / "data"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert data_cache() == tmp_path / ".cache" / "mood" / "data"
-
-
 def test_names_that_lead_nowhere(roots, tmp_path, png, write_table):
     write_table(roots / "pets-train.parquet", [png(0)])
     write_table(roots / "pets-test.parquet", [png(0)])
@@ -123,8 +112,9 @@ def test_names_that_lead_nowhere(roots, tmp_path, png, write_table):
     ):
         with pytest.raises(DataError, match=message):
             open_source(name, roots=[roots])
-    with pytest.raises(DataError, match=r"data root .*absent is not a folder"):
-        open_source("pets", roots=[tmp_path / "absent"])
+    for data in ("pets", roots):
+        with pytest.raises(DataError, match=r"data root .*absent is not a folder"):
+            open_source(data, roots=[tmp_path / "absent"])
 
 
 def test_cifar_in_torchvisions_layout(roots, monkeypatch):

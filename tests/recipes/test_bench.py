@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -347,6 +348,23 @@ def test_a_set_of_known_images_is_left_out_and_shared_images_are_counted(recipe,
     assert not results.of("stripes", key="itself")
 
 
+def test_an_option_that_the_head_does_not_allow_is_left_out_without_a_pass(recipe, here, tiny_network, monkeypatch):
+    from mood.data import open_source
+
+    plan = load_plan(recipe("multi-class")).runs[0].networks[0]
+    network = networks_module.open_network(plan, str(tiny_network), device="auto", batch_size=64, workers=0)
+    monkeypatch.setattr(network, "shards", lambda *_: pytest.fail("a pass was made"))
+    ((_, left_out),) = network.score(["residual dim=32"], open_source(str(here / "fit")), {}, knows_classes=True)
+    assert left_out.reason.startswith("dim is 32")
+
+
+def test_a_package_that_is_missing_leaves_a_score_out(recipe, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.mixture", None)
+    results = run(recipe("multi-class", scores='["msp", "gmm components=1"]'), tmp_path / "out").results
+    assert [item.what for item in results.left_out] == ["tiny, gmm components=1"]
+    assert results.of("stripes", score="msp")
+
+
 def test_few_images_for_many_dimensions_are_told(recipe, tmp_path):
     results = run(recipe("multi-class"), tmp_path / "out", limit=20).results
     assert "20 images for 32 dimensions" in " ".join(results.notes)
@@ -415,6 +433,10 @@ def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
         (('name = "tiny"', 'name = "tiny"\nmodle = "x"'), r"runs\[0\].networks\[0\].*model"),
         (('"msp"]', '"mps"]'), "msp"),
         (('"msp"]', '"msp", "msp"]'), "each once"),
+        (('"msp"]', '"knn k=0"]'), "run 'stripes', score 'knn k=0': k is 0"),
+        (('"msp"]', '"energy temperature=-1.0"]'), "temperature is -1.0"),
+        (('"msp"]', '"mood,knn knn.k=0"]'), "k is 0"),
+        (('"msp"]', '"react percentil=0.9"]'), "did you mean 'percentile'"),
         (('"msp"]', '"mahalanobis chosen shrinkage=oas"]'), "either chosen or given"),
         (("far = { grain", "far = { noise"), "near and far"),
         (('protocol = "multi-class"', 'protocol = "confusion"'), "rival"),

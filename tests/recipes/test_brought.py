@@ -1,5 +1,7 @@
 """Features in place of images: which DATA they are, and what tells them from others."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -79,9 +81,26 @@ def test_calibration_rows_that_were_fitted_on_are_refused(write):
         )
 
 
-@pytest.mark.parametrize("change", [{"classes": ("a",)}, {"limit": 10}])
-def test_what_chooses_among_images_is_refused_for_features(write, change):
-    with pytest.raises(InputError, match="classes and limit choose among images"):
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": ("a",)},
+        {"limit": 10},
+        {"coarse": True},
+        {"model": "resnet50"},
+        {"checkpoint": Path("weights.pth")},
+        {"transform_options": ("crop_pct=1",)},
+        {"random_weights": True},
+        {"pool": "avg"},
+        {"layer": "3"},
+        {"inner": "1+2"},
+        {"precision": "bf16"},
+        {"other_classes": True},
+    ],
+)
+def test_what_is_said_of_images_or_a_network_is_refused_for_features(write, change):
+    ((name, _),) = change.items()
+    with pytest.raises(InputError, match=f"^{name}: of images or of a network, and features are neither"):
         fit(FitConfig(data=write("f.npz"), score="mahalanobis", **change))
 
 
@@ -94,6 +113,6 @@ def test_data_is_opened_as_what_it_is_and_what_is_open_stays(write, stripes, str
     source = stripes(10)
     assert opened(source) is source
     assert fingerprint_of(source) == source.manifest.fingerprint
-    for change in ({"classes": ("a",)}, {"limit": 10}):
-        with pytest.raises(InputError, match="classes and limit choose among images"):
+    for change in ({"classes": ("a",)}, {"limit": 10}, {"coarse": True}):
+        with pytest.raises(InputError, match="of images or of a network, and features are neither"):
             opened(write("f.npz"), **change)

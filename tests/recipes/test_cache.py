@@ -93,5 +93,5 @@ def test_the_next_in_line_takes_a_lock_of_its_own_where_the_old_one_is_gone(tmp_
 
 
 def test_days_are_not_negative():
-    with pytest.raises(InputError, match="unused_days is -1.0"):
+    with pytest.raises(InputError, match="'unused_days' is -1.0; it should be greater than or equal to 0"):
         cache(CacheConfig(unused_days=-1.0))

@@ -131,14 +131,14 @@ def test_cross_on_images_that_the_network_has_not_seen(network, clothes, tmp_pat
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"conformal": "cross", "folds": 1}, InputError, "folds is 1"),
+        ({"conformal": "cross", "folds": 1}, InputError, "'folds' is 1"),
         ({"conformal": "cross", "folds": 401}, InputError, "folds is 401"),
         ({"conformal": "cross", "guarantee": "conditional"}, InputError, "needs images that are held out"),
         ({"conformal": "by-class", "guarantee": "conditional"}, InputError, "for each class is not offered"),
         ({"guarantee": "conditional", "alpha": 0.01}, PromiseError, "0.01 needs at least 460 calibration images"),
-        ({"guarantee": "conditional", "confidence": 1.5}, InputError, "confidence is 1.5"),
+        ({"guarantee": "conditional", "confidence": 1.5}, InputError, "'confidence' is 1.5"),
         ({"conformal": "cross", "alpha": 0.001}, PromiseError, "needs at least 999"),
-        ({"alpha": 1.0}, InputError, "alpha is 1.0"),
+        ({"alpha": 1.0}, InputError, "'alpha' is 1.0"),
     ],
 )
 def test_what_cannot_be_promised(stage, settings, error, message):
@@ -323,7 +323,7 @@ def test_rejected_images_have_no_verdict_in_a_batch(network, tmp_path, stripes_f
     ).tolist()
 
 
-@pytest.mark.parametrize(("level", "message"), [(0.0, "level is 0.0"), (1.5, "level is 1.5")])
+@pytest.mark.parametrize(("level", "message"), [(0.0, "'fdr' is 0.0"), (1.5, "'fdr' is 1.5")])
 def test_a_level_that_is_no_share(stage, tmp_path, level, message):
     fitted(stage, output=tmp_path / "d")
     with pytest.raises(InputError, match=message):

@@ -297,6 +297,11 @@ def test_nothing_is_marked_where_nobody_knows(place, tiny_network, tmp_path):
     assert not report.promise.verified
 
 
+def test_images_of_the_fit_are_for_the_controls(place):
+    with pytest.raises(InputError, match="fit_data is for the controls: leave it out, or say --controls"):
+        evaluate(config(place, fit_data=str(place / "known")))
+
+
 def test_the_command_prints_the_table(place, tmp_path):
     done = CliRunner().invoke(
         app,

@@ -204,14 +204,79 @@ def test_a_cache_that_cannot_be_written_is_named(stripes, embedder, tmp_path, mo
         extract_features(stripes(5), embedder)
 
 
-def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
-    assert cache_folder() == tmp_path / "cache" / "features"
-    monkeypatch.delenv("MOOD_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg" / "mood" / "features"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cache_folder() == tmp_path / "home" / ".cache" / "mood" / "features"
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"workers": -1}])
+def test_what_cannot_be_loaded_is_refused_where_the_cache_has_the_features_too(stripes, embedder, wrong):
+    source = stripes(10)
+    extract_features(source, embedder)
+    with pytest.raises(InputError, match=f"{next(iter(wrong))} is"):
+        extract_features(source, embedder, **wrong)
+
+
+def cut_short(folder):
+    path = folder / "shard-00001.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def overwritten(folder):
+    (folder / "shard-00000.safetensors").write_bytes(bytes(4096))
+
+
+def of_another(folder):
+    shard = Features.load(folder / "shard-00001.safetensors")
+    shard[: len(shard) - 1].save(folder / "shard-00001.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (cut_short, "shard-00001.safetensors: the shard is damaged"),
+        (overwritten, "shard-00000.safetensors: the shard is damaged"),
+        (of_another, "the shard has 13 rows, and 14 were written"),
+        (lambda folder: (folder / "shard-00001.safetensors").unlink(), "the shard is gone"),
+        (lambda folder: (folder / "rejected-00000.json").write_text("["), "Expecting value"),
+        (lambda folder: (folder / "rejected-00000.json").write_text('[[0, "a", "b"]]'), "of 31 images, not of 30"),
+        (lambda folder: (folder / "cost.json").write_text("{}"), "seconds"),
+        (lambda folder: (folder / "features.json").write_text("{"), "Expecting property name"),
+        (lambda folder: (folder / "features.json").write_text("[]"), "indices must be integers"),
+    ],
+)
+def test_what_is_damaged_in_the_cache_is_told_and_made_again(
+    stripes, embedder, passes, monkeypatch, caplog, damage, told
+):
+    monkeypatch.setattr(recipe, "SHARD", 16)
+    source = stripes(30)
+    extract_features(source, embedder)
+    (folder,) = (path for path in cache_folder().iterdir() if path.is_dir())
+    before = Features.concat([*extract_features(source, embedder).store])
+    damage(folder)
+    again = Features.concat([*extract_features(source, embedder).store])
+    assert torch.equal(again.embedding, before.embedding)
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert message.startswith("features that were kept are damaged, and are made again: ")
+    assert told in message
+    assert "\n" not in message
+    assert passes == [(0, 16), (16, 30)] * 2
+    extract_features(source, embedder)
+    assert len(passes) == 4
+
+
+def test_a_killed_pass_goes_on_at_a_damaged_shard_too(stripes, embedder, passes, monkeypatch):
+    monkeypatch.setattr(recipe, "SHARD", 16)
+    source = stripes(40)
+    extract_features(source, embedder)
+    (folder,) = (path for path in cache_folder().iterdir() if path.is_dir())
+    index = json.loads((folder / "features.json").read_text())
+    (folder / "features.json").write_text(json.dumps(index | {"rows": None}))
+    cut_short(folder)
+    assert len(extract_features(source, embedder).store) == 40
+    assert passes[3:] == [(16, 32), (32, 40)]
+
+
+def test_a_damaged_file_of_the_users_is_refused(tmp_path):
+    (tmp_path / "f.npz").write_bytes(b"no archive")
+    with pytest.raises(InputError, match="cannot be read as an .npz file"):
+        fit(FitConfig(data=str(tmp_path / "f.npz")))
 
 
 def test_a_run_that_waited_finds_the_features_made(stripes, embedder, passes, monkeypatch):
@@ -254,12 +319,12 @@ def test_the_key_is_written_beside_the_features(stripes, embedder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pool": "max"}, "pool must be one of"),
+        ({"pool": "max"}, "'pool' is 'max'; it should be 'model', 'cls', 'avg' or"),
         ({"layer": "first"}, "layer must be 'last'"),
         ({"layer": "7"}, "layer 7 does not exist"),
-        ({"precision": "fp8"}, "precision must be auto, fp32 or bf16"),
+        ({"precision": "fp8"}, "'precision' is 'fp8'; it should be 'auto', 'fp32' or 'bf16'"),
         ({"model_options": ("depth=1",)}, "brings its own architecture"),
-        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 0}, "'batch_size' is 0"),
     ],
 )
 def test_what_cannot_be_done_is_told(stripes_folder, tiny_network, tmp_path, change, message):

@@ -12,6 +12,8 @@ import mood
 from mood.core.errors import DataError, InputError, OutputError, PromiseError
 from mood.core.transform import Transform
 from mood.data import held_out, open_source
+from mood.models import open_model, save_model
+from mood.recipes import extract as recipe
 from mood.recipes.extract import cache_folder
 from mood.recipes.fit import FitConfig, fit, fitted_source
 
@@ -66,6 +68,53 @@ def test_every_score_becomes_a_detector_and_comes_back(name, network, clothes, t
     assert mood.load(tmp_path / "d")(clothes.select(range(20))).equals(made(clothes.select(range(20))))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"score": "knn", "options": ("k=0",)}, "k is 0"),
+        ({"score": "knn", "options": ("neighbours=5",)}, "has no option 'neighbours'"),
+        ({"options": ("shrinkage=2",)}, "shrinkage is 2"),
+        ({"score": "gen", "options": ("gamma=-1.0",)}, "gamma is -1.0"),
+        ({"score": "energy", "options": ("temperature=0",)}, "temperature is 0"),
+        ({"score": "residual", "options": ("dim=32",)}, "dim is 32"),
+        ({"score": "mood,knn", "options": ("knn.bank=0",)}, "bank is 0"),
+        ({"score": "mood,mood"}, "different names"),
+        ({"score": "odin", "conformal": "cross", "model": "fresh"}, "looks at the images themselves"),
+        ({"conformal": "cross", "folds": 1, "model": "fresh"}, "'folds' is 1"),
+        ({"score": "msp", "model": "headless"}, "msp reads logits, and .* has no head"),
+        ({"conformal": "by-class", "model": "headless"}, "by-class reads logits"),
+        ({"score": "vim", "model": "headless"}, "needs the linear head"),
+        ({"inner": "nonsense"}, "inner is 'nonsense', and mood looks at no inner layer"),
+        ({"layer": ""}, "layer must be 'last'"),
+        ({"score": "relative_mahalanobis", "data": "unlabelled"}, "relative_mahalanobis reads labels, and .* has none"),
+    ],
+)
+def test_what_a_score_refuses_is_refused_before_an_image_is_looked_at(
+    change, message, network, network_that_saw, clothes, tmp_path, monkeypatch
+):
+    (tmp_path / "unlabelled").mkdir()
+    for position in range(60):
+        (tmp_path / "unlabelled" / f"{position}.png").write_bytes(clothes.read(position))
+    headless = open_model(
+        "mood_vit_patch4_32",
+        options={"embed_dim": 32, "depth": 1, "num_classes": 0, "num_heads": 2},
+        random_weights=True,
+    )
+    save_model(tmp_path / "headless", headless)
+    network_that_saw(tmp_path / "fresh", [])
+    folders = {
+        key: str(tmp_path / value) for key, value in change.items() if value in ("headless", "fresh", "unlabelled")
+    }
+
+    def looked_at(*_, **__):
+        pytest.fail("an image was looked at")
+
+    monkeypatch.setattr(recipe, "_fill", looked_at)
+    monkeypatch.setattr("mood.detector.LiveFeatures.__iter__", looked_at)
+    with pytest.raises(InputError, match=message):
+        fit(config(network, **{"limit": None, "alpha": 0.3, **change, **folders}))
+
+
 def test_the_promise_is_verified_where_the_network_has_not_seen_the_calibration_images(detector):
     assert detector.promise.verified
 
@@ -96,7 +145,7 @@ def test_an_alpha_that_cannot_be_kept_is_refused_with_the_number_of_images_it_ne
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -0.5])
 def test_an_alpha_that_is_no_share(network, alpha):
-    with pytest.raises(InputError, match="between 0 and 1"):
+    with pytest.raises(InputError, match="'alpha' is .*; it should be (greater|less) than"):
         fit(config(network, alpha=alpha))
 
 
@@ -159,9 +208,9 @@ def test_a_cut_that_leaves_nothing_to_fit_or_nothing_to_calibrate_is_told(tiny_n
     with pytest.raises(PromiseError, match="cannot be promised with 0 calibration images.*raise held_out"):
         fit(config(tiny_network, held_out=0.0), data=source)
     with pytest.raises(InputError, match="nothing is left to fit on: held_out is 1"):
+        fit(config(tiny_network, held_out=0.99999), data=source)
+    with pytest.raises(InputError, match="'held_out' is 1.0; it should be less than 1"):
         fit(config(tiny_network, held_out=1.0), data=source)
-    with pytest.raises(InputError, match="between 0 and 1"):
-        fit(config(tiny_network, held_out=1.5), data=source)
 
 
 def test_calibration_images_none_of_which_can_be_read_are_told(tiny_network, stripes_folder, tmp_path):

@@ -85,9 +85,7 @@ def test_keys_are_united_once_each_in_order():
     assert union(torch.tensor([5, -1]), torch.tensor([3, 5])).tolist() == [-1, 3, 5]
 
 
-def test_a_batch_is_never_larger_than_the_set_nor_empty():
+def test_a_batch_is_never_larger_than_the_set():
     check_batch_size(20, 20)
     with pytest.raises(InputError, match="batch_size is 21, and 20 images are left to train on: set it to 20 or less"):
         check_batch_size(20, 21)
-    with pytest.raises(InputError, match="batch_size is 0; it must be at least 1"):
-        check_batch_size(20, 0)

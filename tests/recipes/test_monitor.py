@@ -84,6 +84,16 @@ def test_the_command_line(saved, tmp_path):
     assert "0 new images judged, 45 in all" in again.stderr
 
 
+def test_of_a_stream_that_cannot_be_watched_the_error_is_all_that_is_told(saved, tmp_path):
+    (tmp_path / "empty").mkdir()
+    np.savez(tmp_path / "none.npz", embedding=np.empty((0, 32)))
+    for stream in ("empty", "none.npz", "absent"):
+        done = CliRunner().invoke(app, ["monitor", str(saved / "d"), str(tmp_path / stream), "--workers", "0"])
+        assert done.exit_code in (DataError.exit_code, InputError.exit_code)
+        assert done.stdout == ""
+        assert done.stderr.startswith("error: ")
+
+
 def test_one_by_one_and_all_at_once_give_the_same_state(saved, stripes_folder, tmp_path):
     whole = stripes_folder(tmp_path / "whole", 50, seed=3)
     names = sorted(str(path.relative_to(whole)) for path in whole.rglob("*.png"))
@@ -196,8 +206,13 @@ def test_what_is_refused(saved, stripes_folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError):
         run(saved, tmp_path / "empty", state=state)
+    for page in (tmp_path, tmp_path / "absent" / "page.html"):
+        with pytest.raises(OutputError, match="it must be a file, in a folder that is there"):
+            run(saved, stream, page=page)
+    with pytest.raises(InputError, match="'cap' is 9223372036854775808; it should be less than"):
+        run(saved, stream, cap=2**63)
     for level in (0.0, 1.0):
-        with pytest.raises(InputError, match="level is"):
+        with pytest.raises(InputError, match="'level' is"):
             run(saved, stream, level=level)
     state.write_bytes(state.read_bytes()[:-1])
     with pytest.raises(ArtifactError, match="damaged"):

@@ -341,7 +341,7 @@ def test_a_tokenizer_is_trained_by_one_process_and_found_by_several(of_two):
             InputError,
             "batch_size is 16, and 1 process with accumulate 3 .* set it to 15 or 18",
         ),
-        ("mae", {"accumulate": 0}, InputError, "accumulate is 0"),
+        ("mae", {"accumulate": 0}, InputError, "'accumulate' is 0"),
         ("moco_v3", {"accumulate": 2}, InputError, "pretext moco_v3 compares all images of a batch"),
         ("mae", {"strategy": "fsdp"}, InputError, "start them with torchrun --no-python"),
         (

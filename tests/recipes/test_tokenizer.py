@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from mood.core import artifact
-from mood.core.errors import ArtifactError, DataError, InputError, ModelError, OutputError
+from mood.core.errors import ArtifactError, InputError, ModelError, OutputError
 from mood.data import held_out
 from mood.models import image_keys, load_model, open_tokenizer
 from mood.models.tokenizer import load_vae
@@ -256,24 +256,25 @@ def test_images_that_are_not_square(config, stripes):
     [
         ({"grid": (3,)}, ModelError, "a grid of 3 x 3 does not divide an image of 16 x 16"),
         ({"grid": (4, 4, 4)}, InputError, r"grid is \[4, 4, 4\]; it must be one number, or two"),
-        ({"image_size": (0,)}, ModelError, "image_size is"),
-        ({"grid": (0,)}, ModelError, "grid is"),
-        ({"codes": 1}, ModelError, "codes is 1; it must be from 2 to 65536"),
+        ({"image_size": (0,)}, InputError, r"'image_size\[0\]' is 0"),
+        ({"grid": (0,)}, InputError, r"'grid\[0\]' is 0"),
+        ({"codes": 1}, InputError, "'codes' is 1; it should be greater than or equal to 2"),
+        ({"codes": 65537}, ModelError, "codes is 65537; it must be from 2 to 65536"),
         ({"width": 6}, ModelError, "width is 6; it must be a multiple of 4"),
-        ({"code_width": 0}, ModelError, "code_width is 0"),
-        ({"blocks": 0}, ModelError, "blocks is 0"),
+        ({"code_width": 0}, InputError, "'code_width' is 0"),
+        ({"blocks": 0}, InputError, "'blocks' is 0"),
         ({"reconstruction": "l1"}, InputError, "'reconstruction' is 'l1'"),
-        ({"temperature": 0.0}, InputError, "temperature is 0.0"),
-        ({"min_temperature": 2.0}, InputError, "min_temperature is 2.0; it must be above 0 and at most temperature"),
-        ({"kl_weight": -1.0}, InputError, "kl_weight is -1.0"),
-        ({"balance": -1.0}, InputError, "balance is -1.0"),
-        ({"kl_warmup": 2.0}, InputError, "kl_warmup is 2.0"),
-        ({"straight_through": 1.5}, InputError, "straight_through is 1.5"),
-        ({"decoder_first": 1.0}, InputError, "decoder_first is 1.0"),
+        ({"temperature": 0.0}, InputError, "'temperature' is 0.0"),
+        ({"min_temperature": 2.0}, InputError, "min_temperature is 2.0; it must be at most temperature"),
+        ({"kl_weight": -1.0}, InputError, "'kl_weight' is -1.0"),
+        ({"balance": -1.0}, InputError, "'balance' is -1.0"),
+        ({"kl_warmup": 2.0}, InputError, "'kl_warmup' is 2.0"),
+        ({"straight_through": 1.5}, InputError, "'straight_through' is 1.5"),
+        ({"decoder_first": 1.0}, InputError, "'decoder_first' is 1.0"),
         ({"measured": 0.0}, InputError, "leaves none of 20 images to measure the tokenizer on"),
         ({"batch_size": 30}, InputError, "batch_size is 30"),
-        ({"crop_scale": 0.0}, InputError, "scale is"),
-        ({"held_out": 1.0, "measured": 0.0}, DataError, "Nothing is left"),
+        ({"crop_scale": 0.0}, InputError, "'crop_scale' is"),
+        ({"held_out": 1.0, "measured": 0.0}, InputError, "'held_out' is 1.0"),
     ],
 )
 def test_what_cannot_be_done_is_told_and_leaves_nothing_behind(config, stripes, tmp_path, change, error, message):

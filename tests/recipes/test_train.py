@@ -163,7 +163,7 @@ def test_a_recipe_that_is_wrong_starts_nothing(config, tmp_path, old, new, messa
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_missing_is_named(config):
+def test_what_is_missing_is_named(config, tmp_path):
     with pytest.raises(
         InputError, match="skip is 'nothing', and the recipe's stages are pretrain, intermediate, fine-"
     ):
@@ -174,6 +174,10 @@ def test_what_is_missing_is_named(config):
         plan(config(skip=("pretrain",)))
     with pytest.raises(InputError, match="no stage is left to run"):
         plan(config(""))
+    with pytest.raises(InputError, match="model is 'embedded', and no stage of .* starts from it"):
+        plan(config(model="embedded"))
+    with pytest.raises(InputError, match="weights of a network that model would name: give model too"):
+        plan(config(checkpoint=tmp_path / "weights.pth"))
 
 
 LAST = 'name = "fine-tune"\n'
@@ -222,14 +226,22 @@ LAST = 'name = "fine-tune"\n'
             r"stage 'pretrain': mask_unit is a setting of pretext simmim; mae has",
         ),
         (LAST, LAST + 'eval = "no-such-set"\n', r"no-such-set"),
-        (LAST, LAST + "epochs = 0\n", r"stage 'fine-tune': epochs is 0; it must be at least 1"),
+        (LAST, LAST + "epochs = 0\n", r"stage 'fine-tune': 'epochs' is 0; it should be greater than or equal to 1"),
         (LAST, LAST + "min_lr = 1.0\n", r"stage 'fine-tune': min_lr is 1.0; it must be between 0 and lr"),
-        (LAST, LAST + "crop_scale = 2.0\n", r"stage 'fine-tune': crop_scale is 2.0; it must be above 0 and at most 1"),
-        (LAST, LAST + "drop_path = 1.0\n", r"stage 'fine-tune': drop_path is 1.0"),
-        (LAST, LAST + "label_smoothing = -0.1\n", r"stage 'fine-tune': label_smoothing is -0.1"),
-        (LAST, LAST + "mixup = -1.0\n", r"stage 'fine-tune': mixup is -1.0"),
+        (
+            LAST,
+            LAST + "crop_scale = 2.0\n",
+            r"stage 'fine-tune': 'crop_scale' is 2.0; it should be less than or equal to 1",
+        ),
+        (LAST, LAST + "drop_path = 1.0\n", r"stage 'fine-tune': 'drop_path' is 1.0"),
+        (LAST, LAST + "label_smoothing = -0.1\n", r"stage 'fine-tune': 'label_smoothing' is -0.1"),
+        (LAST, LAST + "mixup = -1.0\n", r"stage 'fine-tune': 'mixup' is -1.0"),
         (LAST, LAST + "cutmix = 1.0\nbatch_size = 15\n", r"stage 'fine-tune': .*pairs: set it to 16"),
-        (LAST, LAST + "batch_size = 0\n", r"stage 'fine-tune': batch_size is 0; it must be at least 1"),
+        (
+            LAST,
+            LAST + "batch_size = 0\n",
+            r"stage 'fine-tune': 'batch_size' is 0; it should be greater than or equal to 1",
+        ),
         (
             LAST,
             LAST + "accumulate = 3\n",
@@ -243,12 +255,12 @@ LAST = 'name = "fine-tune"\n'
         (
             'name = "pretrain"\n',
             'name = "pretrain"\nbase_lr = 0.0\n',
-            r"stage 'pretrain': base_lr is 0.0; .*more than",
+            r"stage 'pretrain': 'base_lr' is 0.0; it should be greater than 0",
         ),
         (
             'name = "pretrain"\n',
             'name = "pretrain"\nbeta2 = 1.0\n',
-            r"stage 'pretrain': beta2 is 1.0; .*below 1",
+            r"stage 'pretrain': 'beta2' is 1.0; it should be less than 1",
         ),
         ('name = "pretrain"\n', 'name = "pretrain"\nstream = true\n', r"stage 'pretrain': .* is streamed, and"),
     ],

@@ -188,6 +188,18 @@ def test_a_missing_column_is_named_at_fit(name):
             fitted(name, whole)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_options_out_of_range_are_refused_before_a_row_is_read(name):
+    info = scores.available()[name]
+    scores.check(name)
+    for option in info.options:
+        with pytest.raises(InputError, match=option):
+            scores.rounds(name, head(), **{option: -1})
+        if "head" not in info.needs:
+            with pytest.raises(InputError, match=option):
+                scores.check(name, **{option: -1})
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if "logits" in scores.available()[name].needs])
 def test_a_missing_column_is_named_at_scoring(name):
     with pytest.raises(InputError, match="'logits' is missing"):

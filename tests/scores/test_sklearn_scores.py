@@ -11,7 +11,7 @@ from sklearn.neighbors import LocalOutlierFactor
 from sklearn.svm import OneClassSVM
 
 from mood import scores
-from mood.core.errors import InputError
+from mood.core.errors import InputError, MissingExtraError
 from mood.core.features import Features
 from mood.scores._sampling import hashes
 from mood.scores.isolation_forest import expected_path
@@ -49,7 +49,7 @@ def test_a_score_that_was_saved_needs_no_scikit_learn(world, name, monkeypatch):
         sys.modules, f"sklearn.{ {'gmm': 'mixture', 'ocsvm': 'svm', 'lof': 'neighbors'}.get(name, 'ensemble') }", None
     )
     assert torch.equal(scores.restore(name, *scores.state(score))(world.test), score(world.test))
-    with pytest.raises(InputError, match="fitted by scikit-learn, which is not installed here"):
+    with pytest.raises(MissingExtraError, match="fitted by scikit-learn, which is not installed here"):
         scores.fit(name, world.fit, **options)
 
 

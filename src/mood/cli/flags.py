@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
@@ -63,11 +63,15 @@ def _argument(field: FieldInfo) -> Argument | None:
 
 
 def _flag_type(annotation: Any) -> Any:
-    """The type of a flag: `X | None` is X, and a tuple is a flag that may be repeated."""
-    if get_origin(annotation) is UnionType:
-        (annotation,) = (part for part in get_args(annotation) if part is not type(None))
-    if get_origin(annotation) is tuple:
-        return list[get_args(annotation)[0]]  # type: ignore[misc]
+    """The type of a flag: `X | None` is X, a range is the config's to check, and a tuple may be repeated."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        (annotation,) = (part for part in parts if part is not type(None))
+        return _flag_type(annotation)
+    if origin is Annotated:
+        return _flag_type(parts[0])
+    if origin is tuple:
+        return list[_flag_type(parts[0])]  # type: ignore[misc]
     return annotation
 
 

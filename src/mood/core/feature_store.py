@@ -3,11 +3,12 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mood.core.errors import ArtifactError, InputError, OutputError
@@ -25,7 +26,8 @@ class FeatureStore:
         """Opens a finished store.
 
         Raises:
-            ArtifactError: no store there, one that was not finished, one from a newer mood, or a shard that is gone.
+            ArtifactError: no store there, one that was not finished, one from a newer mood, or a shard that is gone, cut
+                short, or not the one that was written.
         """
         self.path = Path(path)
         index = _read_index(self.path)
@@ -34,9 +36,11 @@ class FeatureStore:
         self.meta: dict[str, Any] = index["meta"]
         self.rows: tuple[int, ...] = tuple(index["rows"])
         self._mask: Tensor | None = None
-        for shard in range(len(self.rows)):
-            if not _shard_path(self.path, shard).is_file():
-                raise ArtifactError(f"{_shard_path(self.path, shard)}: the shard is gone; extract again")
+        for shard, rows in enumerate(self.rows):
+            path = _shard_path(self.path, shard)
+            found = _rows(path)
+            if found != rows:
+                raise ArtifactError(f"{path}: the shard has {found} rows, and {rows} were written")
 
     def __len__(self) -> int:
         return sum(self.rows) if self._mask is None else int(self._mask.sum())
@@ -70,7 +74,7 @@ class FeatureStore:
             whole = torch.zeros_like(self._mask)
             whole[self._mask] = chosen
             chosen = whole
-        store = FeatureStore(self.path)
+        store = copy(self)
         store._mask = chosen
         return store
 
@@ -109,11 +113,18 @@ class FeatureWriter:
 
     @property
     def next_shard(self) -> int:
-        """The first shard that is not on disk yet: where a killed extraction goes on."""
+        """The first shard that is not whole on disk: where a killed extraction goes on."""
         index = 0
-        while _shard_path(self.path, index).exists():
+        while self._is_whole(index):
             index += 1
         return index
+
+    def _is_whole(self, index: int) -> bool:
+        try:
+            _rows(_shard_path(self.path, index))
+        except ArtifactError:
+            return False
+        return True
 
     def append(self, shard_index: int, features: Features) -> None:
         """Writes one shard; shards may come in any order, and one that comes again replaces the first."""
@@ -161,7 +172,24 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 
 def _header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and dtype of every column of a shard, without reading the shard."""
-    with safe_open(path, "pt") as file:
-        slices = {name: file.get_slice(name) for name in [*file.keys()]}
-        return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+    """Shape and dtype of every column of a shard, without reading the shard.
+
+    Raises:
+        ArtifactError: it is gone, or another file, or shorter or longer than its header says.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path}: the shard is gone")
+    try:
+        with safe_open(path, "pt") as file:
+            slices = {name: file.get_slice(name) for name in [*file.keys()]}
+            return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path}: the shard is damaged ({error})") from error
+
+
+def _rows(path: Path) -> int:
+    """How many rows a shard has, by its header; raises as `_header`."""
+    columns = _header(path)
+    if "embedding" not in columns:
+        raise ArtifactError(f"{path}: a safetensors file, but not one of features")
+    return columns["embedding"][0][0]

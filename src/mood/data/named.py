@@ -7,6 +7,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
+from mood.core.cache import cache_home
 from mood.core.errors import DataError
 from mood.data import folder_sets, torchvision_sets
 from mood.data.layout import Layout
@@ -26,10 +27,8 @@ SETS = {**torchvision_sets.SETS, **folder_sets.SETS}
 
 
 def data_cache() -> Path:
-    """Where downloaded sets are kept: `data` in `MOOD_CACHE`, else in `mood` of the user's cache folder."""
-    home = os.environ.get("MOOD_CACHE")
-    base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mood"
-    return base / "data"
+    """Where downloaded sets are kept."""
+    return cache_home() / "data"
 
 
 def data_roots(roots: Sequence[str | os.PathLike[str]]) -> list[Path]:

@@ -61,11 +61,11 @@ def open_source(
         The images with their manifest. What cannot be read is part of it, and is rejected when it is asked for.
 
     Raises:
-        DataError: where nothing is found, or nothing is left.
+        DataError: where nothing is found, or nothing is left, or one of `roots` is no folder.
         InputError: for images, classes or a limit that are no such thing.
         MissingExtraError: where a set needs a package that is not installed.
     """
-    listing = _list(data, roots, value_range)
+    listing = _list(data, data_roots(roots), value_range)
     if coarse:
         if listing.coarse_labels is None:
             raise InputError(f"coarse=True, but {listing.description} has no coarse labels.")
@@ -88,7 +88,7 @@ def open_source(
     return Source(listing.name, listing.description, manifest, Images(store, rows))
 
 
-def _list(data: Any, roots: Sequence[str | os.PathLike[str]], value_range: tuple[float, float] | None) -> Listing:
+def _list(data: Any, roots: Sequence[Path], value_range: tuple[float, float] | None) -> Listing:
     if isinstance(data, str) and not data:
         raise DataError("The images have an empty name; for those of the folder that you are in, say '.'.")
     if isinstance(data, str | os.PathLike):
@@ -107,7 +107,7 @@ def _list(data: Any, roots: Sequence[str | os.PathLike[str]], value_range: tuple
             return _list_paths(matches, text)
         if isinstance(data, os.PathLike):
             raise DataError(f"There is no file or folder {text}.")
-        return list_named(data, data_roots(roots))
+        return list_named(data, roots)
     if isinstance(data, Iterable) and not hasattr(data, "ndim"):
         data = list(data)
         if data and all(isinstance(item, str | os.PathLike) for item in data):

@@ -20,6 +20,7 @@ from mood.core.features import Features
 from mood.core.progress import progress
 from mood.core.transform import Transform
 from mood.data import Source, batches, open_source
+from mood.data.loader import check_loading
 from mood.detector.view import View
 from mood.models import Embedder, Model, load_model, own_model, save_model
 
@@ -241,6 +242,7 @@ class Detector:
         if isinstance(images, Features):
             if self.view is not None and self.view.live:
                 raise InputError(f"{self.score_name} looks at the images themselves: give it images, not features")
+            check_loading(batch_size, workers)
             for first in range(start, len(images), batch_size):
                 part = images[first : first + batch_size]
                 yield first + len(part), self._shown(monitor, part, 0)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -13,11 +13,64 @@ from mood.recipes.inputs import score_options
 if TYPE_CHECKING:
     from mood.core.feature_store import FeatureStore
     from mood.core.features import Features, Head
+    from mood.data import Source
     from mood.decisions import Calibration, Usual
     from mood.detector import Detector, LiveFeatures, Promise
-    from mood.models import Embedder
+    from mood.models import Embedder, Model
     from mood.recipes.fit import FitConfig
     from mood.scores import Score
+
+
+def check_score(config: "FitConfig", data: "Source | Features", embedder: "Embedder | None") -> None:
+    """Refuse before an image passes the network what would be refused after the last one.
+
+    Args:
+        config: of the fit.
+        data: the images, or the features that were brought.
+        embedder: the network; None beside features.
+
+    Raises:
+        InputError: an option that the score does not have or that is out of range; no head, logits or labels where it
+            reads them; for cross, calibration images beside, a score that looks at the images themselves, or folds out
+            of range.
+        MissingExtraError: the score is fitted by a package that is not installed.
+    """
+    from mood import scores
+    from mood.decisions import deal
+    from mood.detector import View
+
+    options = score_options(config.score, config.options, config.combine)
+    needs = scores.info(config.score).needs
+    if config.inner != "auto" and not {"layers", "tokens"} & {*needs}:
+        raise InputError(f"inner is {config.inner!r}, and {config.score} looks at no inner layer: leave inner out")
+    scores.rounds(config.score, None if embedder is None else embedder.head, **options)
+    if embedder is not None:
+        _check_columns(config, cast("Source", data), embedder.model)
+    if config.conformal != "cross":
+        return
+    if config.calibration is not None:
+        raise InputError("with --conformal cross every image calibrates: leave calibration out, or take split")
+    moves = {**scores.info(config.score).options, **options}.get("epsilon", 0) > 0
+    if embedder is not None and (moves or View(embedder, config.score).live):
+        raise InputError(f"{config.score} looks at the images themselves, once for each fold: take --conformal split")
+    deal(len(data), config.folds)
+
+
+def _check_columns(config: "FitConfig", source: "Source", model: "Model") -> None:
+    from mood import scores
+
+    needs = scores.info(config.score).needs
+    reads = {**dict.fromkeys(needs, config.score), **({"logits": "by-class"} if config.conformal == "by-class" else {})}
+    if "logits" in reads and model.classifier() is None:
+        raise InputError(
+            f"{reads['logits']} reads logits, and {model.name} has no head that gives any: take a network that has "
+            "one, or train it (mood finetune)"
+        )
+    if "labels" in reads and source.manifest.labels is None:
+        raise InputError(
+            f"{reads['labels']} reads labels, and {source.name} has none: put the images of each class into a folder "
+            "of its own, or choose a score that needs none (mood scores)"
+        )
 
 
 def build(
@@ -86,20 +139,14 @@ def build_cross(
         card: likewise.
 
     Raises:
-        InputError: calibration images beside, a score that looks at the images themselves, or folds out of range.
+        InputError: what the score refuses, or fewer different rows than folds.
         PromiseError: too few rows for alpha.
     """
     from mood import scores
     from mood.decisions import Calibration, Conformal, Cross, Usual
-    from mood.detector import View
     from mood.recipes.few import few_images
 
-    if config.calibration is not None:
-        raise InputError("with --conformal cross every image calibrates: leave calibration out, or take split")
     options = score_options(config.score, config.options, config.combine)
-    moves = {**scores.info(config.score).options, **options}.get("epsilon", 0) > 0
-    if embedder is not None and (moves or View(embedder, config.score).live):
-        raise InputError(f"{config.score} looks at the images themselves, once for each fold: take --conformal split")
     fold = _folds(hashes, config.folds, config.seed)
     parts = [features[fold == place] for place in range(config.folds)]
     score, without = scores.fit_folds(config.score, parts, head=head, **options)

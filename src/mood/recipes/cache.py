@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mood.core.config import config
-from mood.core.errors import InputError
+from mood.core.ranges import NotNegative
 
 _DAY = 24 * 3600
 
@@ -17,7 +17,7 @@ class CacheConfig:
 
     clear: bool = False
     """remove what is shown; features are made again when they are needed"""
-    unused_days: float = 0.0
+    unused_days: NotNegative = 0.0
     """only what nothing has read for so many days"""
 
 
@@ -47,15 +47,9 @@ class CacheResult:
 
 
 def cache(config: CacheConfig) -> CacheResult:
-    """Count the cache, and remove it where that is asked for.
-
-    Raises:
-        InputError: a negative number of days.
-    """
+    """Count the cache, and remove it where that is asked for."""
     from mood.recipes.extract import INDEX, alone, cache_folder
 
-    if config.unused_days < 0:
-        raise InputError(f"unused_days is {config.unused_days}; it must be 0 or more")
     folder = cache_folder()
     sets = size = busy = 0
     before = time.time() - config.unused_days * _DAY

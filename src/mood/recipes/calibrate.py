@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
 from mood.core.errors import InputError, PromiseError
+from mood.core.ranges import Level
 from mood.recipes.settings import DetectorConfig, OutputConfig, PromiseConfig, SelectionConfig
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class CalibrateConfig(PromiseConfig, SelectionConfig, DetectorConfig, OutputConf
     """images of the known world that neither the network nor the score has seen, or features of them (.npz, Parquet)"""
     output: Annotated[Path | None, NotInFingerprint] = None
     """folder for the new detector; the old one stays as it is"""
-    alpha: float | None = None
+    alpha: Level | None = None
     """share of known images that may be flagged; that of the detector unless said"""
     # Folds would need another fit.
     conformal: Literal["split", "by-class"] = "split"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mood.core.config import NotInFingerprint, config, to_dict
+from mood.core.ranges import Count, Level, Seed, Workers
 
 if TYPE_CHECKING:
     from mood.recipes.evaluate import Evaluation
@@ -27,15 +28,15 @@ class DemoConfig:
     """go through every stage in miniature from random weights, in place of the embedded network"""
     score: str = "mood"
     """one of `mood scores`"""
-    alpha: float = 0.05
+    alpha: Level = 0.05
     """promised false-alarm rate"""
-    epochs: int = 12
+    epochs: Count = 12
     """of fine-tuning on the known clothes"""
-    seed: int = 0
+    seed: Seed = 0
     """of every draw"""
     device: str = "auto"
     """auto, cpu or cuda"""
-    workers: Annotated[int, NotInFingerprint] = 1
+    workers: Annotated[Workers, NotInFingerprint] = 1
     """processes that decode images"""
     overwrite: Annotated[bool, NotInFingerprint] = False
     """replace a demo of another configuration"""

@@ -11,6 +11,7 @@ import numpy as np
 
 from mood.core.config import NotInFingerprint, config, to_dict
 from mood.core.errors import InputError
+from mood.core.ranges import Count, Level, Seed
 from mood.recipes.settings import DetectorConfig, OutputConfig, SelectionConfig
 
 if TYPE_CHECKING:
@@ -42,13 +43,13 @@ class EvaluateConfig(SelectionConfig, DetectorConfig, OutputConfig):
     """hold two controls beside the detector: six numbers per image, and the same network with random weights"""
     fit_data: str | None = None
     """the images that the detector was fitted on, where the controls cannot find them by the name kept in it"""
-    replicates: int = 1000
+    replicates: Count = 1000
     """bootstrap replicates behind the intervals"""
-    confidence: float = 0.95
+    confidence: Level = 0.95
     """of the intervals"""
-    seed: int = 0
+    seed: Seed = 0
     """of the bootstrap and of the control's random weights"""
-    limit: int | None = None
+    limit: Count | None = None
     """take only so many images of each set, evenly spaced"""
 
 
@@ -156,6 +157,8 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
     from mood.recipes.inputs import fingerprint_of
 
     detector = load(config.detector, device=config.device)
+    if config.fit_data is not None and not config.controls:
+        raise InputError("fit_data is for the controls: leave it out, or say --controls")
     if not config.ood:
         raise InputError("say with --ood NAME=DATA what to tell the known images from: at least one set")
     roots, limit = config.data_root, config.limit

@@ -3,7 +3,9 @@
 import fcntl
 import hashlib
 import json
+import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -14,8 +16,9 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
+from mood.core.cache import cache_home
 from mood.core.config import Argument, NotInFingerprint, config
-from mood.core.errors import DataError, OutputError
+from mood.core.errors import ArtifactError, DataError, OutputError
 from mood.recipes.settings import EmbeddingConfig, NetworkConfig, OutputConfig, PassConfig
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ INDEX = "features.json"
 COST = "cost.json"
 # Images of a shard: enough for quick disks, few enough that a kill costs seconds.
 SHARD = 2048
+
+_log = logging.getLogger(__name__)
 
 # A record lock belongs to a process: it keeps no thread of it out.
 _one_thread = threading.Lock()
@@ -134,10 +139,8 @@ class Extracted:
 
 
 def cache_folder() -> Path:
-    """Where features are kept: `MOOD_CACHE`, else `XDG_CACHE_HOME`/mood, else ~/.cache/mood."""
-    chosen = os.environ.get("MOOD_CACHE")
-    base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mood"
-    return base / "features"
+    """Where features are kept."""
+    return cache_home() / "features"
 
 
 def extract_features(
@@ -151,7 +154,8 @@ def extract_features(
     """One pass over a source, or none where the cache has it.
 
     The key is made from weights, transform, images, pooling, layer, precision, device, batch size and format version:
-    nothing stale can be found under it. A killed pass goes on at the first missing shard.
+    nothing stale can be found under it. A killed pass goes on at the first missing shard; what is damaged there is told
+    in the log and made again.
 
     Args:
         source: the images.
@@ -162,8 +166,13 @@ def extract_features(
 
     Raises:
         DataError: not one image could be read.
+        InputError: a batch size below 1, or workers below 0.
         OutputError: nothing can be written to the cache.
     """
+    from mood.data.loader import check_loading
+
+    # Also where the cache has the features, and nothing is loaded.
+    check_loading(batch_size, workers)
     key = {
         "format": FORMAT,
         "model": embedder.model.fingerprint(),
@@ -182,10 +191,10 @@ def extract_features(
     if embedder.decoder is not None and embedder.model.beside is not None:
         key["decoder"] = embedder.model.beside.fingerprint()
     folder = cache_folder() / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-    if not _is_finished(folder):
+    if not _is_whole(folder, len(source)):
         with alone(folder):
             # Another run may have filled it meanwhile.
-            if not _is_finished(folder):
+            if not _is_whole(folder, len(source), clear=True):
                 _fill(folder, key, source, embedder, batch_size, workers, augmented_by)
     return _open(folder, source)
 
@@ -343,22 +352,55 @@ def _note(folder: Path, index: int) -> Path:
     return folder / f"rejected-{index:05d}.json"
 
 
-def _is_finished(folder: Path) -> bool:
+def _is_whole(folder: Path, images: int, *, clear: bool = False) -> bool:
+    """Whether a pass over so many images is there, finished and undamaged.
+
+    Args:
+        folder: of one set of features.
+        images: those that could not be read included.
+        clear: remove what is damaged, and say so. It is ours, and nobody loses more than the time to make it again.
+    """
+    from mood.core.feature_store import FeatureStore
+
     index = folder / INDEX
-    return index.exists() and json.loads(index.read_text())["rows"] is not None
+    if not index.exists():
+        return False
+    try:
+        if json.loads(index.read_text())["rows"] is None:
+            return False
+        found = len(FeatureStore(folder)) + len(_rejections(folder))
+        if found != images:
+            raise ArtifactError(f"{folder} is of {found} images, not of {images}")
+        _seconds(folder)
+    except (ArtifactError, ValueError, TypeError, LookupError) as error:
+        if clear:
+            _log.warning("features that were kept are damaged, and are made again: %s", error)
+            shutil.rmtree(folder)
+        return False
+    return True
+
+
+def _rejections(folder: Path) -> "tuple[Rejection, ...]":
+    from mood.core.batch import Rejection
+
+    return tuple(
+        Rejection(*item) for path in sorted(folder.glob("rejected-*.json")) for item in json.loads(path.read_text())
+    )
+
+
+def _seconds(folder: Path) -> float | None:
+    cost = folder / COST
+    return json.loads(cost.read_text())["seconds"] if cost.exists() else None
 
 
 def _open(folder: Path, source: "Source") -> Extracted:
-    from mood.core.batch import Rejection
     from mood.core.feature_store import FeatureStore
 
     store = FeatureStore(folder)
     # `mood cache` goes by the last use.
     with suppress(OSError):
         os.utime(folder / INDEX)
-    rejections = tuple(
-        Rejection(*item) for path in sorted(folder.glob("rejected-*.json")) for item in json.loads(path.read_text())
-    )
+    rejections = _rejections(folder)
     readable = np.ones(len(source), bool)
     readable[[item.position for item in rejections]] = False
     if not readable.any():
@@ -366,9 +408,7 @@ def _open(folder: Path, source: "Source") -> Extracted:
         raise DataError(
             f"not one image of {source.name} could be read" + (f"; {first.id}: {first.reason}" if first else "")
         )
-    cost = folder / COST
-    seconds = json.loads(cost.read_text())["seconds"] if cost.exists() else None
-    return Extracted(store, np.flatnonzero(readable), rejections, seconds)
+    return Extracted(store, np.flatnonzero(readable), rejections, _seconds(folder))
 
 
 def _table(features: "Features") -> "pa.Table":

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field
+
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
+from mood.core.ranges import Count, NotNegative, Part, Positive, Probability, Share
 from mood.recipes.settings import NetworkConfig, NetworkStageConfig, SelectionConfig
 
 if TYPE_CHECKING:
@@ -29,39 +32,39 @@ class FinetuneConfig(NetworkConfig, SelectionConfig, NetworkStageConfig):
     """start from random weights instead"""
     eval: str | None = None
     """labelled images on which the accuracy is measured after every epoch"""
-    head_classes: int | None = None
+    head_classes: Count | None = None
     """outputs of the new head, at least as many as there are classes; one-class fine-tuning keeps the head of the whole
     set (30 for ImageNet-30), and label smoothing gives it something to learn"""
-    freeze: int = 0
+    freeze: Annotated[int, Field(ge=-1)] = 0
     """this many of the lowest blocks keep their weights, and with them what lies below; -1 trains the head alone"""
-    l2_sp: float = 0.0
+    l2_sp: NotNegative = 0.0
     """strength of the pull of each weight of the body towards where it started (L2-SP); 0 is off"""
-    lr: float = 1e-3
+    lr: Positive = 1e-3
     """learning rate of the head and the last block"""
-    min_lr: float = 1e-6
+    min_lr: NotNegative = 1e-6
     """learning rate at the end"""
-    layer_decay: float = 0.75
+    layer_decay: Part = 0.75
     """learning-rate factor from each block to the one below"""
-    drop_path: float = 0.1
+    drop_path: Share = 0.1
     """stochastic depth of the last block"""
-    label_smoothing: float = 0.1
+    label_smoothing: Share = 0.1
     """share of the target spread over all classes (equation 1 of the paper)"""
-    mixup: float = 0.0
+    mixup: NotNegative = 0.0
     """alpha of mixup; 0 is off"""
-    cutmix: float = 0.0
+    cutmix: NotNegative = 0.0
     """alpha of cutmix; 0 is off"""
     rand_augment: str = ""
     """timm's RandAugment string such as rand-m9-mstd0.5-inc1; empty is off"""
-    erasing: float = 0.0
+    erasing: Probability = 0.0
     """probability of random erasing"""
-    ema: float = 0.999
+    ema: Share = 0.999
     """decay of the averaged weights that are kept; 0 keeps the last ones"""
-    init_scale: float = 0.001
+    init_scale: NotNegative = 0.001
     """factor on the new head's initial weights"""
-    epochs: int = 30
-    batch_size: int = 128
-    clip: float = 1.0
-    crop_scale: float = 0.6
+    epochs: Count = 30
+    batch_size: Count = 128
+    clip: NotNegative = 1.0
+    crop_scale: Part = 0.6
 
 
 @dataclass(frozen=True)
@@ -115,17 +118,9 @@ def check(config: FinetuneConfig, *, coming: "Architecture | None" = None) -> No
 
     from mood.core.errors import InputError
     from mood.models import check_name
-    from mood.recipes.inputs import check_given, check_numbers, check_stream, check_training
+    from mood.recipes.inputs import check_given, check_stream, check_training
     from mood.recipes.tasks import freeze
 
-    check_numbers(
-        ("crop_scale", config.crop_scale, 0 < config.crop_scale <= 1, "above 0 and at most 1, the whole image"),
-        ("drop_path", config.drop_path, 0 <= config.drop_path < 1, "from 0, which is none, to below 1"),
-        ("label_smoothing", config.label_smoothing, 0 <= config.label_smoothing < 1, "from 0 to below 1"),
-        ("mixup", config.mixup, config.mixup >= 0, "0, which is off, or more"),
-        ("cutmix", config.cutmix, config.cutmix >= 0, "0, which is off, or more"),
-        ("l2_sp", config.l2_sp, config.l2_sp >= 0, "0, which is off, or more"),
-    )
     if config.l2_sp and config.strategy == "fsdp":
         raise InputError("l2_sp compares whole weights, and strategy fsdp spreads them: set strategy to ddp")
     share = check_training(

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from mood.core.config import Argument, NotInFingerprint, config, to_dict
+from mood.core.config import Argument, NotInFingerprint, config, fields, to_dict
 from mood.core.errors import InputError
+from mood.core.ranges import Level, Seed, Share
 from mood.recipes.settings import (
     EmbeddingConfig,
     NetworkConfig,
@@ -52,23 +54,23 @@ class FitConfig(PromiseConfig, NetworkConfig, EmbeddingConfig, SelectionConfig, 
     """how several scores become one number: mean or max of what is standardised, or Fisher's sum over ranks"""
     options: tuple[str, ...] = ()
     """KEY=VALUE options of the score, such as shrinkage=oas or k=50; of several scores knn.k=50"""
-    alpha: float = 0.05
+    alpha: Level = 0.05
     """share of known images that may be flagged: the promised false-alarm rate"""
     calibration: str | None = None
     """images of the known world that neither the network nor anything else has seen; without it the hash cut takes a
     part of DATA"""
-    folds: int = 10
+    folds: Annotated[int, Field(ge=2)] = 10
     """of conformal cross; as many as images leaves out one at a time"""
-    held_out: float = 0.1
+    held_out: Share = 0.1
     """share of DATA that the hash cut keeps for calibration; the cut of `mood finetune` must be the same"""
     fit_on: Literal["clean", "augmented"] = "clean"
     """augmented = fit the score on one augmented view of each image, as the paper's official code does (random crop,
     mirror image, RandAugment, erasing); calibration images stay as they are"""
     other_classes: bool = False
     """the outputs of a foreign network are other classes than those of DATA: do not check that it names them"""
-    seed: int = 0
+    seed: Seed = 0
     """of the cut and of every draw"""
-    precision: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto, fp32 or bf16; auto = bf16 where the hardware is fast at it; kept for scoring"""
 
 
@@ -170,7 +172,7 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
     embedder = Embedder(
         network,
         pool=config.pool or pool,
-        layer=config.layer or layer,
+        layer=layer if config.layer is None else config.layer,
         device=config.device,
         precision=config.precision,
         inner=config.inner if {"layers", "tokens"} & {*needs} else "",
@@ -255,7 +257,7 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     from mood.data import held_out
     from mood.detector import View
     from mood.models import image_keys
-    from mood.recipes.building import build, build_cross
+    from mood.recipes.building import build, build_cross, check_score
     from mood.recipes.calibrating import check_settings, promise_of_cut, promise_of_folds, promise_of_set
     from mood.recipes.extract import extract_features
     from mood.recipes.inputs import NOTHING
@@ -277,6 +279,7 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     else:
         promise, count = promise_of_set(other, keys, source.name, model), len(other)
     check_settings(config, config.alpha, count)
+    check_score(config, source, embedder)
     view = View(embedder, config.score)
     how: dict[str, int] = {"batch_size": config.batch_size, "workers": config.workers}
     if config.fit_on == "augmented":
@@ -334,11 +337,14 @@ def _fit_features(config: FitConfig) -> FitResult:
     from mood.data import held_out
     from mood.detector import load
     from mood.models import image_keys
-    from mood.recipes.brought import feature_hashes, features_fingerprint, load_features
-    from mood.recipes.building import build, build_cross
+    from mood.recipes.brought import check_features, feature_hashes, features_fingerprint
+    from mood.recipes.building import build, build_cross, check_score
     from mood.recipes.calibrating import check_settings, promise_of_features
 
-    features = load_features(config.data, classes=config.classes, limit=config.limit)
+    bases = (NetworkConfig, EmbeddingConfig, SelectionConfig)
+    of_bases = [name for base in bases for name in fields(base)]
+    check_features(config, "model", "random_weights", "inner", "other_classes", *of_bases)
+    features = Features.load(config.data)
     hashes = feature_hashes(features)
     apart = None if config.calibration is None else Features.load(config.calibration)
     settings = to_dict(config) | {
@@ -348,6 +354,7 @@ def _fit_features(config: FitConfig) -> FitResult:
 
     def make() -> "Detector":
         card = {"data": config.data, "model": "features"}
+        check_score(config, features, None)
         if config.conformal == "cross":
             check_settings(config, config.alpha, len(features))
             made = build_cross(config, features, hashes, None, None, promise_of_features(None, ()), card)

@@ -189,17 +189,6 @@ def check_given(**files: Path | None) -> None:
             raise InputError(f"{key} is {path}, and there is nothing: check the path, or leave {key} out")
 
 
-def check_numbers(*rules: tuple[str, float, bool, str]) -> None:
-    """Refuse settings that are out of range: the name of each, its value, whether it is sound, and what is expected.
-
-    Raises:
-        InputError: the first that is not.
-    """
-    for name, value, sound, expected in rules:
-        if not sound:
-            raise InputError(f"{name} is {value}; it must be {expected}")
-
-
 def check_training(strategy: Strategy, *, batch_size: int, accumulate: int, compile: bool) -> Share:
     """Refuse what the processes cannot do, and give what this one takes of each batch.
 
@@ -207,7 +196,6 @@ def check_training(strategy: Strategy, *, batch_size: int, accumulate: int, comp
         InputError: a strategy without its processes, or a batch that cannot be cut into equal parts.
     """
     check_strategy(strategy, compile=compile)
-    check_numbers(("batch_size", batch_size, batch_size >= 1, "at least 1"))
     return Share.of_batch(batch_size, accumulate)
 
 
@@ -215,10 +203,8 @@ def check_batch_size(images: int, batch_size: int) -> None:
     """Refuse a batch that the images cannot fill.
 
     Raises:
-        InputError: the batch size is below 1, or above the number of images.
+        InputError: the batch size is above the number of images.
     """
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 1")
     if batch_size > images:
         raise InputError(
             f"batch_size is {batch_size}, and {images} images are left to train on: set it to {images} or less, or "

@@ -5,11 +5,15 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import Field
+
 from mood.core.config import Argument, NotInFingerprint, config
-from mood.core.errors import ArtifactError, InputError
+from mood.core.errors import ArtifactError, InputError, OutputError
+from mood.core.ranges import Count, Level, Seed
 from mood.recipes.settings import DetectorConfig
 
 if TYPE_CHECKING:
@@ -33,14 +37,14 @@ class MonitorConfig(DetectorConfig):
     """the next images, in their order: a folder, a Parquet file or glob, a named set, or features"""
     state: Path | None = None
     """file in which the monitor lives on between runs; made where it is absent"""
-    level: float = 0.01
+    level: Level = 0.01
     """probability of a false alarm over the whole stream, however long it goes on"""
-    window: int = 500
+    window: Count = 500
     """images of a line of the table"""
-    cap: int | None = None
+    cap: Annotated[int, Field(ge=1, le=2**31)] | None = None
     """scores that a new one is compared with at most; 10,000 unless said, or the calibration images where there are
     more"""
-    seed: int = 0
+    seed: Seed = 0
     """of the draws that break ties and choose who leaves the reference"""
     format: Literal["table", "jsonl"] = "table"
     """of what is printed, a line a window"""
@@ -216,10 +220,13 @@ def monitor(config: MonitorConfig) -> MonitorResult:
     """Watch the next images of a stream; start again to go on.
 
     Raises:
-        MoodError: no detector there, images that cannot be found, a state of another detector.
+        MoodError: no detector there, images that cannot be found, a state of another detector, a page that cannot be
+            written.
     """
     from mood.detector import load
 
+    if config.page is not None and (config.page.is_dir() or not config.page.parent.is_dir()):
+        raise OutputError(f"page is {config.page}; it must be a file, in a folder that is there")
     watching = watch(
         load(config.detector, device=config.device),
         config.state,
@@ -250,8 +257,10 @@ def _lines(windows: "Iterator[Window]", watching: Watch) -> None:
 
 
 def _table(windows: "Iterator[Window]", watching: Watch) -> None:
+    # What is wrong with a stream shows when it is opened: nothing is printed before.
+    first = next(windows, None)
     print("   images  unreadable  flagged  drift  by chance  evidence  alarm")
-    for window in windows:
+    for window in [] if first is None else chain([first], windows):
         print(_row(window), flush=True)
     rest = watching.monitor.so_far()
     if rest.images or rest.unreadable:

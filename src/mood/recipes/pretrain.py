@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
+from pydantic import Field
+
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
+from mood.core.ranges import Count, NotNegative, Part, Positive, Share
 from mood.recipes.pretexts import PretextConfig, pretext_settings
 from mood.recipes.settings import NetworkStageConfig
 
@@ -30,19 +33,19 @@ class PretrainConfig(PretextConfig, NetworkStageConfig):
     """timm name of a vision transformer"""
     model_options: tuple[str, ...] = ()
     """KEY=VALUE arguments of the architecture, such as depth=8 or img_size=64"""
-    base_lr: float = 1.5e-4
+    base_lr: Positive = 1.5e-4
     """learning rate for 256 images a step; the rate used is base_lr * batch_size / 256"""
-    beta2: float = 0.95
+    beta2: Share = 0.95
     """AdamW's second beta"""
-    color_jitter: float | None = None
+    color_jitter: Annotated[float, Field(ge=0, le=100)] | None = None
     """strength of changes of brightness, contrast and saturation: beit .4, others none unless said; moco_v3 and supcon
     have their own"""
-    drop_path: float | None = None
+    drop_path: Share | None = None
     """stochastic depth of the last block: beit and simmim .1, others none unless said"""
-    epochs: int = 100
-    batch_size: int = 256
-    clip: float = 0.0
-    crop_scale: float = 0.2
+    epochs: Count = 100
+    batch_size: Count = 256
+    clip: NotNegative = 0.0
+    crop_scale: Part = 0.2
 
 
 @dataclass(frozen=True)
@@ -89,21 +92,14 @@ def _check(config: PretrainConfig, given: Mapping[str, Any]) -> None:
 
     from mood.core.errors import InputError, ModelError
     from mood.models import PRETEXTS, make_pretext
-    from mood.recipes.inputs import check_numbers, check_stream, check_training
+    from mood.recipes.inputs import check_stream, check_training
 
-    if config.drop_path is not None and not 0 <= config.drop_path < 1:
-        raise InputError(f"drop_path is {config.drop_path}; it must be from 0, which is none, to below 1")
     if config.accumulate > 1 and PRETEXTS[config.pretext].compares:
         raise InputError(
             f"accumulate is {config.accumulate}, and pretext {config.pretext} compares all images of a batch with each "
             "other: set it to 1, and use more processes or checkpoint_activations where memory is short"
         )
     check_training(config.strategy, batch_size=config.batch_size, accumulate=config.accumulate, compile=config.compile)
-    check_numbers(
-        ("base_lr", config.base_lr, config.base_lr > 0, "more than 0"),
-        ("beta2", config.beta2, 0 <= config.beta2 < 1, "from 0 to below 1"),
-        ("crop_scale", config.crop_scale, 0 < config.crop_scale <= 1, "above 0 and at most 1, the whole image"),
-    )
     if config.stream:
         check_stream(config.data, config.limit)
     if PRETEXTS[config.pretext].trained:

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
 from mood.core.errors import InputError
+from mood.core.ranges import Level
 from mood.recipes.settings import DetectorConfig, OutputConfig
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class ScoreConfig(DetectorConfig, OutputConfig):
     """.parquet, .csv or .jsonl; without it the table goes to standard output"""
     format: Literal["auto", "parquet", "csv", "jsonl"] = "auto"
     """of the output; auto = by its ending, csv on standard output, which takes no parquet"""
-    fdr: float | None = None
+    fdr: Level | None = None
     """flag so many that at most this share of what is flagged is known, on average over batches, in place of judging
     each image by alpha; the verdicts wait for the last image"""
     fdr_method: Literal["bh", "storey"] = "bh"

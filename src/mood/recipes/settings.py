@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from mood.core.config import Argument, NotInFingerprint, config
+from mood.core.ranges import Count, Level, NotNegative, Part, Seed, Share, Workers
 
 
 @config
@@ -23,7 +24,7 @@ class OutputConfig:
 class ImagesConfig:
     """Of every command that reads images."""
 
-    workers: Annotated[int, NotInFingerprint] = 1
+    workers: Annotated[Workers, NotInFingerprint] = 1
     """processes that decode images"""
     data_root: Annotated[tuple[str, ...], NotInFingerprint] = ()
     """folders in which named sets are looked for"""
@@ -33,7 +34,7 @@ class ImagesConfig:
 class PassConfig(ImagesConfig):
     """Of every command in which images pass through a network and nothing learns."""
 
-    batch_size: int = 64
+    batch_size: Count = 64
     """images a pass"""
     device: str = "auto"
     """auto, cpu or cuda"""
@@ -63,11 +64,11 @@ class NetworkConfig:
 class EmbeddingConfig:
     """What of a network is the embedding."""
 
-    pool: str | None = None
+    pool: Literal["model", "cls", "avg", "mean+std"] | None = None
     """model = what the head sees, cls, avg, or mean+std of the patch tokens; the network's own choice unless said"""
     layer: str | None = None
     """last, a block number, or several joined by +; the network's own choice unless said"""
-    precision: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto, fp32 or bf16; auto = bf16 where the hardware is fast at it"""
 
 
@@ -79,7 +80,7 @@ class SelectionConfig:
     """the coarse labels are the classes, where a set has two levels of them (CIFAR-100)"""
     classes: tuple[str, ...] = ()
     """only these classes of the known images"""
-    limit: int | None = None
+    limit: Count | None = None
     """take only so many images, evenly spaced"""
 
 
@@ -92,7 +93,7 @@ class PromiseConfig:
     by-class: split, and the promise holds for each predicted class"""
     guarantee: Literal["marginal", "conditional"] = "marginal"
     """marginal: alpha holds on average over calibration sets; conditional: with this one, with `confidence`"""
-    confidence: float = 0.9
+    confidence: Level = 0.9
     """of the conditional guarantee"""
     bound: Literal["simes", "dkwm", "monte-carlo"] = "simes"
     """behind the conditional guarantee; simes is sharpest for small alphas, monte-carlo from 0.1"""
@@ -104,23 +105,23 @@ class PromiseConfig:
 class StageConfig(ImagesConfig, OutputConfig):
     """Of every stage of training. What has no default here has one in each stage."""
 
-    epochs: int
+    epochs: Count
     """passes over the images"""
-    batch_size: int
+    batch_size: Count
     """images a step"""
-    warmup_epochs: float | None = None
+    warmup_epochs: NotNegative | None = None
     """epochs of linear warm-up; a twentieth of all unless said"""
-    weight_decay: float
+    weight_decay: NotNegative
     """AdamW's weight decay"""
-    clip: float
+    clip: NotNegative
     """largest gradient norm; 0 does not clip"""
-    crop_scale: float
+    crop_scale: Part
     """smallest share of an image that a random crop keeps"""
-    held_out: float = 0.1
+    held_out: Share = 0.1
     """share of the images, cut by their hash, that no stage sees: they calibrate the detector later"""
-    limit: int | None = None
+    limit: Count | None = None
     """take only so many images of each set, evenly spaced"""
-    seed: int = 0
+    seed: Seed = 0
     """of every draw and of every cut"""
     compile: bool = False
     """compile the network: a minute at the start, faster steps after"""
@@ -128,9 +129,9 @@ class StageConfig(ImagesConfig, OutputConfig):
     """auto, cpu or cuda"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto = bf16 where the hardware is fast at it"""
-    workers: Annotated[int, NotInFingerprint] = 1
+    workers: Annotated[Workers, NotInFingerprint] = 1
     """processes that read and augment images"""
-    save_seconds: Annotated[float, NotInFingerprint] = 120.0
+    save_seconds: Annotated[NotNegative, NotInFingerprint] = 120.0
     """seconds between checkpoints; a killed run starts again from the last one"""
 
 
@@ -138,16 +139,16 @@ class StageConfig(ImagesConfig, OutputConfig):
 class NetworkStageConfig(StageConfig):
     """Of the stages that train a network, with images and weights that may be too many for one process."""
 
-    batch_size: int
+    batch_size: Count
     """images a step, of all processes together"""
-    weight_decay: float = 0.05
+    weight_decay: NotNegative = 0.05
     stream: bool = False
     """the images are tar shards or Parquet files, named by one glob, and too many for a list in memory: read shard by
     shard, shuffled in stretches"""
     strategy: Annotated[Literal["auto", "ddp", "fsdp"], NotInFingerprint] = "auto"
     """of several processes that torchrun started: ddp = each holds the network, as auto does; fsdp = each holds a shard
     of it"""
-    accumulate: Annotated[int, NotInFingerprint] = 1
+    accumulate: Annotated[Count, NotInFingerprint] = 1
     """parts of each process's share of a batch whose gradients are added up: so much less memory, the same result"""
     checkpoint_activations: Annotated[bool, NotInFingerprint] = False
     """compute the inner values of each block again in the backward pass: less memory, a third more time"""

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import Field
+
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
 from mood.core.errors import InputError
+from mood.core.ranges import Count, NotNegative, Part, Positive, Probability, Share
 from mood.recipes.settings import StageConfig
 
 if TYPE_CHECKING:
@@ -29,48 +32,48 @@ class TokenizerConfig(StageConfig):
     """images to learn from: folders, Parquet files or named sets; labels are not used"""
     output: Annotated[Path, NotInFingerprint]
     """folder for the tokenizer"""
-    image_size: tuple[int, ...] = (32,)
+    image_size: tuple[Count, ...] = (32,)
     """height and width of the images in pixels, or the side of a square"""
-    grid: tuple[int, ...] = (8,)
+    grid: tuple[Count, ...] = (8,)
     """rows and columns of tokens, or how many there are on each side; a network that learns from them has as many
     patches"""
-    codes: int = 512
+    codes: Annotated[int, Field(ge=2)] = 512
     """how many different tokens there are; 8192 in DALL-E's"""
-    width: int = 16
+    width: Count = 16
     """channels at the image's own resolution, doubled with each step to the grid; 256 in DALL-E's"""
-    code_width: int = 64
+    code_width: Count = 64
     """width of the vector that a code stands for; 128 in DALL-E's"""
-    blocks: int = 1
+    blocks: Count = 1
     """residual blocks between two steps; 2 in DALL-E's"""
     reconstruction: Literal["logit_laplace", "mse"] = "logit_laplace"
     """how an image and its reconstruction are compared: by DALL-E's likelihood, or by squared errors"""
-    kl_weight: float = 0.1
+    kl_weight: NotNegative = 0.1
     """weight of the distance of each cell's choice from all codes alike, once it has risen; 6.6 in DALL-E's"""
-    kl_warmup: float = 0.1
+    kl_warmup: Probability = 0.1
     """share of the training in which that weight rises from 0"""
-    balance: float = 5.0
+    balance: NotNegative = 5.0
     """weight on the distance of what a whole batch uses of the codes from all alike; 0, which is off, in DALL-E's"""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """of the Gumbel-softmax relaxation at the start"""
-    min_temperature: float = 0.1
+    min_temperature: Positive = 0.1
     """and at its end; it falls along a cosine"""
-    straight_through: float = 0.2
+    straight_through: Probability = 0.2
     """last share of the training, in which the decoder sees one code a cell and no mixture"""
-    decoder_first: float = 0.1
+    decoder_first: Share = 0.1
     """first share, in which only the decoder learns: from an untrained one the encoder would learn to use few codes"""
-    lr: float = 2e-3
+    lr: Positive = 2e-3
     """learning rate at the end of the warm-up"""
-    ema: float = 0.99
+    ema: Share = 0.99
     """decay of the averaged weights that are kept; 0 keeps the last ones"""
-    color_jitter: float = 0.0
+    color_jitter: Annotated[float, Field(ge=0, le=100)] = 0.0
     """strength of changes of brightness, contrast and saturation"""
-    measured: float = 0.05
+    measured: Share = 0.05
     """share of the other images, by a second cut, that it is measured on and does not learn from"""
-    epochs: int = 30
-    batch_size: int = 32
-    weight_decay: float = 1e-4
-    clip: float = 1.0
-    crop_scale: float = 0.2
+    epochs: Count = 30
+    batch_size: Count = 32
+    weight_decay: NotNegative = 1e-4
+    clip: NotNegative = 1.0
+    crop_scale: Part = 0.2
     """smallest share of an image that a random crop keeps: what the tokens are asked for later is cropped too"""
 
 
@@ -139,12 +142,6 @@ def check(config: TokenizerConfig) -> "VaeShape":
         InputError: a setting that is out of range.
         ModelError: a grid that does not divide the image.
     """
-    from mood.recipes.inputs import check_numbers
-
-    check_numbers(
-        ("batch_size", config.batch_size, config.batch_size >= 1, "at least 1"),
-        ("crop_scale", config.crop_scale, 0 < config.crop_scale <= 1, "above 0 and at most 1, the whole image"),
-    )
     _schedule(config)
     _augment(config)
     _optimisation(config, config.device, config.precision)
@@ -227,7 +224,7 @@ class Schedule:
         decoder_first: share in which the encoder waits.
 
     Raises:
-        InputError: a number that is out of range.
+        InputError: a temperature that would rise.
     """
 
     temperature: float
@@ -239,23 +236,11 @@ class Schedule:
     decoder_first: float
 
     def __post_init__(self) -> None:
-        """Check every number."""
-        for name, value, sound, expected in (
-            ("temperature", self.temperature, self.temperature > 0, "more than 0"),
-            (
-                "min_temperature",
-                self.min_temperature,
-                0 < self.min_temperature <= self.temperature,
-                f"above 0 and at most temperature ({self.temperature:g})",
-            ),
-            ("kl_weight", self.kl_weight, self.kl_weight >= 0, "0, which is none, or more"),
-            ("balance", self.balance, self.balance >= 0, "0, which is none, or more"),
-            ("kl_warmup", self.kl_warmup, 0 <= self.kl_warmup <= 1, "between 0 and 1"),
-            ("straight_through", self.straight_through, 0 <= self.straight_through <= 1, "between 0 and 1"),
-            ("decoder_first", self.decoder_first, 0 <= self.decoder_first < 1, "from 0, which is none, to below 1"),
-        ):
-            if not sound:
-                raise InputError(f"{name} is {value}; it must be {expected}")
+        """Check what the ranges of the settings leave open."""
+        if self.min_temperature > self.temperature:
+            raise InputError(
+                f"min_temperature is {self.min_temperature}; it must be at most temperature ({self.temperature:g})"
+            )
 
     def at(self, done: float) -> tuple[float, float, bool, bool]:
         """Temperature, weight, whether codes are hard, whether they are fixed, once `done` in [0, 1) is behind us."""

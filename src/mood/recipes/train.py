@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mood.core.config import Argument, config, fields, read_toml
 from mood.core.errors import InputError, ModelError
+from mood.core.ranges import Count, Workers
 
 if TYPE_CHECKING:
     from mood.models import Architecture
@@ -35,11 +36,11 @@ class TrainConfig:
     """folders in which named sets are looked for"""
     device: str | None = None
     """auto, cpu or cuda, in place of what the recipe says"""
-    workers: int | None = None
+    workers: Workers | None = None
     """processes that read and augment images, in place of what the recipe says"""
     strategy: Literal["auto", "ddp", "fsdp"] | None = None
     """of several processes that torchrun started, in place of what the recipe says"""
-    accumulate: int | None = None
+    accumulate: Count | None = None
     """parts of a batch whose gradients are added up, in place of what the recipe says"""
     overwrite: bool = False
     """replace stages of another configuration"""
@@ -111,7 +112,7 @@ def plan(config: TrainConfig) -> tuple[PlannedStage, ...]:
 
     Raises:
         InputError: an unknown or missing key, a value of another type, two stages of one name, a stage that has nothing
-            to start from, a name in `skip` that no stage has.
+            to start from, a network that no stage starts from, a name in `skip` that no stage has.
     """
     recipe = read_toml(config.stages)
     for key in recipe:
@@ -132,6 +133,16 @@ def plan(config: TrainConfig) -> tuple[PlannedStage, ...]:
             planned.append(_stage(config, name, table, common, planned, runs))
     if not planned:
         raise InputError(f"recipe {config.stages}: no stage is left to run")
+    started = [stage.config.model for stage in planned if stage.command == "finetune"]
+    if config.checkpoint is not None and config.model is None:
+        raise InputError(
+            f"checkpoint is {config.checkpoint}, weights of a network that model would name: give model too"
+        )
+    if config.model is not None and config.model not in started:
+        raise InputError(
+            f"model is {config.model!r}, and no stage of {config.stages} starts from it: each brings a network of its "
+            "own, or follows one; leave model out, or skip the stages before"
+        )
     return tuple(planned)
 
 

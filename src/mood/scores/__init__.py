@@ -14,12 +14,12 @@ merge(statistics, statistics) → statistics
 finish(statistics, state) → state          the last state is the score
 ```
 
-`fit` runs them in one process, over shards in their order; `rounds` hands them to any other engine; `fit_folds` leaves
-out one part of the data after the other; `select` chooses options on known images alone. Names with commas between
-them, `mood,msp`, are one score of several.
+`fit` runs them in one process, over shards in their order; `rounds` hands them to any other engine; `check` refuses
+options that no fit would take; `fit_folds` leaves out one part of the data after the other; `select` chooses options on
+known images alone. Names with commas between them, `mood,msp`, are one score of several.
 """
 
-from mood.scores._fitting import Score, fit, restore, rounds, state
+from mood.scores._fitting import Score, check, fit, restore, rounds, state
 from mood.scores._folds import fit_folds
 from mood.scores._moving import Moving
 from mood.scores._registry import ScoreInfo, available, info
@@ -33,6 +33,7 @@ __all__ = [
     "Score",
     "ScoreInfo",
     "available",
+    "check",
     "fit",
     "fit_folds",
     "info",

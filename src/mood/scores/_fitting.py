@@ -55,11 +55,13 @@ def rounds(name: str, head: Head | None = None, **options: Any) -> tuple[Round[A
 
     Raises:
         InputError: an unknown score or option, an option out of range, or no head where one is needed.
+        MissingExtraError: the score is fitted by a package that is not installed.
     """
     chosen = entry(name)
     given = checked_options(name, options)
     if not chosen.info.fitted:
         if given.get("temperature") != FITTED:
+            _try(Stateless(name, given))
             return ()
         return (temperature_round(lambda found: Stateless(name, {**given, "temperature": found})),)
     if "head" not in chosen.info.needs:
@@ -67,6 +69,26 @@ def rounds(name: str, head: Head | None = None, **options: Any) -> tuple[Round[A
     if head is None:
         raise InputError(f"score {name!r} needs the linear head; pass head=Head(weight, bias)")
     return tuple(chosen.function(head, **given))
+
+
+def check(name: str, **options: Any) -> None:
+    """Refuses a score, or options of it, that no fit would take, while there is neither an image nor a network.
+
+    What depends on the linear head (how many dimensions a space may have) is for `rounds` to see.
+
+    Raises:
+        InputError: an unknown score or option, or an option out of range.
+        MissingExtraError: the score is fitted by a package that is not installed.
+    """
+    given = checked_options(name, options)
+    if "head" not in entry(name).info.needs:
+        rounds(name, **given)
+
+
+def _try(score: Stateless) -> None:
+    """Lets a stateless score look at no rows of any column: what it then refuses are its options."""
+    columns: Any = {"logits": torch.empty(0, 2), "reconstruction": torch.empty(0)}
+    score(Features(torch.empty(0, 1), **columns))
 
 
 def fit(name: str, features: Features | Iterable[Any], *, head: Head | None = None, **options: Any) -> Score:
@@ -87,6 +109,7 @@ def fit(name: str, features: Features | Iterable[Any], *, head: Head | None = No
 
     Raises:
         InputError: an unknown score or option, a missing column or head, no rows, or rows that determine no score.
+        MissingExtraError: the score is fitted by a package that is not installed.
     """
     passes = rounds(name, head, **options)
     shards: Iterable[Any] = (features,) if isinstance(features, Features) else features

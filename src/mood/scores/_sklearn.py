@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mood.core.errors import InputError
+from mood.core.errors import InputError, MissingExtraError
 from mood.scores._round import Round
 from mood.scores._rows import l2_normalised
 from mood.scores._sampling import Bank, bank_round
@@ -27,12 +27,13 @@ def bank_fitted(
         fewest: rows that the fit needs.
 
     Raises:
-        InputError: scikit-learn is not installed, size or seed out of range, or, later, too few rows.
+        InputError: size or seed out of range, or, later, too few rows.
+        MissingExtraError: scikit-learn is not installed.
     """
     try:
         learner = importlib.import_module(f"sklearn.{module}")
     except ModuleNotFoundError as error:
-        raise InputError(
+        raise MissingExtraError(
             "this score is fitted by scikit-learn, which is not installed here: add the package scikit-learn; "
             "a detector that was fitted with it needs it no more"
         ) from error

@@ -61,7 +61,8 @@ def gmm(*, components: int = 5, bank: int = 20_000, seed: int = 0) -> tuple[Roun
         seed: of that hash and of the start of the fit.
 
     Raises:
-        InputError: an option out of range, fewer rows than Gaussians, or scikit-learn is not installed.
+        InputError: an option out of range, or fewer rows than Gaussians.
+        MissingExtraError: scikit-learn is not installed.
     """
     count = between("components", components, 1, 10_000)
 

@@ -85,7 +85,8 @@ def isolation_forest(
         seed: of that hash and of the trees.
 
     Raises:
-        InputError: an option out of range, too few rows, or scikit-learn is not installed.
+        InputError: an option out of range, or too few rows.
+        MissingExtraError: scikit-learn is not installed.
     """
     count, size = between("trees", trees, 1, 100_000), between("rows", rows, 2, 2**20)
 

@@ -59,7 +59,8 @@ def lof(*, k: int = 20, bank: int = 10_000, seed: int = 0) -> tuple[Round[Any, A
         seed: of that hash.
 
     Raises:
-        InputError: an option out of range, no more rows than k, or scikit-learn is not installed.
+        InputError: an option out of range, or no more rows than k.
+        MissingExtraError: scikit-learn is not installed.
     """
     between("k", k, 1, between("bank", bank, 2, 2**31) - 1)
 

@@ -66,6 +66,9 @@ def neco(
         InputError: an option out of range, no logits, or rows that are all the same.
     """
     share = share_of("variance", variance)
+    if dim is not None:
+        # How wide the rows are is not known yet.
+        between("dim", dim, 1, 2**31)
 
     def build(gaussian: Gaussian) -> NECO:
         moments = gaussian.moments

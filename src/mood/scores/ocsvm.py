@@ -60,7 +60,8 @@ def ocsvm(*, nu: float = 0.1, bank: int = 5000, seed: int = 0) -> tuple[Round[An
         seed: of that hash.
 
     Raises:
-        InputError: an option out of range, too few rows, or scikit-learn is not installed.
+        InputError: an option out of range, or too few rows.
+        MissingExtraError: scikit-learn is not installed.
     """
     if not 0 < nu <= 1:
         raise InputError(f"nu is {nu!r}; a number above 0 and up to 1 was expected")

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
-from mood.core.errors import DataError, InputError
+from mood.core.errors import DataError
+from mood.core.ranges import Count, Level, Seed
 from mood.recipes.settings import OutputConfig, PassConfig
 
 if TYPE_CHECKING:
@@ -24,13 +25,13 @@ class BenchConfig(PassConfig, OutputConfig):
     """the recipe's stand-ins that run on a small machine, in place of its runs"""
     only: tuple[str, ...] = ()
     """only the run of this name"""
-    limit: int | None = None
+    limit: Count | None = None
     """take only so many images of each set, evenly spaced"""
-    replicates: int = 100
+    replicates: Count = 100
     """bootstrap replicates behind the intervals; they are most of what stored scores cost"""
-    confidence: float = 0.95
+    confidence: Level = 0.95
     """of the intervals"""
-    seed: int = 0
+    seed: Seed = 0
     """of the bootstrap"""
 
 
@@ -70,8 +71,6 @@ def bench(config: BenchConfig) -> BenchResult:
 
     plan = load_plan(config.plan)
     runs = chosen_runs(plan, small=config.small, only=config.only)
-    if config.limit is not None and config.limit < 1:
-        raise InputError(f"limit is {config.limit}; it must be a positive whole number")
     sets = open_sets(runs, roots=config.data_root, limit=config.limit)
     weights, unavailable = weights_of(runs, device=config.device)
     settings = to_dict(config) | {

@@ -229,6 +229,8 @@ class Network:
         if {"logits", "head"} & {*needs} and not knows_classes:
             raise InputError("its head knows other classes")
         embedder = self.embedder(kind)
+        # Before the pass: the head is there, and what it does not allow costs nothing.
+        scores.rounds(name, embedder.head, **options)
 
         def rows() -> Any:
             shards = self.shards(fit, kind)

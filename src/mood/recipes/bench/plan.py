@@ -1,12 +1,14 @@
 """The recipe of a benchmark: runs with their networks, sets and scores, and what others have published."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mood.core.config import config, read_toml
-from mood.core.errors import InputError
+from mood.core.errors import InputError, MissingExtraError
+from mood.core.ranges import Count, Natural
 from mood.recipes.settings import EmbeddingConfig, NetworkConfig
 
 T = TypeVar("T")
@@ -64,9 +66,9 @@ class RunPlan:
     """the score whose largest twelve cells the confusion protocol shows"""
     exposed: dict[str, str] = field(default_factory=dict)
     """NAME = DATA that few-shot shows images of; without it they come from the OOD set and are left out of its test"""
-    shots: tuple[int, ...] = (0, 1, 2, 3, 10)
+    shots: tuple[Natural, ...] = (0, 1, 2, 3, 10)
     """shown OOD images per class of the few-shot protocol"""
-    trials: int = 3
+    trials: Count = 3
     """draws of the shown images"""
     shifts: tuple[str, ...] = ()
     """'NAME=STRENGTH' of the full-spectrum protocol"""
@@ -196,7 +198,7 @@ def score_spec(text: str) -> tuple[str, dict[str, Any], bool]:
 
 def _check_run(run: RunPlan) -> None:
     from mood.data.shifts import parse_shift
-    from mood.scores import available
+    from mood.scores import check
 
     where = f"run {run.name!r}"
     names = [network.name for network in run.networks]
@@ -208,11 +210,15 @@ def _check_run(run: RunPlan) -> None:
     if not run.scores or len({*run.scores}) < len(run.scores):
         raise InputError(f"{where}: scores are {list(run.scores)}; at least one is needed, each once")
     for text in run.scores:
-        name = score_spec(text)[0]
-        if name != "all" and name not in available():
-            from mood.scores import info
-
-            info(name)  # it says which one was meant
+        name, options, _ = score_spec(text)
+        if name == "all":
+            continue
+        try:
+            # A package that is missing is told with what else is left out.
+            with suppress(MissingExtraError):
+                check(name, **options)
+        except InputError as error:
+            raise InputError(f"{where}, score {text!r}: {error}") from None
     if both := run.near.keys() & run.far.keys():
         raise InputError(f"{where}: {sorted(both)[0]!r} is near and far; it can be one of them")
     if run.protocol in ("multi-class", "confusion", "few-shot", "full-spectrum") and not run.unknown:
@@ -225,8 +231,6 @@ def _check_run(run: RunPlan) -> None:
         raise InputError(
             f"{where}: rival is {run.rival!r}; the confusion protocol shows the cells of one of its scores"
         )
-    if any(shot < 0 for shot in run.shots) or run.trials < 1:
-        raise InputError(f"{where}: shots are {run.shots} and trials {run.trials}; none is negative, and one is needed")
     if stray := run.exposed.keys() - run.unknown.keys():
         raise InputError(f"{where}: exposed names {sorted(stray)[0]!r}, which is none of its OOD sets")
 
