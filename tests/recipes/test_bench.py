@@ -116,9 +116,10 @@ def test_multi_class_gives_every_metric_and_every_file(recipe, tmp_path):
             found = results.of("stripes", score=score, key=name)
             assert {figure.metric for figure in found} >= METRICS
             assert all(figure.low <= figure.value <= figure.high for figure in found if figure.metric in METRICS)
-        mean = results.of("stripes", score=score, key="mean", metric="auroc")[0].value
+        mean = results.of("stripes", score=score, key="mean", metric="auroc")[0]
         parts = [results.of("stripes", score=score, key=name, metric="auroc")[0].value for name in ("noise", "grain")]
-        assert mean == pytest.approx(np.mean(parts))
+        assert mean.value == pytest.approx(np.mean(parts))
+        assert mean.low <= mean.value <= mean.high
     assert results.of("stripes", metric="accuracy")[0].n_id == 30
     assert {figure.metric for figure in results.of("stripes", score="msp")} >= {"aurc", "excess_aurc", "oscr"}
     paired = results.of("stripes", score="msp", key="noise", metric="auroc_of_mood shrinkage=oas_less_this")[0]
@@ -196,15 +197,17 @@ def test_one_class_and_pairs_are_those_of_fits_on_one_class(recipe, tmp_path, he
     (test,) = network.shards(open_source(str(here / "test")), OWN)
     score = scores.fit("knn", fit[fit.labels == 1], k=3)
     expected = auroc(score(test[test.labels == 1]), score(test[test.labels == 0]))
-    assert results.of("stripes", key="class 1", metric="auroc")[0].value == expected
+    assert results.of("stripes", key="class 1", metric="auroc")[0].value == pytest.approx(expected)
     assert results.of("stripes", key="class 1 / class 0", metric="auroc")[0].value == expected
-    assert results.of("stripes", key="mean", metric="auroc")
+    assert results.of("stripes", key="mean", metric="auroc")[0].low is not None
     assert [item.what for item in results.left_out] == ["tiny, gram"]
     pairs = run(
         recipe("pairs", 'pairs = [["class 1", "class 0"]]\n', scores='["knn k=3"]', sets=""), tmp_path / "pairs"
     ).results
     assert pairs.of("stripes", key="class 1 / class 0")[0].value == expected
-    assert pairs.of("stripes", key="mean")[0].value == expected
+    (mean,) = pairs.of("stripes", key="mean")
+    assert mean.value == pytest.approx(expected)
+    assert mean.low <= mean.value <= mean.high
 
 
 def test_confusion_shows_the_largest_cells_of_the_rival(recipe, tmp_path):
@@ -318,7 +321,7 @@ model = "{tiny_network}"
 """
     )
     results = run(path, tmp_path / "out", small=True).results
-    assert results.of("stripes", key="mean", metric="auroc")
+    assert results.of("stripes", key="mean", metric="auroc")[0].low is not None
     row = results.published[0].rows[1]
     assert results.beside("stripes", row, "noise", "auroc")
     assert not results.beside("stripes", row, "mean", "auroc")
@@ -417,6 +420,8 @@ def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
         (('"msp"]', '"msp", "msp"]'), "each once"),
         (('"msp"]', '"mahalanobis chosen shrinkage=oas"]'), "either chosen or given"),
         (("far = { grain", "far = { noise"), "near and far"),
+        (("far = { grain", "far = { id"), "cannot be called 'id'"),
+        (("far = { grain", "far = { mean"), "cannot be called 'mean'"),
         (('protocol = "multi-class"', 'protocol = "confusion"'), "rival"),
         (('protocol = "multi-class"', 'protocol = "full-spectrum"'), "shifts"),
         (('protocol = "multi-class"', 'protocol = "multi-class"\nshifts = ["blur=-1"]'), "blur"),

@@ -10,6 +10,9 @@ from mood.core.errors import InputError
 
 T = TypeVar("T")
 
+RESERVED = frozenset({"id", "mean", "mean, near", "mean, far"})
+"""What results call the test images, and means over sets."""
+
 Protocol = Literal["multi-class", "one-class", "pairs", "confusion", "few-shot", "full-spectrum"]
 
 
@@ -224,6 +227,8 @@ def _check_run(run: RunPlan) -> None:
             from mood.scores import info
 
             info(name)  # it says which one was meant
+    if taken := run.unknown.keys() & RESERVED:
+        raise InputError(f"{where}: an OOD set cannot be called {sorted(taken)[0]!r}: tables call something else so")
     if both := run.near.keys() & run.far.keys():
         raise InputError(f"{where}: {sorted(both)[0]!r} is near and far; it can be one of them")
     if run.protocol in ("multi-class", "confusion", "few-shot", "full-spectrum") and not run.unknown:

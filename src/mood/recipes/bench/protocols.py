@@ -1,6 +1,7 @@
 """Each protocol on the images of one run and one network: scores and labels in, figures out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mood.core.errors import InputError, MoodError
-from mood.evaluation import accuracy, aurc, auroc_interval, compare_auroc, evaluate, excess_aurc, oscr
+from mood.evaluation import (
+    accuracy,
+    aurc,
+    auroc_interval,
+    compare_auroc,
+    evaluate,
+    excess_aurc,
+    mean_auroc_interval,
+    oscr,
+)
 from mood.evaluation.protocols import (
     TABLE_8,
     accepted_confusion,
@@ -17,6 +27,7 @@ from mood.evaluation.protocols import (
     group_means,
     largest_cells,
     linear_probe,
+    members,
     one_class,
 )
 from mood.recipes.bench.networks import HEAD, OWN, Network, Scored, predictions
@@ -161,7 +172,7 @@ def multi_class(session: Session) -> list[Figure]:
             ]
     if right is not None:
         found.append(session.figure("", ID, "accuracy", right.mean(), n_id=len(right)))
-    return found + _means(session, found) + _paired(session, kept)
+    return found + _means(session, found, kept) + _paired(session, kept)
 
 
 def _right(session: Session) -> np.ndarray | None:
@@ -182,15 +193,33 @@ def _against(session: Session, text: str, scored: Scored) -> list[Figure]:
     return found
 
 
-def _means(session: Session, figures: Sequence[Figure]) -> list[Figure]:
+def _means(
+    session: Session, figures: Sequence[Figure], kept: Mapping[str, Scored], versions: Sequence[str] = (ID,)
+) -> list[Figure]:
+    """Means over near, far and all sets, those of AUROC with intervals.
+
+    Args:
+        session: of the figures.
+        figures: of each set.
+        kept: the scores behind them.
+        versions: what of these counts as known.
+    """
     found = []
     values: dict[tuple[str, str], dict[str, float]] = {}
     for figure in figures:
         if figure.key in session.run.unknown:
             values.setdefault((figure.score, figure.metric), {})[figure.key] = figure.value
+    sets = members(session.run.groups)
     for (score, metric), by_set in values.items():
         for key, value in group_means(by_set, session.run.groups).items():
-            found.append(session.figure(score, key, metric, value))
+            ends: dict[str, float] = {}
+            if metric == "auroc":
+                under = kept[score].values
+                comparisons = [((ID, under[known]), (name, under[name])) for known in versions for name in sets[key]]
+                with suppress(InputError):  # one image has no variance
+                    estimate = mean_auroc_interval(comparisons, confidence=session.confidence)
+                    ends = {"low": estimate.low, "high": estimate.high}
+            found.append(session.figure(score, key, metric, value, **ends))
     return found
 
 
@@ -225,17 +254,34 @@ def one_class_each(session: Session) -> list[Figure]:
             inside = int((labels == index).sum())
             more = {"n_id": inside, "n_ood": len(labels) - inside}
             under = scored.values[name]
+            others = [(name, other) for other in names if other != name]
+            estimate = _mean_of_pairs(session, scored, labels, others)
+            found.append(session.estimated(text, name, "auroc", estimate, **more))
             estimate = auroc_interval(under[labels == index], under[labels != index], confidence=session.confidence)
-            found.append(session.figure(text, name, "auroc", result.per_class[index], **more))
             found.append(session.estimated(text, name, "auroc_pooled", estimate, **more))
             found += [
                 session.figure(text, f"{name} / {other}", "auroc", result.pairs[index, column])
                 for column, other in enumerate(names)
                 if column != index
             ]
-        found.append(session.figure(text, "mean", "auroc", result.mean))
+        every = [(known, unknown) for known in names for unknown in names if unknown != known]
+        found.append(session.estimated(text, "mean", "auroc", _mean_of_pairs(session, scored, labels, every)))
         found.append(session.figure(text, "mean", "auroc_pooled", result.pooled.mean()))
     return found
+
+
+def _mean_of_pairs(
+    session: Session, scored: Scored, labels: np.ndarray, pairs: Sequence[tuple[str, str]]
+) -> "Estimate":
+    """Mean AUROC over (known, unknown) classes, each pair under the score of its known class."""
+    rows = {name: np.flatnonzero(labels == index) for index, name in enumerate(session.class_names)}
+
+    def comparisons() -> Iterator[tuple[tuple[str, np.ndarray], tuple[str, np.ndarray]]]:
+        for known, unknown in pairs:
+            under = scored.values[known]
+            yield (known, under[rows[known]]), (unknown, under[rows[unknown]])
+
+    return mean_auroc_interval(comparisons(), confidence=session.confidence)
 
 
 def pairs_each(session: Session) -> list[Figure]:
@@ -251,15 +297,13 @@ def pairs_each(session: Session) -> list[Figure]:
     kept = session.kept(session.scored_classes(session.texts, classes, session.knows_classes))
     found = []
     for text, scored in kept.items():
-        values = []
         for known, unknown in pairs:
             under = scored.values[known]
             inside, outside = (under[labels == names.index(name)] for name in (known, unknown))
             estimate = auroc_interval(inside, outside, confidence=session.confidence)
-            values.append(estimate.value)
             more = {"n_id": len(inside), "n_ood": len(outside)}
             found.append(session.estimated(text, f"{known} / {unknown}", "auroc", estimate, **more))
-        found.append(session.figure(text, "mean", "auroc", float(np.mean(values))))
+        found.append(session.estimated(text, "mean", "auroc", _mean_of_pairs(session, scored, labels, pairs)))
     return found
 
 
@@ -386,7 +430,10 @@ def shifted_known(session: Session) -> list[Figure]:
                 plain = auroc_interval(scored.values[ID], scored.values[name], confidence=session.confidence)
                 figures.append(session.estimated(text, name, "auroc_without_shifts", plain))
             for shift, values in under.items():
-                estimate = auroc_interval(scored.values[ID], values, confidence=session.confidence)
+                # Both sides are the same images, so they are drawn together.
+                estimate = mean_auroc_interval(
+                    [((ID, scored.values[ID]), (ID, values))], confidence=session.confidence
+                )
                 figures.append(session.estimated(text, shift, "auroc_of_shift", estimate))
             return figures
 
@@ -395,7 +442,7 @@ def shifted_known(session: Session) -> list[Figure]:
         for shift, source in {"": session.sets.test, **moved}.items():
             share = accuracy(predictions(session.network, source), session.labels(source, HEAD))
             found.append(session.figure("", shift or ID, "accuracy", share, n_id=len(source)))
-    return found + _means(session, found)
+    return found + _means(session, found, kept, (ID, *(f"{ID}, {shift}" for shift in moved)))
 
 
 PROTOCOLS: Mapping[str, Callable[[Session], list[Figure]]] = {
