@@ -10,12 +10,12 @@ import numpy as np
 
 from mood.core.errors import InputError, MoodError
 from mood.evaluation import (
-    accuracy,
     aurc,
     auroc_interval,
     compare_auroc,
     evaluate,
     excess_aurc,
+    flagged_share,
     mean_auroc_interval,
     oscr,
 )
@@ -129,6 +129,11 @@ class Session:
         more = {"n_id": metrics.n_id, "n_ood": metrics.n_ood, "seen": seen}
         return [self.estimated(score, key, name, getattr(metrics, name), **more) for name in METRICS]
 
+    def share_right(self, key: str, right: np.ndarray) -> Figure:
+        """Accuracy with Wilson's interval, from (n,) whether each answer is right."""
+        estimate = flagged_share(right, 0.5, confidence=self.confidence)
+        return self.estimated("", key, "accuracy", estimate, n_id=len(right))
+
     def evaluated(self, known: np.ndarray, unknown: np.ndarray) -> "Metrics":
         """Metrics with this run's intervals."""
         return evaluate(known, unknown, replicates=self.replicates, confidence=self.confidence, seed=self.seed)
@@ -171,7 +176,7 @@ def multi_class(session: Session) -> list[Figure]:
                 for name in session.sets.unknown
             ]
     if right is not None:
-        found.append(session.figure("", ID, "accuracy", right.mean(), n_id=len(right)))
+        found.append(session.share_right(ID, right))
     return found + _means(session, found, kept) + _paired(session, kept)
 
 
@@ -179,10 +184,7 @@ def _right(session: Session) -> np.ndarray | None:
     """(n,) whether the network says the label of each test image; None where it cannot, or where there are none."""
     if not session.knows_classes or session.sets.test.manifest.labels is None:
         return None
-    said = predictions(session.network, session.sets.test)
-    labels = session.labels(session.sets.test, HEAD)
-    accuracy(said, labels)
-    return np.asarray(said == labels)
+    return np.asarray(predictions(session.network, session.sets.test) == session.labels(session.sets.test, HEAD))
 
 
 def _against(session: Session, text: str, scored: Scored) -> list[Figure]:
@@ -440,8 +442,8 @@ def shifted_known(session: Session) -> list[Figure]:
         found += session.figures(f"{text}/spectrum", spectrum)
     if session.knows_classes and session.sets.test.manifest.labels is not None:
         for shift, source in {"": session.sets.test, **moved}.items():
-            share = accuracy(predictions(session.network, source), session.labels(source, HEAD))
-            found.append(session.figure("", shift or ID, "accuracy", share, n_id=len(source)))
+            right = predictions(session.network, source) == session.labels(source, HEAD)
+            found.append(session.share_right(shift or ID, right))
     return found + _means(session, found, kept, (ID, *(f"{ID}, {shift}" for shift in moved)))
 
 
