@@ -318,6 +318,7 @@ def test_few_shot_is_a_probe_on_shown_images_beside_scores_that_saw_none(recipe,
     three = results.of("stripes", key="noise, 3 shown", score="linear probe")
     assert [figure.trial for figure in three] == [0, 1]
     assert {figure.n_ood for figure in three} == {24 - 9}, "shown images are not tested"
+    assert {cost.kind for cost in results.costs} >= {"probes", "intervals"}, "fitting a probe is no interval"
     assert "±" in (tmp_path / "out" / "table.md").read_text()
 
 
@@ -419,7 +420,9 @@ def test_labels_without_a_logit_are_told(recipe, tmp_path, here, stripes_folder)
     text = path.read_text().replace(f"{here}/fit", f"{tmp_path}/fit3").replace(f"{here}/test", f"{tmp_path}/test3")
     path.write_text(text)
     results = run(path, tmp_path / "out").results
-    assert {item.what: item.reason for item in results.left_out} == {"tiny, openmax": "its head knows other classes"}
+    (left,) = results.left_out
+    assert left.what == "tiny, openmax"
+    assert "its head knows other classes; a network that `mood finetune` trained on the known ones" in left.reason
 
 
 def test_an_empty_set_and_a_single_class_are_told(recipe, tmp_path, here):
@@ -430,6 +433,13 @@ def test_an_empty_set_and_a_single_class_are_told(recipe, tmp_path, here):
     path = recipe("one-class", sets="")
     path.write_text(path.read_text().replace("/fit", "/fit/class 0").replace("/test", "/test/class 0"))
     assert "at least two" in run(path, tmp_path / "one").summary()
+
+
+def test_a_class_on_which_a_score_cannot_be_fitted_is_named(recipe, tmp_path):
+    results = run(recipe("one-class", scores='["knn k=31"]', sets=""), tmp_path / "out").results
+    assert [item.reason.partition(";")[0] for item in results.left_out] == [
+        "class class 0: k is 31 and the bank has 30 rows"
+    ]
 
 
 def test_options_are_chosen_on_known_images_and_said(recipe, tmp_path):

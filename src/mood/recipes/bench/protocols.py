@@ -64,7 +64,7 @@ class Session:
         trial: its number.
         scored: score texts, sets → what they say; resumes what a killed run has done.
         scored_classes: the same for one fit a class.
-        figures: name, maker → its figures; resumes likewise.
+        figures: name, maker, what kind of work it is ("intervals" unless said) → its figures; resumes likewise.
         replicates: of the bootstrap.
         confidence: of the intervals.
         seed: of the bootstrap.
@@ -77,7 +77,7 @@ class Session:
     trial: int
     scored: "Callable[[Sequence[str], Mapping[str, Source]], Mapping[str, Scored]]"
     scored_classes: Callable[[Sequence[str], Mapping[str, int], bool], Mapping[str, Scored]]
-    figures: Callable[[str, Callable[[], list[Figure]]], list[Figure]]
+    figures: Callable[..., list[Figure]]
     replicates: int
     confidence: float
     seed: int
@@ -399,7 +399,7 @@ def few_shot(session: Session) -> list[Figure]:
         for shots in run.shots:
             for trial in range(run.trials if shots else 0):
                 try:
-                    found += session.figures(f"{name}/{shots}/{trial}", partial(probed, shots, trial))
+                    found += session.figures(f"{name}/{shots}/{trial}", partial(probed, shots, trial), "probes")
                 except MoodError as error:
                     session.left_out(f"{name}, {PROBE} of {shots}", str(error))
                     break

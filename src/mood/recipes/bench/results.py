@@ -56,8 +56,8 @@ class Cost:
     Attributes:
         run: name of the run.
         network: name of the network.
-        score: as the recipe has it, or "extraction" and "intervals".
-        kind: "extraction", "stored", "scikit-learn", "further pass" or "intervals".
+        score: as the recipe has it, or "extraction", "probes" and "intervals".
+        kind: "extraction", "stored", "scikit-learn", "further pass", "probes" or "intervals".
         fit_seconds: of fitting it.
         score_seconds: of scoring all sets.
     """

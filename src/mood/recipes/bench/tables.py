@@ -39,7 +39,7 @@ LOWER = frozenset({"fpr95_id_positive", "fpr95_ood_positive", "detection_error",
 ORACLE = "oracle"
 PAPER_ONLY = "paper only"
 NOTHING = "—"
-KINDS = ("stored", "scikit-learn", "intervals", "further pass")
+KINDS = ("stored", "scikit-learn", "probes", "intervals", "further pass")
 """Of work, in the order of the cost table."""
 
 
@@ -169,7 +169,7 @@ def costs(results: Results) -> list[Grid]:
                 continue
             total = sum(cost.fit_seconds + cost.score_seconds for cost in of_kind)
             rows.append((f"{kind}, together", "", "", f"{total:.2f}", _passes(total, passes)))
-            for cost in of_kind if kind != "intervals" else ():
+            for cost in of_kind if kind not in ("probes", "intervals") else ():
                 spent = cost.fit_seconds + cost.score_seconds
                 numbers = (cost.fit_seconds, cost.score_seconds, spent)
                 rows.append((f"– {cost.score}", *(f"{number:.2f}" for number in numbers), _passes(spent, passes)))
