@@ -7,7 +7,15 @@ import pytest
 import scipy.stats
 
 from mood.core.errors import InputError
-from mood.evaluation import auroc, auroc_interval, compare_auroc, detection_error, over_trials, paired_bootstrap
+from mood.evaluation import (
+    auroc,
+    auroc_interval,
+    compare_auroc,
+    detection_error,
+    mean_auroc_interval,
+    over_trials,
+    paired_bootstrap,
+)
 from mood.evaluation.metrics import detection_error_of
 
 
@@ -52,6 +60,59 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
         found = auroc_interval(rng.normal(size=80), rng.normal(1, 1, size=80))
         inside += found.low <= truth <= found.high
     assert 0.92 <= inside / 400 <= 0.98
+
+
+def test_the_mean_of_one_comparison_is_delongs() -> None:
+    first, _ = drawn(7)
+    one, mean = auroc_interval(*first), mean_auroc_interval([(("id", first[0]), ("ood", first[1]))])
+    assert (mean.value, mean.low, mean.high) == pytest.approx((one.value, one.low, one.high), abs=1e-12)
+
+
+def test_equal_comparisons_of_the_same_images_are_one_and_of_others_are_several() -> None:
+    first, _ = drawn(8)
+    known, unknown = ("id", first[0]), ("ood", first[1])
+    one, same = mean_auroc_interval([(known, unknown)]), mean_auroc_interval([(known, unknown)] * 3)
+    assert (same.low, same.high) == pytest.approx((one.low, one.high), abs=1e-12)
+    apart = mean_auroc_interval([((f"id {k}", first[0]), (f"ood {k}", first[1])) for k in range(4)])
+    assert apart.high - apart.low == pytest.approx((one.high - one.low) / 2, abs=1e-12)
+
+
+def test_the_interval_of_a_mean_covers_as_often_as_it_says() -> None:
+    """Three classes, each known in turn, and two sets against the first: most images are compared many times."""
+    rng = np.random.default_rng(3)
+    centres = np.array([0.0, 0.7, 1.5])
+    truth = np.mean(
+        [scipy.stats.norm.cdf(abs(a - b) / 2**0.5) for a in centres for b in centres if a != b]
+        + [scipy.stats.norm.cdf(1 / 2**0.5)] * 2
+    )
+    inside, too_narrow = 0, 0
+    for _ in range(400):
+        groups = {str(place): rng.normal(centre, 1, 60) for place, centre in enumerate(centres)}
+        comparisons = []
+        for known, centre in zip(groups, centres, strict=True):
+            for unknown, other in zip(groups, centres, strict=True):
+                if known != unknown:  # the score of a class is the way to it, on the line where the two lie
+                    sign = np.sign(other - centre)
+                    comparisons.append(((known, sign * groups[known]), (unknown, sign * groups[unknown])))
+        for name, shift in (("above", 1.0), ("below", -1.0)):
+            comparisons.append((("0", shift * groups["0"]), (name, shift * rng.normal(shift, 1, 60))))
+        found = mean_auroc_interval(comparisons)
+        inside += found.low <= truth <= found.high
+        blind = mean_auroc_interval(
+            [((f"{k}a", one[1]), (f"{k}b", other[1])) for k, (one, other) in enumerate(comparisons)]
+        )
+        too_narrow += not blind.low <= truth <= blind.high
+    assert 0.92 <= inside / 400 <= 0.98
+    assert too_narrow / 400 > 0.1, "as if every comparison had images of its own"
+
+
+def test_both_sides_may_be_the_same_images() -> None:
+    """An image and the same image moved by a constant: the AUROC of a shift, whose sides are drawn together."""
+    plain = np.arange(40.0)
+    paired = mean_auroc_interval([(("id", plain), ("id", plain + 0.5))])
+    free = auroc_interval(plain, plain + 0.5)
+    assert paired.value == pytest.approx(free.value)
+    assert paired.high - paired.low < (free.high - free.low) / 10
 
 
 def test_without_a_difference_the_test_errs_as_often_as_it_says() -> None:
@@ -110,6 +171,9 @@ def test_trials() -> None:
             "in one method and 3",
         ),
         (lambda: auroc_interval([1.0, 2.0], [1.0, 2.0], confidence=1.0), "confidence"),
+        (lambda: mean_auroc_interval([]), "no comparisons"),
+        (lambda: mean_auroc_interval([(("id", [1.0, 2.0]), ("id", [1.0, 2.0, 3.0]))]), "'id' has 3 images"),
+        (lambda: mean_auroc_interval([(("id", [1.0]), ("ood", [1.0, 2.0]))]), "at least 2"),
         (lambda: paired_bootstrap(([1.0], [2.0]), ([1.0], [2.0]), replicates=0), "replicates"),
         (lambda: paired_bootstrap(([1.0], [2.0]), ([1.0], [2.0]), seed=-1), "seed"),
         (lambda: auroc_interval([1.0, float("nan")], [1.0, 2.0]), "nan"),

@@ -12,7 +12,6 @@ import scipy.stats
 
 from mood.core.errors import InputError
 from mood.evaluation import Metrics, aupr, auroc, detection_error, evaluate, flagged_share, fpr_at_tpr, intervals
-from mood.evaluation.metrics import tally
 
 NAMES = ("auroc", "fpr95_id_positive", "fpr95_ood_positive", "aupr_id_positive", "aupr_ood_positive", "detection_error")
 
@@ -95,12 +94,31 @@ def test_neither_order_nor_scale_nor_chunks_matter(monkeypatch: pytest.MonkeyPat
 
 
 def test_redrawn_counts_are_multinomial() -> None:
-    counts, _ = tally([0.0, 0.0, 0.0, 1.0], [2.0])
-    drawn = intervals.redraw(counts, 20_000, np.random.default_rng(0))
+    drawn = intervals.redraw(np.array([[0], [0], [0], [1]]), 3, 20_000, np.random.default_rng(0))
     assert (drawn.sum(1) == 4).all()
     assert (drawn[:, 2] == 0).all()
     law = scipy.stats.binom(4, 0.75).pmf(np.arange(5))
     np.testing.assert_allclose(np.bincount(drawn[:, 0].astype(int)) / 20_000, law, atol=0.015)
+
+
+def test_an_image_is_drawn_with_all_its_versions() -> None:
+    """Four equal versions are no more images than one: every figure that no number of images moves stays as it is."""
+    known, unknown = sample(4, 60, 50, digits=1)
+    plain, again = evaluate(known, unknown, replicates=50), evaluate(known, unknown, versions=[known] * 4, replicates=50)
+    for name in ("auroc", "fpr95_id_positive", "fpr95_ood_positive", "detection_error"):
+        one, other = getattr(plain, name), getattr(again, name)
+        assert (other.value, other.low, other.high) == pytest.approx((one.value, one.low, one.high), abs=1e-12)
+    assert again.n_id == 5 * 60
+
+
+def test_with_versions_the_order_of_the_images_does_not_matter_and_the_value_is_that_of_all() -> None:
+    known, unknown = sample(5, 40, 30, digits=1)
+    moved = known + np.random.default_rng(0).normal(0.3, 0.3, 40).round(1)
+    found = evaluate(known, unknown, versions=[moved], replicates=30)
+    assert evaluate(known[::-1], unknown, versions=[moved[::-1]], replicates=30) == found
+    assert found.auroc.value == one_by_one(np.concatenate((known, moved)), unknown)["auroc"]
+    with pytest.raises(InputError, match=r"versions\[0\] has 39 scores and there are 40 ID images"):
+        evaluate(known, unknown, versions=[moved[1:]])
 
 
 def test_intervals_cover_the_truth() -> None:

@@ -113,6 +113,11 @@ def test_pictures_beyond_the_test_images_are_marked():
     assert [a.get("class") for tag, a in read.elements if tag == "li"].count("flagged") == 1
 
 
+def test_footnotes_are_there_once_with_published_tables_or_without():
+    for published in (page().published, ()):
+        assert Reader(render_comparison(page(published=published))).words.count("A slip.") == 1
+
+
 def test_empty_parts_are_left_out():
     empty = Comparison(title="t", summary="s")
     ids = {a["id"] for _, a in Reader(render_comparison(empty)).elements if "id" in a}

@@ -3,7 +3,7 @@
 Everywhere a score is higher = more OOD, and every metric is a share in [0, 1].
 """
 
-from mood.evaluation.comparing import Comparison, auroc_interval, compare_auroc, paired_bootstrap
+from mood.evaluation.comparing import Comparison, auroc_interval, compare_auroc, mean_auroc_interval, paired_bootstrap
 from mood.evaluation.intervals import Estimate, Metrics, evaluate, flagged_share
 from mood.evaluation.metrics import aupr, auroc, detection_error, fpr_at_tpr, roc_curve
 from mood.evaluation.selective import accuracy, aurc, excess_aurc, oscr
@@ -25,6 +25,7 @@ __all__ = [
     "excess_aurc",
     "flagged_share",
     "fpr_at_tpr",
+    "mean_auroc_interval",
     "oscr",
     "over_trials",
     "paired_bootstrap",

@@ -1,6 +1,6 @@
 """Whether one method is better than another on the same images, and not by chance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import erfc, sqrt
 from statistics import NormalDist
@@ -48,6 +48,45 @@ def auroc_interval(id_scores: Any, ood_scores: Any, *, confidence: float = 0.95)
     (value,), covariance = _delong(known, unknown)
     half = _quantile(confidence) * sqrt(covariance[0, 0])
     return Estimate(float(value), max(0.0, float(value - half)), min(1.0, float(value + half)))
+
+
+Side = tuple[str, Any]
+"""Whose images these are, and their (n,) scores."""
+
+
+def mean_auroc_interval(comparisons: Iterable[tuple[Side, Side]], *, confidence: float = 0.95) -> Estimate:
+    """Mean AUROC of several comparisons, with DeLong's interval cut at 0 and 1.
+
+    The comparisons may share images: several OOD sets stand against one ID set, and in one-class detection each image
+    is known once and unknown elsewhere. An image counts with the mean of all that it adds, as one of a cluster does in
+    Obuchowski: Biometrics 53, 1997; images of other names are drawn by themselves.
+
+    Args:
+        comparisons: (name, (n_id,) scores) and (name, (n_ood,) scores), higher = more OOD, of each. Sides of one name
+            are the same images in the same order, by whatever score; both sides of a comparison may be.
+        confidence: of the normal interval, inside (0, 1).
+
+    Raises:
+        InputError: no comparison, fewer than two images on a side, two numbers of images under one name, NaN, or
+            `confidence` out of range.
+    """
+    values: list[float] = []
+    added: dict[str, np.ndarray] = {}
+    for (known_name, known_scores), (unknown_name, unknown_scores) in comparisons:
+        known, unknown = _side([known_scores], "id_scores")[0], _side([unknown_scores], "ood_scores")[0]
+        of_id, of_ood = _right_of(known, unknown)
+        values.append(float(of_ood.mean()))
+        for name, part in ((known_name, of_id), (unknown_name, of_ood)):
+            before = added.setdefault(name, np.zeros(len(part)))
+            if len(before) != len(part):
+                raise InputError(f"{name!r} has {len(part)} images in one comparison and {len(before)} in another")
+            added[name] = before + part
+    if not values:
+        raise InputError("there are no comparisons to take the mean of")
+    value = float(np.mean(values))
+    variance = sum(float((part / len(values)).var(ddof=1)) / len(part) for part in added.values())
+    half = _quantile(confidence) * sqrt(variance)
+    return Estimate(value, max(0.0, value - half), min(1.0, value + half))
 
 
 def compare_auroc(first: tuple[Any, Any], second: tuple[Any, Any], *, confidence: float = 0.95) -> Comparison:
@@ -157,11 +196,15 @@ def _side(scores: list[Any], name: str, fewest: int = 2) -> np.ndarray:
 def _delong(known: np.ndarray, unknown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """AUROC (methods,) and its covariance (methods, methods) of (methods, n) scores of both sides."""
     n_id, n_ood = known.shape[1], unknown.shape[1]
-    # Of each image, the share of the other side that it is on the right side of.
-    of_ood = np.stack([_below(low, high) / n_id for low, high in zip(known, unknown, strict=True)])
-    of_id = np.stack([1 - _below(high, low) / n_ood for low, high in zip(known, unknown, strict=True)])
+    shares = [_right_of(low, high) for low, high in zip(known, unknown, strict=True)]
+    of_id, of_ood = (np.stack(side) for side in zip(*shares, strict=True))
     covariance = np.atleast_2d(np.cov(of_ood)) / n_ood + np.atleast_2d(np.cov(of_id)) / n_id
     return of_ood.mean(1), covariance
+
+
+def _right_of(known: np.ndarray, unknown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n_id,) and (n_ood,): of each image, the share of the other side that it is on the right side of."""
+    return 1 - _below(unknown, known) / len(unknown), _below(known, unknown) / len(known)
 
 
 def _below(others: np.ndarray, scores: np.ndarray) -> np.ndarray:

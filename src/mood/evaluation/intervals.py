@@ -6,7 +6,7 @@ a replicate is a new set of counts over the order that was sorted once, and no r
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
@@ -79,7 +79,13 @@ class Metrics:
 
 
 def evaluate(
-    id_scores: Any, ood_scores: Any, *, replicates: int = 1000, confidence: float = 0.95, seed: int = 0
+    id_scores: Any,
+    ood_scores: Any,
+    *,
+    versions: Sequence[Any] = (),
+    replicates: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> Metrics:
     """Every metric with its bootstrap interval.
 
@@ -90,19 +96,25 @@ def evaluate(
     Args:
         id_scores: (n_id,) list, array or tensor, higher = more OOD.
         ood_scores: (n_ood,), likewise.
+        versions: (n_id,) scores of the same ID images in the same order, each time as they look under a shift. They
+            count as ID; an image is drawn with all its versions, since they are no more images than there were.
         replicates: how often to draw, ≥ 1.
         confidence: of the central percentile interval, inside (0, 1).
         seed: of the draws, ≥ 0.
 
     Raises:
-        InputError: a set is empty, a score is NaN, or an argument is out of its range.
+        InputError: a set is empty, a score is NaN, versions of other numbers of images, or an argument is out of its
+            range.
     """
     if replicates < 1:
         raise InputError(f"replicates is {replicates}; at least 1 is needed for an interval")
     if seed < 0:
         raise InputError(f"seed is {seed}; it must not be negative")
     tail = (1 - _inside(confidence)) / 2
-    id_counts, ood_counts = tally(id_scores, ood_scores)
+    known, unknown = _versions(id_scores, versions), score_vector(ood_scores, "ood_scores")
+    id_counts, ood_counts = tally(known.ravel(), unknown)
+    distinct = np.unique(np.concatenate((known.ravel(), unknown)))
+    id_places, ood_places = (_sorted(np.searchsorted(distinct, side)) for side in (known, unknown[:, None]))
     values = _metrics(id_counts, ood_counts)
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in values}
     # Two streams of draws, so that neither depends on the size of the other set or on how many are drawn at once.
@@ -110,7 +122,9 @@ def evaluate(
     chunk = max(1, CHUNK // max(len(id_counts), int(id_counts.sum()), int(ood_counts.sum())))
     for start in range(0, replicates, chunk):
         size = min(chunk, replicates - start)
-        resampled = _metrics(redraw(id_counts, size, id_draws), redraw(ood_counts, size, ood_draws))
+        resampled = _metrics(
+            redraw(id_places, len(distinct), size, id_draws), redraw(ood_places, len(distinct), size, ood_draws)
+        )
         for name, found in resampled.items():
             drawn[name].append(found)
     estimates = {}
@@ -127,22 +141,21 @@ def evaluate(
     )
 
 
-def redraw(counts: np.ndarray, size: int, draws: np.random.Generator) -> np.ndarray:
+def redraw(places: np.ndarray, groups: int, size: int, draws: np.random.Generator) -> np.ndarray:
     """Draw as many images as there are, with replacement, `size` times over.
 
     Args:
-        counts: (G,) images that have each distinct score.
+        places: (n, V) which distinct score each version of each image has.
+        groups: number of distinct scores G.
         size: number of replicates R.
         draws: where the draws come from.
 
     Returns:
-        (R, G) float64, each row with the sum of `counts`.
+        (R, G) float64, how often each distinct score occurs: n · V in each row.
     """
-    groups = len(counts)
-    group_of_image = np.repeat(np.arange(groups), counts.astype(np.int64))
-    n = len(group_of_image)
-    drawn = group_of_image[draws.integers(0, n, size=(size, n), dtype=np.int64)]
-    drawn += groups * np.arange(size)[:, None]
+    n = len(places)
+    drawn = places[draws.integers(0, n, size=(size, n), dtype=np.int64)]
+    drawn += groups * np.arange(size)[:, None, None]
     return np.bincount(drawn.ravel(), minlength=size * groups).reshape(size, groups).astype(np.float64)
 
 
@@ -182,6 +195,24 @@ def _metrics(id_counts: np.ndarray, ood_counts: np.ndarray) -> Mapping[str, np.n
         found[f"aupr_{positive}_positive"] = average_precision_of(*sides)
     found["detection_error"] = detection_error_of(id_counts, ood_counts)
     return found
+
+
+def _versions(id_scores: Any, versions: Sequence[Any]) -> np.ndarray:
+    """(n_id, 1 + versions) scores of the ID images."""
+    columns = [score_vector(id_scores, "id_scores")]
+    columns += [score_vector(version, f"versions[{index}]") for index, version in enumerate(versions)]
+    for index, column in enumerate(columns[1:]):
+        if len(column) != len(columns[0]):
+            raise InputError(
+                f"versions[{index}] has {len(column)} scores and there are {len(columns[0])} ID images; a version is "
+                "of the same images"
+            )
+    return np.stack(columns, axis=1)
+
+
+def _sorted(places: np.ndarray) -> np.ndarray:
+    """The rows in an order of their own, whatever order the images came in."""
+    return places[np.lexsort(places.T[::-1])]
 
 
 def _inside(confidence: float) -> float:

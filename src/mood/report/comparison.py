@@ -123,6 +123,8 @@ def render_comparison(page: Comparison) -> str:
             element("h1", page.title),
             element("p", page.summary),
             (element("p", note, class_="note") for note in page.notes),
+            # Below the published tables, where there are any.
+            () if page.published else (element("p", note, class_="note") for note in page.footnotes),
         ),
         _tables("published", "Beside what was published", page.published, page.footnotes, sortable=False),
         _tables(
@@ -165,7 +167,7 @@ def _table(grid: Grid, sortable: bool) -> Html:
 
     rows = []
     for row in grid.rows:
-        kind = row[1] if row[1:2] in (("here",), ("difference",), ("paper only",)) else None
+        kind = row[1] if row[1:2] in (("here",), ("interval",), ("difference",), ("paper only",)) else None
         cells = [cell(place, content) for place, content in enumerate(row)]
         rows.append(element("tr", cells, class_=kind.replace(" ", "-") if kind else None))
     head = element("thead", element("tr", (heading(place, title) for place, title in enumerate(grid.columns))))

@@ -167,6 +167,10 @@ def test_shifted_known_images_count_as_known() -> None:
     found = full_spectrum(plain, {"blur=1": moved}, unknown, replicates=5)
     assert found.auroc.value == auroc(np.concatenate((plain, moved)), unknown)
     assert (found.n_id, found.n_ood) == (100, 40)
+    alone, twice = evaluate(plain, unknown).auroc, full_spectrum(plain, {"blur=1": plain}, unknown).auroc
+    assert (twice.low, twice.high) == pytest.approx((alone.low, alone.high)), "the same image twice is one image"
+    with pytest.raises(InputError, match="of the same images"):
+        full_spectrum(plain, {"blur=1": moved[1:]}, unknown)
     with pytest.raises(InputError, match="shift"):
         full_spectrum(plain, {}, unknown)
 

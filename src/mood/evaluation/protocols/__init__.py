@@ -6,7 +6,7 @@ They get scores, labels and embeddings that somebody else made, and give figures
 from mood.evaluation.protocols.confusion import accepted_confusion, largest_cells
 from mood.evaluation.protocols.few_shot import Probe, expose, linear_probe
 from mood.evaluation.protocols.full_spectrum import full_spectrum
-from mood.evaluation.protocols.multi_class import group_means
+from mood.evaluation.protocols.multi_class import group_means, members
 from mood.evaluation.protocols.one_class import OneClass, one_class
 from mood.evaluation.protocols.openood import OPENOOD, Benchmark
 from mood.evaluation.protocols.pairs import TABLE_8, hardest_pairs, pair_values
@@ -24,6 +24,7 @@ __all__ = [
     "hardest_pairs",
     "largest_cells",
     "linear_probe",
+    "members",
     "one_class",
     "pair_values",
 ]

@@ -6,10 +6,7 @@ Yang, Zhou, Liu: Full-Spectrum Out-of-Distribution Detection, IJCV 2023; OpenOOD
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from mood.core.errors import InputError
-from mood.core.score_vector import score_vector
 from mood.evaluation.intervals import Metrics, evaluate
 
 
@@ -24,19 +21,23 @@ def full_spectrum(
 ) -> Metrics:
     """Metrics where ID is the plain images and all shifted ones together.
 
+    The intervals are over the images, not over all their versions: the same image under five shifts is one image.
+
     Args:
         id_scores: (n_id,) higher = more OOD.
-        shifted_scores: scores of ID images under each shift.
+        shifted_scores: (n_id,) scores of the same images in the same order under each shift.
         ood_scores: (n_ood,).
         replicates: of the bootstrap.
         confidence: of the intervals.
         seed: of the draws.
 
     Raises:
-        InputError: no shift, a set without scores, NaN, or an argument out of range.
+        InputError: no shift, a set without scores, another number of them under a shift, NaN, or an argument out of
+            range.
     """
     if not shifted_scores:
         raise InputError("full-spectrum needs at least one shift; without any it is the multi-class protocol")
-    parts = [score_vector(id_scores, "id_scores")]
-    parts += [score_vector(scores, f"scores under {name}") for name, scores in shifted_scores.items()]
-    return evaluate(np.concatenate(parts), ood_scores, replicates=replicates, confidence=confidence, seed=seed)
+    versions = tuple(shifted_scores.values())
+    return evaluate(
+        id_scores, ood_scores, versions=versions, replicates=replicates, confidence=confidence, seed=seed
+    )

@@ -8,29 +8,41 @@ from mood.core.errors import InputError
 MEAN = "mean"
 
 
-def group_means(values: Mapping[str, float], groups: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Unweighted means of a figure over groups of OOD sets, as the paper and OpenOOD v1.5 have them.
+def members(groups: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """The sets of each mean: for each of several groups "mean, GROUP" and, over the sets of all groups, "mean".
 
     Args:
-        values: the figure on each set that was measured.
         groups: sets by group ("near", "far").
-
-    Returns:
-        For each group "mean, GROUP" and, over the sets of all groups, "mean". A group of which a set was not measured
-        has no mean, and neither has the whole: the mean of fewer sets would be another figure under the same name.
 
     Raises:
         InputError: a group without sets, or a set that is in two groups.
     """
-    every = [name for members in groups.values() for name in members]
+    every = [name for sets in groups.values() for name in sets]
     if not every or not all(groups.values()):
         raise InputError("a group of OOD sets is empty; name at least one set in each, or leave the group out")
     if len({*every}) < len(every):
         twice = next(name for name in every if every.count(name) > 1)
         raise InputError(f"the set {twice!r} is in two groups; it can be near or far")
-    wanted = {f"{MEAN}, {name}": tuple(members) for name, members in groups.items()} if len(groups) > 1 else {}
+    parts = {f"{MEAN}, {name}": tuple(sets) for name, sets in groups.items()} if len(groups) > 1 else {}
+    return {**parts, MEAN: tuple(every)}
+
+
+def group_means(values: Mapping[str, float], groups: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Unweighted means of a figure over groups of OOD sets, as the paper and OpenOOD v1.5 have them.
+
+    Args:
+        values: the figure on each set that was measured.
+        groups: sets by group.
+
+    Returns:
+        Those of `members`. A group of which a set was not measured has no mean, and neither has the whole: the mean of
+        fewer sets would be another figure under the same name.
+
+    Raises:
+        InputError: a group without sets, or a set that is in two groups.
+    """
     return {
-        name: fmean(values[member] for member in members)
-        for name, members in {**wanted, MEAN: tuple(every)}.items()
-        if all(member in values for member in members)
+        key: fmean(values[name] for name in sets)
+        for key, sets in members(groups).items()
+        if all(name in values for name in sets)
     }

@@ -187,9 +187,10 @@ class Network:
             Scores by class name, or the reason why there are none.
         """
         values: dict[str, np.ndarray] = {}
-        total = Scored()
+        total, at = Scored(), ""
         try:
             for name, label in classes.items():
+                at = f"class {name}: "
                 fitted = self._fitted(text, fit, label, knows_classes)
                 if fitted.view.live:
                     raise InputError(
@@ -211,7 +212,7 @@ class Network:
                     total.score_seconds + one.score_seconds,
                 )
         except MoodError as error:
-            return Scored(reason=str(error))
+            return Scored(reason=f"{at}{error}")
         return total
 
     def _fitted(self, text: str, fit: "Source", label: int | None, knows_classes: bool) -> "_Fitted":
@@ -227,7 +228,9 @@ class Network:
         needs = scores.info(name).needs
         kind = kind_of(needs)
         if {"logits", "head"} & {*needs} and not knows_classes:
-            raise InputError("its head knows other classes")
+            raise InputError(
+                "its head knows other classes; a network that `mood finetune` trained on the known ones has their logits"
+            )
         embedder = self.embedder(kind)
         # Before the pass: the head is there, and what it does not allow costs nothing.
         scores.rounds(name, embedder.head, **options)

@@ -123,8 +123,7 @@ def _tasks(results: Results) -> list[Drawn]:
         printed = [item.values[-1] for item in (other, better)]
         if any(isinstance(value, str) for value in printed):
             continue
-        key, metric = (names[-1] if names else None for names in (table.keys or table.columns, table.metrics))
-        found = results.beside(table.run, better, key or "", metric or "auroc")
+        found = results.beside(table, better, len(table.columns) - 1)
         tasks.append(table.title)
         rival.append(float(printed[0]))
         paper.append(float(printed[1]))

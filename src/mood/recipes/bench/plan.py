@@ -13,6 +13,9 @@ from mood.recipes.settings import EmbeddingConfig, NetworkConfig
 
 T = TypeVar("T")
 
+RESERVED = frozenset({"id", "mean", "mean, near", "mean, far"})
+"""What results call the test images, and means over sets."""
+
 Protocol = Literal["multi-class", "one-class", "pairs", "confusion", "few-shot", "full-spectrum"]
 
 
@@ -96,8 +99,10 @@ class RowPlan:
     """the ± of each value"""
     network: str | None = None
     """the network of the run that measures this row here; without it the row is of the paper only"""
-    score: str = "mood"
-    """and the score"""
+    score: str | tuple[str, ...] = "mood"
+    """and the score; several where the columns are not of one"""
+    keys: tuple[str, ...] = ()
+    """what the run calls the columns of this row, where that is another word than in the other rows"""
     improves: tuple[str, ...] = ()
     """of an 'improve' row: the row that is better, and the row that it is compared with"""
 
@@ -118,6 +123,12 @@ class PublishedPlan:
     """the metric of each column; auroc unless said"""
     rows: tuple[RowPlan, ...]
     """a [[published.rows]] table each"""
+
+    def measured_as(self, row: RowPlan, column: int) -> tuple[str, str, str]:
+        """Score, key and metric under which the run measures one cell; nobody's score is that of an accuracy."""
+        metric = self.metrics[column] if self.metrics else "auroc"
+        score = row.score if isinstance(row.score, str) else row.score[column]
+        return "" if metric == "accuracy" else score, (row.keys or self.keys or self.columns)[column], metric
 
 
 @config
@@ -219,6 +230,8 @@ def _check_run(run: RunPlan) -> None:
                 check(name, **options)
         except InputError as error:
             raise InputError(f"{where}, score {text!r}: {error}") from None
+    if taken := run.unknown.keys() & RESERVED:
+        raise InputError(f"{where}: an OOD set cannot be called {sorted(taken)[0]!r}: tables call something else so")
     if both := run.near.keys() & run.far.keys():
         raise InputError(f"{where}: {sorted(both)[0]!r} is near and far; it can be one of them")
     if run.protocol in ("multi-class", "confusion", "few-shot", "full-spectrum") and not run.unknown:
@@ -244,11 +257,13 @@ def _check_published(table: PublishedPlan, plan: Plan) -> None:
             raise InputError(f"{where}: {len(words)} {name} for {len(table.columns)} columns")
     rows = [row.name for row in table.rows]
     for row in table.rows:
-        for name, values in (("values", row.values), ("deviations", row.deviations)):
+        several = () if isinstance(row.score, str) else row.score
+        words = {"values": row.values, "deviations": row.deviations, "keys": row.keys, "scores": several}
+        for name, values in words.items():
             if (values or name == "values") and len(values) != len(table.columns):
                 raise InputError(f"{where}, row {row.name!r}: {len(values)} {name} for {len(table.columns)} columns")
-            if stray := [value for value in values if isinstance(value, str) and value != "-"]:
-                raise InputError(f"{where}, row {row.name!r}: {stray[0]!r} is neither a number nor '-'")
+        if stray := [value for value in (*row.values, *row.deviations) if isinstance(value, str) and value != "-"]:
+            raise InputError(f"{where}, row {row.name!r}: {stray[0]!r} is neither a number nor '-'")
         if row.improves and (len(row.improves) != 2 or not {*row.improves} <= {*rows}):
             raise InputError(f"{where}, row {row.name!r}: improves names two of its rows, got {list(row.improves)}")
 

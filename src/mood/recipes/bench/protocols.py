@@ -1,6 +1,7 @@
 """Each protocol on the images of one run and one network: scores and labels in, figures out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mood.core.errors import InputError, MoodError
-from mood.evaluation import accuracy, aurc, auroc_interval, compare_auroc, evaluate, excess_aurc, oscr
+from mood.evaluation import (
+    aurc,
+    auroc_interval,
+    compare_auroc,
+    evaluate,
+    excess_aurc,
+    flagged_share,
+    mean_auroc_interval,
+    oscr,
+)
 from mood.evaluation.protocols import (
     TABLE_8,
     accepted_confusion,
@@ -17,6 +27,7 @@ from mood.evaluation.protocols import (
     group_means,
     largest_cells,
     linear_probe,
+    members,
     one_class,
 )
 from mood.recipes.bench.networks import HEAD, OWN, Network, Scored, predictions
@@ -53,7 +64,7 @@ class Session:
         trial: its number.
         scored: score texts, sets → what they say; resumes what a killed run has done.
         scored_classes: the same for one fit a class.
-        figures: name, maker → its figures; resumes likewise.
+        figures: name, maker, what kind of work it is ("intervals" unless said) → its figures; resumes likewise.
         replicates: of the bootstrap.
         confidence: of the intervals.
         seed: of the bootstrap.
@@ -66,7 +77,7 @@ class Session:
     trial: int
     scored: "Callable[[Sequence[str], Mapping[str, Source]], Mapping[str, Scored]]"
     scored_classes: Callable[[Sequence[str], Mapping[str, int], bool], Mapping[str, Scored]]
-    figures: Callable[[str, Callable[[], list[Figure]]], list[Figure]]
+    figures: Callable[..., list[Figure]]
     replicates: int
     confidence: float
     seed: int
@@ -118,6 +129,11 @@ class Session:
         more = {"n_id": metrics.n_id, "n_ood": metrics.n_ood, "seen": seen}
         return [self.estimated(score, key, name, getattr(metrics, name), **more) for name in METRICS]
 
+    def share_right(self, key: str, right: np.ndarray) -> Figure:
+        """Accuracy with Wilson's interval, from (n,) whether each answer is right."""
+        estimate = flagged_share(right, 0.5, confidence=self.confidence)
+        return self.estimated("", key, "accuracy", estimate, n_id=len(right))
+
     def evaluated(self, known: np.ndarray, unknown: np.ndarray) -> "Metrics":
         """Metrics with this run's intervals."""
         return evaluate(known, unknown, replicates=self.replicates, confidence=self.confidence, seed=self.seed)
@@ -160,18 +176,15 @@ def multi_class(session: Session) -> list[Figure]:
                 for name in session.sets.unknown
             ]
     if right is not None:
-        found.append(session.figure("", ID, "accuracy", right.mean(), n_id=len(right)))
-    return found + _means(session, found) + _paired(session, kept)
+        found.append(session.share_right(ID, right))
+    return found + _means(session, found, kept) + _paired(session, kept)
 
 
 def _right(session: Session) -> np.ndarray | None:
     """(n,) whether the network says the label of each test image; None where it cannot, or where there are none."""
     if not session.knows_classes or session.sets.test.manifest.labels is None:
         return None
-    said = predictions(session.network, session.sets.test)
-    labels = session.labels(session.sets.test, HEAD)
-    accuracy(said, labels)
-    return np.asarray(said == labels)
+    return np.asarray(predictions(session.network, session.sets.test) == session.labels(session.sets.test, HEAD))
 
 
 def _against(session: Session, text: str, scored: Scored) -> list[Figure]:
@@ -182,15 +195,33 @@ def _against(session: Session, text: str, scored: Scored) -> list[Figure]:
     return found
 
 
-def _means(session: Session, figures: Sequence[Figure]) -> list[Figure]:
+def _means(
+    session: Session, figures: Sequence[Figure], kept: Mapping[str, Scored], versions: Sequence[str] = (ID,)
+) -> list[Figure]:
+    """Means over near, far and all sets, those of AUROC with intervals.
+
+    Args:
+        session: of the figures.
+        figures: of each set.
+        kept: the scores behind them.
+        versions: what of these counts as known.
+    """
     found = []
     values: dict[tuple[str, str], dict[str, float]] = {}
     for figure in figures:
         if figure.key in session.run.unknown:
             values.setdefault((figure.score, figure.metric), {})[figure.key] = figure.value
+    sets = members(session.run.groups)
     for (score, metric), by_set in values.items():
         for key, value in group_means(by_set, session.run.groups).items():
-            found.append(session.figure(score, key, metric, value))
+            ends: dict[str, float] = {}
+            if metric == "auroc":
+                under = kept[score].values
+                comparisons = [((ID, under[known]), (name, under[name])) for known in versions for name in sets[key]]
+                with suppress(InputError):  # one image has no variance
+                    estimate = mean_auroc_interval(comparisons, confidence=session.confidence)
+                    ends = {"low": estimate.low, "high": estimate.high}
+            found.append(session.figure(score, key, metric, value, **ends))
     return found
 
 
@@ -225,17 +256,34 @@ def one_class_each(session: Session) -> list[Figure]:
             inside = int((labels == index).sum())
             more = {"n_id": inside, "n_ood": len(labels) - inside}
             under = scored.values[name]
+            others = [(name, other) for other in names if other != name]
+            estimate = _mean_of_pairs(session, scored, labels, others)
+            found.append(session.estimated(text, name, "auroc", estimate, **more))
             estimate = auroc_interval(under[labels == index], under[labels != index], confidence=session.confidence)
-            found.append(session.figure(text, name, "auroc", result.per_class[index], **more))
             found.append(session.estimated(text, name, "auroc_pooled", estimate, **more))
             found += [
                 session.figure(text, f"{name} / {other}", "auroc", result.pairs[index, column])
                 for column, other in enumerate(names)
                 if column != index
             ]
-        found.append(session.figure(text, "mean", "auroc", result.mean))
+        every = [(known, unknown) for known in names for unknown in names if unknown != known]
+        found.append(session.estimated(text, "mean", "auroc", _mean_of_pairs(session, scored, labels, every)))
         found.append(session.figure(text, "mean", "auroc_pooled", result.pooled.mean()))
     return found
+
+
+def _mean_of_pairs(
+    session: Session, scored: Scored, labels: np.ndarray, pairs: Sequence[tuple[str, str]]
+) -> "Estimate":
+    """Mean AUROC over (known, unknown) classes, each pair under the score of its known class."""
+    rows = {name: np.flatnonzero(labels == index) for index, name in enumerate(session.class_names)}
+
+    def comparisons() -> Iterator[tuple[tuple[str, np.ndarray], tuple[str, np.ndarray]]]:
+        for known, unknown in pairs:
+            under = scored.values[known]
+            yield (known, under[rows[known]]), (unknown, under[rows[unknown]])
+
+    return mean_auroc_interval(comparisons(), confidence=session.confidence)
 
 
 def pairs_each(session: Session) -> list[Figure]:
@@ -251,15 +299,13 @@ def pairs_each(session: Session) -> list[Figure]:
     kept = session.kept(session.scored_classes(session.texts, classes, session.knows_classes))
     found = []
     for text, scored in kept.items():
-        values = []
         for known, unknown in pairs:
             under = scored.values[known]
             inside, outside = (under[labels == names.index(name)] for name in (known, unknown))
             estimate = auroc_interval(inside, outside, confidence=session.confidence)
-            values.append(estimate.value)
             more = {"n_id": len(inside), "n_ood": len(outside)}
             found.append(session.estimated(text, f"{known} / {unknown}", "auroc", estimate, **more))
-        found.append(session.figure(text, "mean", "auroc", float(np.mean(values))))
+        found.append(session.estimated(text, "mean", "auroc", _mean_of_pairs(session, scored, labels, pairs)))
     return found
 
 
@@ -353,7 +399,7 @@ def few_shot(session: Session) -> list[Figure]:
         for shots in run.shots:
             for trial in range(run.trials if shots else 0):
                 try:
-                    found += session.figures(f"{name}/{shots}/{trial}", partial(probed, shots, trial))
+                    found += session.figures(f"{name}/{shots}/{trial}", partial(probed, shots, trial), "probes")
                 except MoodError as error:
                     session.left_out(f"{name}, {PROBE} of {shots}", str(error))
                     break
@@ -386,16 +432,19 @@ def shifted_known(session: Session) -> list[Figure]:
                 plain = auroc_interval(scored.values[ID], scored.values[name], confidence=session.confidence)
                 figures.append(session.estimated(text, name, "auroc_without_shifts", plain))
             for shift, values in under.items():
-                estimate = auroc_interval(scored.values[ID], values, confidence=session.confidence)
+                # Both sides are the same images, so they are drawn together.
+                estimate = mean_auroc_interval(
+                    [((ID, scored.values[ID]), (ID, values))], confidence=session.confidence
+                )
                 figures.append(session.estimated(text, shift, "auroc_of_shift", estimate))
             return figures
 
         found += session.figures(f"{text}/spectrum", spectrum)
     if session.knows_classes and session.sets.test.manifest.labels is not None:
         for shift, source in {"": session.sets.test, **moved}.items():
-            share = accuracy(predictions(session.network, source), session.labels(source, HEAD))
-            found.append(session.figure("", shift or ID, "accuracy", share, n_id=len(source)))
-    return found + _means(session, found)
+            right = predictions(session.network, source) == session.labels(source, HEAD)
+            found.append(session.share_right(shift or ID, right))
+    return found + _means(session, found, kept, (ID, *(f"{ID}, {shift}" for shift in moved)))
 
 
 PROTOCOLS: Mapping[str, Callable[[Session], list[Figure]]] = {

@@ -56,8 +56,8 @@ class Cost:
     Attributes:
         run: name of the run.
         network: name of the network.
-        score: as the recipe has it, or "extraction" and "intervals".
-        kind: "extraction", "stored", "scikit-learn", "further pass" or "intervals".
+        score: as the recipe has it, or "extraction", "probes" and "intervals".
+        kind: "extraction", "stored", "scikit-learn", "further pass", "probes" or "intervals".
         fit_seconds: of fitting it.
         score_seconds: of scoring all sets.
     """
@@ -118,12 +118,12 @@ class Results:
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
-    def beside(self, run: str, row: RowPlan, key: str, metric: str) -> list[Figure]:
+    def beside(self, table: PublishedPlan, row: RowPlan, column: int) -> list[Figure]:
         """What a cell of a published row is compared with, one a trial; none where ours would be another figure."""
-        if row.network is None or (key.startswith("mean") and run in self.other_sets):
+        score, key, metric = table.measured_as(row, column)
+        if row.network is None or (key.startswith("mean") and table.run in self.other_sets):
             return []
-        score = "" if metric == "accuracy" else row.score
-        return self.of(run, network=row.network, score=score, key=key, metric=metric)
+        return self.of(table.run, network=row.network, score=score, key=key, metric=metric)
 
     def of(self, run: str, **wanted: Any) -> list[Figure]:
         """The figures of a run that have these values."""

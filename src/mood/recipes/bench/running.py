@@ -126,7 +126,7 @@ def _run(
     """One run with one trial of one network."""
     at = (run.name, network.plan.name, str(trial))
     every: dict[str, Scored] = {}
-    intervals = 0.0
+    spent: dict[str, float] = {"intervals": 0.0}
 
     def scored(texts: Sequence[str], wanted: "Mapping[str, Source]") -> Mapping[str, Scored]:
         done = {text: kept for text in texts if (kept := units.scores((*at, text))) is not None}
@@ -147,10 +147,9 @@ def _run(
             every[text] = one
         return {text: every[text] for text in texts}
 
-    def figures(name: str, make: Callable[[], list[Figure]]) -> list[Figure]:
-        nonlocal intervals
+    def figures(name: str, make: Callable[[], list[Figure]], kind: str = "intervals") -> list[Figure]:
         made, seconds = units.figures((*at, "figures", name), make)
-        intervals += seconds
+        spent[kind] = spent.get(kind, 0.0) + seconds
         return made
 
     session = Session(
@@ -189,7 +188,6 @@ def _run(
                 )
             )
     passes = [seconds for seconds in network.seconds.values() if seconds is not None]
-    spent = {"intervals": intervals}
     if len(passes) == len(network.seconds):
         spent["extraction"] = sum(passes)
     for name, seconds in spent.items():

@@ -38,7 +38,8 @@ TITLES = {
 LOWER = frozenset({"fpr95_id_positive", "fpr95_ood_positive", "detection_error", "aurc", "excess_aurc", "accepted"})
 ORACLE = "oracle"
 PAPER_ONLY = "paper only"
-KINDS = ("stored", "scikit-learn", "intervals", "further pass")
+NOTHING = "—"
+KINDS = ("stored", "scikit-learn", "probes", "intervals", "further pass")
 """Of work, in the order of the cost table."""
 
 
@@ -85,6 +86,13 @@ def measured(results: Results, run: str, metric: str) -> Grid | None:
             best.append(f"{100 * max(means):.1f}" if means and not key.startswith("mean") else "")
         rows.append((ORACLE, "best of each set", *best))
         notes.append("oracle: the best score of each set, picked by the unknown images themselves; nobody can have it.")
+    reach = [max(f.value - f.low, f.high - f.value) for f in figures if f.low is not None and f.high is not None]
+    if reach:
+        share = 100 * results.settings.get("confidence", 0.95)
+        notes.append(
+            f"{share:g} % intervals over the draw of the test images reach at most {scale * max(reach):.1f} points from "
+            "these figures; results.csv has each."
+        )
     if seen := sorted({f"† {figure.key}: {figure.seen}." for figure in figures if figure.seen}):
         notes += seen
     marked = {figure.key for figure in figures if figure.seen}
@@ -93,29 +101,32 @@ def measured(results: Results, run: str, metric: str) -> Grid | None:
 
 
 def published(results: Results, table: PublishedPlan) -> Grid:
-    """The paper's table in its own layout; below a row that is measured here, ours and the difference."""
-    keys = table.keys or table.columns
-    metrics = table.metrics or ("auroc",) * len(table.columns)
-    ours: dict[str, list[Spread | None]] = {}
-    for row in table.rows:
-        if row.network is not None:
-            ours[row.name] = [
-                _spread(found) if (found := results.beside(table.run, row, key, metric)) else None
-                for key, metric in zip(keys, metrics, strict=True)
-            ]
+    """The paper's table in its own layout; below a row that is measured here, ours, its interval and the difference."""
+    columns = range(len(table.columns))
+    scales = [1.0 if metric == "accepted" else 100.0 for metric in table.metrics or ("auroc",) * len(columns)]
+    digits = 1 + any(isinstance(value, float) and round(value, 1) != value for row in table.rows for value in row.values)
+    cells = {
+        row.name: [results.beside(table, row, column) for column in columns]
+        for row in table.rows
+        if row.network is not None
+    }
+    ours = {name: [_spread(found) if found else None for found in of_row] for name, of_row in cells.items()}
     rows: list[tuple[str, ...]] = []
     for row in table.rows:
         here = _improved(table, row, ours) if row.improves else ours.get(row.name)
+        sign = bool(row.improves)
         deviations = row.deviations or ("-",) * len(row.values)
-        paper = [_percent(value, deviation) for value, deviation in zip(row.values, deviations, strict=True)]
+        paper = [_printed(*pair, digits, sign) for pair in zip(row.values, deviations, strict=True)]
         measured_here = here is not None and any(value is not None for value in here)
         rows.append((row.name, "paper" if measured_here else PAPER_ONLY, *paper))
         if here is None or not measured_here:
             continue
-        scales = [1.0 if metric == "accepted" else 100.0 for metric in metrics]
-        shown = [_shown(value, scale, sign=bool(row.improves)) for value, scale in zip(here, scales, strict=True)]
+        shown = [_shown(value, scale, digits, sign) for value, scale in zip(here, scales, strict=True)]
         rows.append((row.name, "here", *shown))
-        rows.append((row.name, "difference", *_differences(here, row.values, scales)))
+        between = [_interval(*pair, digits) for pair in zip(cells.get(row.name, ()), scales, strict=False)]
+        if any(word != NOTHING for word in between):
+            rows.append((row.name, "interval", *between))
+        rows.append((row.name, "difference", *_differences(here, row.values, scales, digits)))
     return Grid(table.title, ("method", "", *table.columns), tuple(rows), 2)
 
 
@@ -158,7 +169,7 @@ def costs(results: Results) -> list[Grid]:
                 continue
             total = sum(cost.fit_seconds + cost.score_seconds for cost in of_kind)
             rows.append((f"{kind}, together", "", "", f"{total:.2f}", _passes(total, passes)))
-            for cost in of_kind if kind != "intervals" else ():
+            for cost in of_kind if kind not in ("probes", "intervals") else ():
                 spent = cost.fit_seconds + cost.score_seconds
                 numbers = (cost.fit_seconds, cost.score_seconds, spent)
                 rows.append((f"– {cost.score}", *(f"{number:.2f}" for number in numbers), _passes(spent, passes)))
@@ -182,9 +193,11 @@ def _improved(table: PublishedPlan, row: RowPlan, ours: dict[str, list[Spread | 
     return found
 
 
-def _differences(here: Sequence[Spread | None], paper: Sequence[float | str], scales: Sequence[float]) -> list[str]:
+def _differences(
+    here: Sequence[Spread | None], paper: Sequence[float | str], scales: Sequence[float], digits: int
+) -> list[str]:
     return [
-        f"{scale * ours.mean - printed:+.1f}" if ours is not None and not isinstance(printed, str) else "—"
+        f"{scale * ours.mean - printed:+.{digits}f}" if ours is not None and not isinstance(printed, str) else NOTHING
         for ours, printed, scale in zip(here, paper, scales, strict=True)
     ]
 
@@ -193,21 +206,28 @@ def _spread(figures: Iterable[Figure]) -> Spread:
     return over_trials([figure.value for figure in figures])
 
 
-def _shown(value: Spread | None, scale: float, sign: bool = False) -> str:
+def _shown(value: Spread | None, scale: float, digits: int = 1, sign: bool = False) -> str:
     if value is None:
-        return "—"
+        return NOTHING
     if scale == 1:
         return f"{value.mean:.0f}" if value.sd is None else f"{value.mean:.1f} ± {value.sd:.1f}"
-    text = f"{scale * value.mean:+.1f}" if sign else f"{scale * value.mean:.1f}"
-    return text if value.sd is None else f"{text} ± {scale * value.sd:.1f}"
+    text = f"{scale * value.mean:{'+' * sign}.{digits}f}"
+    return text if value.sd is None else f"{text} ± {scale * value.sd:.{digits}f}"
 
 
-def _percent(value: float | str, deviation: float | str) -> str:
+def _interval(figures: Sequence[Figure], scale: float, digits: int) -> str:
+    """Of one figure; several trials are shown with their spread."""
+    if len(figures) != 1 or figures[0].low is None or figures[0].high is None:
+        return NOTHING
+    return f"{scale * figures[0].low:.{digits}f}–{scale * figures[0].high:.{digits}f}"
+
+
+def _printed(value: float | str, deviation: float | str, digits: int, sign: bool) -> str:
     if isinstance(value, str):
-        return "—"
-    text = f"{value:g}" if round(value, 1) != value else f"{value:.1f}"
-    return text if isinstance(deviation, str) else f"{text} ± {deviation:.1f}"
+        return NOTHING
+    text = f"{value:{'+' * sign}.{digits}f}"
+    return text if isinstance(deviation, str) else f"{text} ± {deviation:.{digits}f}"
 
 
 def _passes(seconds: float, one: float) -> str:
-    return f"{seconds / one:.3f}" if one > 0 else "—"
+    return f"{seconds / one:.3f}" if one > 0 else NOTHING
