@@ -258,8 +258,13 @@ def _check_published(table: PublishedPlan, plan: Plan) -> None:
     rows = [row.name for row in table.rows]
     for row in table.rows:
         several = () if isinstance(row.score, str) else row.score
-        words = {"values": row.values, "deviations": row.deviations, "keys": row.keys, "scores": several}
-        for name, values in words.items():
+        given: dict[str, Sequence[float | str]] = {
+            "values": row.values,
+            "deviations": row.deviations,
+            "keys": row.keys,
+            "scores": several,
+        }
+        for name, values in given.items():
             if (values or name == "values") and len(values) != len(table.columns):
                 raise InputError(f"{where}, row {row.name!r}: {len(values)} {name} for {len(table.columns)} columns")
         if stray := [value for value in (*row.values, *row.deviations) if isinstance(value, str) and value != "-"]:
