@@ -92,6 +92,7 @@ class Evaluation:
             "false_alarms_interval": [promise.observed.low, promise.observed.high],
             "allowed": list(promise.allowed),
             "verified": promise.verified,
+            "notes": list(self.report.notes),
             "sets": {
                 item.name: {
                     "images": len(item.scores),
@@ -130,7 +131,7 @@ class Evaluation:
             f"{table}\n\nfalse alarms on {len(self.report.id.scores)} unseen known images: {self.false_alarms:.1%}; "
             f"promised {promise.alpha:.1%}, and by chance {low:.1%} to {high:.1%} (99 %): "
             f"{'inside' if self.kept else 'OUTSIDE'}\npromised: {promise.sentence}"
-        )
+        ) + "".join(f"\n{note}" for note in self.report.notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,8 +336,7 @@ def examine(
         seen=("what these weights were trained on is not known",)
         if history is None
         else tuple(f"{stage.stage}: {stage.images} images of {stage.data}" for stage in history),
-        notes=_too_good(model, judged["id"].source)
-        + tuple(f"{name}: {seen}" for name in unknown if (seen := familiar(model, judged[name].source))),
+        notes=_notes(detector, sets),
         config={"fit": detector.card["config"], "evaluate": dict(settings or {})},
         versions=detector.card["versions"],
         hashes={
@@ -424,14 +424,18 @@ def _measured(estimate: "Estimate") -> "Measured":
     return Measured(estimate.value, estimate.low, estimate.high)
 
 
-def _too_good(model: "Model | None", known: "Source | None") -> tuple[str, ...]:
-    """A word on ID images that are not new to the weights: they look more usual than new ones will."""
-    count = (
-        0
-        if model is None or known is None or model.seen is None
-        else int(model.seen_among(known.manifest.hashes).sum())
-    )
-    return (f"id: {count} of these images were trained on, so that the figures are too good",) if count else ()
+def _notes(detector: "Detector", sets: "Mapping[str, Source | Features]") -> tuple[str, ...]:
+    """A word on every set that is not new to the detector, or to the weights."""
+    from mood.data import Source
+    from mood.recipes.not_new import not_new
+
+    model = None if detector.embedder is None else detector.embedder.model
+    told = {}
+    for name, data in sets.items():
+        told[name] = not_new(detector, data)
+        if not told[name] and name != "id" and isinstance(data, Source):
+            told[name] = familiar(model, data)
+    return tuple(f"{name}: {said}" for name, said in told.items() if said)
 
 
 def familiar(model: "Model | None", source: "Source | None") -> str:
