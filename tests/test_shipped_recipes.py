@@ -27,7 +27,8 @@ from mood.models import (
 from mood.recipes.finetune import FinetuneConfig, finetune
 from mood.recipes.fit import FitConfig, fit
 from mood.recipes.inputs import model_options
-from mood.recipes.pretrain import PretrainConfig, architecture_of, pretext_settings, pretrain
+from mood.recipes.pretexts import pretext_settings
+from mood.recipes.pretrain import PretrainConfig, architecture_of, pretrain
 from mood.recipes.tokenizer import TokenizerConfig, shape_of, tokenizer
 from mood.recipes.train import TrainConfig, plan
 

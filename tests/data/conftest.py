@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from mood.data import open_source
+
 
 def encode(seed=0, height=8, width=8):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -72,3 +74,10 @@ def roots(tmp_path, monkeypatch):
     root = tmp_path / "root"
     root.mkdir()
     return root
+
+
+@pytest.fixture
+def table(tmp_path):
+    """23 labelled pictures to be trained on."""
+    images = [encode(number, 16, 20) for number in range(23)]
+    return open_source(write(tmp_path / "x.parquet", images, label=np.arange(23) % 3))

@@ -276,7 +276,9 @@ def test_images_that_the_detector_was_made_of_are_told(place):
     known = open_source(str(place / "known"))
     cut = held_out(known.manifest.hashes, fraction=0.3)
     detector = mood.load(place / "d")
-    evaluation = examine(detector, known, {"held": known.select(cut), "other": open_source(str(place / "other"))}, replicates=10)
+    evaluation = examine(
+        detector, known, {"held": known.select(cut), "other": open_source(str(place / "other"))}, replicates=10
+    )
     fitted, calibrated = int((~cut).sum()), int(cut.sum())
     assert evaluation.report.notes == tuple(
         f"{name} images are not new to the detector ({parts}): their scores and p-values are not those of new images"

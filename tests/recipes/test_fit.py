@@ -95,10 +95,16 @@ def test_what_a_score_refuses_is_refused_before_an_image_is_looked_at(
     (tmp_path / "unlabelled").mkdir()
     for position in range(60):
         (tmp_path / "unlabelled" / f"{position}.png").write_bytes(clothes.read(position))
-    headless = open_model("mood_vit_patch4_32", options={"embed_dim": 32, "depth": 1, "num_classes": 0, "num_heads": 2}, random_weights=True)
+    headless = open_model(
+        "mood_vit_patch4_32",
+        options={"embed_dim": 32, "depth": 1, "num_classes": 0, "num_heads": 2},
+        random_weights=True,
+    )
     save_model(tmp_path / "headless", headless)
     network_that_saw(tmp_path / "fresh", [])
-    folders = {key: str(tmp_path / value) for key, value in change.items() if value in ("headless", "fresh", "unlabelled")}
+    folders = {
+        key: str(tmp_path / value) for key, value in change.items() if value in ("headless", "fresh", "unlabelled")
+    }
 
     def looked_at(*_, **__):
         pytest.fail("an image was looked at")

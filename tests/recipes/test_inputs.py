@@ -1,19 +1,14 @@
-"""What the recipes read in common: the images of a stage, options of a model, metrics, and which DATA is features."""
+"""What the recipes read in common: the images of a stage, options of a model, and metrics."""
 
 import json
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 from mood.core.errors import InputError
-from mood.core.features import Features
 from mood.data import held_out
 from mood.models import image_keys
-from mood.recipes.fit import FitConfig, features_fingerprint, fit, is_features
 from mood.recipes.inputs import (
     check_batch_size,
     keep_records,
@@ -94,97 +89,3 @@ def test_a_batch_is_never_larger_than_the_set():
     check_batch_size(20, 20)
     with pytest.raises(InputError, match="batch_size is 21, and 20 images are left to train on: set it to 20 or less"):
         check_batch_size(20, 21)
-
-
-def test_which_data_is_features(tmp_path):
-    pq.write_table(pa.table({"embedding": pa.array([[1.0, 2.0]])}), tmp_path / "features.parquet")
-    pq.write_table(pa.table({"image": pa.array([b""])}), tmp_path / "images.parquet")
-    (tmp_path / "damaged.parquet").write_bytes(b"PAR1")
-    assert is_features("anything.npz")
-    assert is_features(str(tmp_path / "features.parquet"))
-    for name in ("images.parquet", "damaged.parquet", "absent.parquet", "."):
-        assert not is_features(str(tmp_path / name))
-    assert not is_features("cifar10")
-
-
-def test_features_with_anything_changed_have_another_fingerprint():
-    draws = np.random.default_rng(0)
-    columns = {
-        "embedding": draws.normal(size=(6, 4)),
-        "logits": draws.normal(size=(6, 3)),
-        "labels": draws.integers(0, 3, 6),
-        "ids": [f"image {index}" for index in range(6)],
-        "reconstruction": draws.normal(size=6),
-    }
-    prints = {features_fingerprint(Features(**columns))}
-    assert features_fingerprint(Features(**columns)) in prints
-    for name in columns:
-        changed = dict(columns)
-        changed[name] = columns[name][::-1] if name == "ids" else columns[name] + 1
-        prints.add(features_fingerprint(Features(**changed)))
-    prints.add(features_fingerprint(Features(columns["embedding"])))
-    prints.add(features_fingerprint(Features(columns["embedding"].astype(np.float32))))
-    assert len(prints) == 8
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write(name, *, rows=slice(None), labels=0):
-        draws = np.random.default_rng(0)
-        embedding, classes = draws.normal(size=(300, 5)), draws.integers(0, 3, 300)
-        np.savez(tmp_path / name, embedding=embedding[rows], labels=(classes[rows] + labels) % 3)
-        return str(tmp_path / name)
-
-    return write
-
-
-def test_a_fit_on_changed_features_is_not_the_finished_one(write, tmp_path):
-    from mood.core.errors import OutputError
-
-    settings = {"data": write("f.npz", rows=slice(0, 200)), "score": "mahalanobis", "output": tmp_path / "d"}
-    apart = {"calibration": write("c.npz", rows=slice(200, 300))}
-    fit(FitConfig(**settings, **apart))
-    assert fit(FitConfig(**settings, **apart)).reused
-    write("c.npz", rows=slice(210, 300))
-    with pytest.raises(OutputError, match="calibration_features"):
-        fit(FitConfig(**settings, **apart))
-    write("c.npz", rows=slice(200, 300))
-    write("f.npz", rows=slice(0, 200), labels=1)
-    with pytest.raises(OutputError, match="features"):
-        fit(FitConfig(**settings, **apart))
-
-
-def test_calibration_rows_that_were_fitted_on_are_refused(write):
-    from mood.core.errors import PromiseError
-
-    with pytest.raises(PromiseError, match="50 calibration rows are among the 200"):
-        fit(
-            FitConfig(
-                data=write("f.npz", rows=slice(0, 200)),
-                calibration=write("c.npz", rows=slice(150, 300)),
-                score="mahalanobis",
-            )
-        )
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"classes": ("a",)},
-        {"limit": 10},
-        {"coarse": True},
-        {"model": "resnet50"},
-        {"checkpoint": Path("weights.pth")},
-        {"transform_options": ("crop_pct=1",)},
-        {"random_weights": True},
-        {"pool": "avg"},
-        {"layer": "3"},
-        {"inner": "1+2"},
-        {"precision": "bf16"},
-        {"other_classes": True},
-    ],
-)
-def test_what_is_said_of_images_or_a_network_is_refused_for_features(write, change):
-    ((name, _),) = change.items()
-    with pytest.raises(InputError, match=f"^{name}: of images or of a network, and features are neither"):
-        fit(FitConfig(data=write("f.npz"), score="mahalanobis", **change))

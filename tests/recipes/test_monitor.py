@@ -203,8 +203,8 @@ def test_the_images_that_calibrated_the_detector_are_told(saved, stripes_folder,
         shutil.copyfile(saved / "known" / name, stream / name)
     result = run(saved, stream, state=tmp_path / "s")
     assert result.summary().splitlines()[-1] == (
-        f"{len(names)} of the {len(names)} images are not new to the detector ({len(names)} calibrated it): their scores "
-        "and p-values are not those of new images, and neither is the evidence"
+        f"{len(names)} of the {len(names)} images are not new to the detector ({len(names)} calibrated it): their "
+        "scores and p-values are not those of new images, and neither is the evidence"
     )
     shutil.copyfile(saved / "known" / names[0], stream / "class 1" / "zzz.png")
     assert "1 of the 1 images are not new" in run(saved, stream, state=tmp_path / "s").summary()

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from mood.core.errors import DataError, InputError, ModelError, OutputError
+from mood.core.errors import InputError, ModelError, OutputError
 from mood.data import held_out
 from mood.models import image_keys, load_model, open_model
 from mood.recipes.pretrain import PretrainConfig, pretrain

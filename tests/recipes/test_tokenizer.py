@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from mood.core import artifact
-from mood.core.errors import ArtifactError, DataError, InputError, ModelError, OutputError
+from mood.core.errors import ArtifactError, InputError, ModelError, OutputError
 from mood.data import held_out
 from mood.models import image_keys, load_model, open_tokenizer
 from mood.models.tokenizer import load_vae

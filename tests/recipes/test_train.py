@@ -228,12 +228,20 @@ LAST = 'name = "fine-tune"\n'
         (LAST, LAST + 'eval = "no-such-set"\n', r"no-such-set"),
         (LAST, LAST + "epochs = 0\n", r"stage 'fine-tune': 'epochs' is 0; it should be greater than or equal to 1"),
         (LAST, LAST + "min_lr = 1.0\n", r"stage 'fine-tune': min_lr is 1.0; it must be between 0 and lr"),
-        (LAST, LAST + "crop_scale = 2.0\n", r"stage 'fine-tune': 'crop_scale' is 2.0; it should be less than or equal to 1"),
+        (
+            LAST,
+            LAST + "crop_scale = 2.0\n",
+            r"stage 'fine-tune': 'crop_scale' is 2.0; it should be less than or equal to 1",
+        ),
         (LAST, LAST + "drop_path = 1.0\n", r"stage 'fine-tune': 'drop_path' is 1.0"),
         (LAST, LAST + "label_smoothing = -0.1\n", r"stage 'fine-tune': 'label_smoothing' is -0.1"),
         (LAST, LAST + "mixup = -1.0\n", r"stage 'fine-tune': 'mixup' is -1.0"),
         (LAST, LAST + "cutmix = 1.0\nbatch_size = 15\n", r"stage 'fine-tune': .*pairs: set it to 16"),
-        (LAST, LAST + "batch_size = 0\n", r"stage 'fine-tune': 'batch_size' is 0; it should be greater than or equal to 1"),
+        (
+            LAST,
+            LAST + "batch_size = 0\n",
+            r"stage 'fine-tune': 'batch_size' is 0; it should be greater than or equal to 1",
+        ),
         (
             LAST,
             LAST + "accumulate = 3\n",

@@ -3,8 +3,10 @@
 torch, torchvision and pyarrow are imported when they are first needed, so that naming this room costs nothing.
 """
 
-from mood.data.augment import Augment, TrainingBatch, TrainingImages, augmented, training_batches
+from mood.data.augment import Augment
 from mood.data.cards import Card, card, cards, find
+from mood.data.drawing import TrainingImages
+from mood.data.epoch import TrainingBatch, augmented, training_batches
 from mood.data.holdout import held_out
 from mood.data.joining import join
 from mood.data.loader import batches

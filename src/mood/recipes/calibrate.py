@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from mood.core.config import Argument, NotInFingerprint, config, fields, to_dict
+from mood.core.config import Argument, NotInFingerprint, config, to_dict
 from mood.core.errors import InputError, PromiseError
 from mood.core.ranges import Level
 from mood.recipes.settings import DetectorConfig, OutputConfig, PromiseConfig, SelectionConfig
@@ -70,32 +70,22 @@ def calibrate(config: CalibrateConfig, *, detector: "Detector | None" = None, da
         PromiseError: images that the network or the score has seen, or too few of them.
         MoodError: no detector there, images that cannot be found, an output that is taken.
     """
-    from mood.core.features import Features
     from mood.core.output import open_output
-    from mood.data import Source, open_source
     from mood.detector import load
-    from mood.recipes.fit import features_fingerprint, is_features
-    from mood.recipes.inputs import check_features
+    from mood.recipes.brought import opened
+    from mood.recipes.inputs import fingerprint_of
 
     old = load(config.detector, device=config.device) if detector is None else detector
-    images: Source | Features
-    if isinstance(data, Features | Source):
-        images = data
-    elif data is None and is_features(config.data):
-        check_features(config, *fields(SelectionConfig))
-        images = Features.load(config.data)
-    else:
-        images = open_source(
-            config.data if data is None else data,
-            roots=config.data_root,
-            coarse=config.coarse,
-            classes=config.classes or None,
-            limit=config.limit,
-        )
+    images = opened(
+        config.data if data is None else data,
+        roots=config.data_root,
+        coarse=config.coarse,
+        classes=config.classes,
+        limit=config.limit,
+    )
     if config.output is None:
         return CalibrateResult(_calibrated(config, old, images), None)
-    of_images = features_fingerprint(images) if isinstance(images, Features) else images.manifest.fingerprint
-    settings = to_dict(config) | {"images": of_images, "fitted": old.fingerprint()}
+    settings = to_dict(config) | {"images": fingerprint_of(images), "fitted": old.fingerprint()}
     with open_output(config.output, settings, overwrite=config.overwrite) as output:
         if output.finished:
             own = old.embedder.model.module if old.embedder and old.embedder.model.architecture is None else None
@@ -109,9 +99,9 @@ def calibrate(config: CalibrateConfig, *, detector: "Detector | None" = None, da
 def _calibrated(config: CalibrateConfig, old: "Detector", images: "Source | Features") -> "Detector":
     from mood.core.features import Features
     from mood.models import image_keys
+    from mood.recipes.brought import feature_hashes
     from mood.recipes.calibrating import calibrated, check_settings, promise_of_features, promise_of_set, written
     from mood.recipes.extract import extract_features
-    from mood.recipes.fit import feature_hashes
 
     alpha = old.alpha if config.alpha is None else config.alpha
     check_settings(config, alpha, len(images))

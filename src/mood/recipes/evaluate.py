@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,13 +17,11 @@ from mood.recipes.settings import DetectorConfig, OutputConfig, SelectionConfig
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mood.core.batch import Rejection
     from mood.core.features import Features
     from mood.data import Source
     from mood.detector import Detector
     from mood.evaluation import Estimate
-    from mood.models import Model
-    from mood.report import Measured, Report, Thumbnail
+    from mood.report import Measured, Report
 
 METRIC_NAMES = ("auroc", "fpr95_id_positive", "fpr95_ood_positive", "aupr_id_positive", "aupr_ood_positive")
 
@@ -153,35 +151,26 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
     Raises:
         MoodError: no detector there, images that cannot be found, an output that is taken.
     """
-    from mood.core.features import Features
     from mood.core.output import open_output
-    from mood.data import open_source
     from mood.detector import load
-    from mood.recipes.fit import features_fingerprint, fitted_source, is_features
+    from mood.recipes.brought import opened
+    from mood.recipes.fit import fitted_source
+    from mood.recipes.inputs import fingerprint_of
 
     detector = load(config.detector, device=config.device)
-
-    def opened(data: str, classes: tuple[str, ...] | None = None, coarse: bool = False) -> "Source | Features":
-        if is_features(data):
-            if classes or config.limit is not None:
-                raise InputError(
-                    "classes and limit choose among images; of features take the rows before you save them"
-                )
-            return Features.load(data)
-        return open_source(data, roots=config.data_root, coarse=coarse, classes=classes, limit=config.limit)
-
     if config.fit_data is not None and not config.controls:
         raise InputError("fit_data is for the controls: leave it out, or say --controls")
     if not config.ood:
         raise InputError("say with --ood NAME=DATA what to tell the known images from: at least one set")
-    known = opened(config.id, config.classes or None, config.coarse)
+    roots, limit = config.data_root, config.limit
+    known = opened(config.id, roots=roots, coarse=config.coarse, classes=config.classes, limit=limit)
     unknown = {}
     for pair in config.ood:
         name, equals, data = pair.partition("=")
         if not equals or not name or not data or name in unknown or name == "id":
             raise InputError(f"--ood takes NAME=DATA with a new NAME for each set, got {pair!r}")
-        unknown[name] = opened(data)
-    fitted_on = fitted_source(detector, data=config.fit_data, roots=config.data_root) if config.controls else None
+        unknown[name] = opened(data, roots=roots, limit=limit)
+    fitted_on = fitted_source(detector, data=config.fit_data, roots=roots) if config.controls else None
 
     def examined() -> Evaluation:
         return examine(
@@ -199,10 +188,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
 
     if config.output is None:
         return EvaluateResult(examined(), None)
-    prints = {
-        name: features_fingerprint(item) if isinstance(item, Features) else item.manifest.fingerprint
-        for name, item in {"id": known, **unknown}.items()
-    }
+    prints = {name: fingerprint_of(item) for name, item in {"id": known, **unknown}.items()}
     settings = to_dict(config) | {"images": prints, "fitted": detector.fingerprint()}
     with open_output(config.output, settings, overwrite=config.overwrite) as output:
         # From cached features the figures cost seconds, so a finished run looks at them again.
@@ -267,6 +253,8 @@ def examine(
     from mood.evaluation import evaluate as compare
     from mood.evaluation import flagged_share, roc_curve
     from mood.recipes.controls import RANDOM_WEIGHTS, SIX_NUMBERS, Control
+    from mood.recipes.familiar import familiar, notes
+    from mood.recipes.judged import judge
     from mood.report import Promise, Report, ScoredSet
 
     sets = {"id": known, **unknown}
@@ -274,7 +262,7 @@ def examine(
     images = {name: item for name, item in sets.items() if not isinstance(item, Features)}
     if fitted_on is not None and (model is None or len(images) < len(sets)):
         raise InputError("controls look at images: give images in place of features, or leave the controls out")
-    judged = {name: _judge(detector, item, batch_size, workers) for name, item in sets.items()}
+    judged = {name: judge(detector, item, batch_size, workers) for name, item in sets.items()}
     of_known = judged["id"].scores
 
     def measured(of_unknown: np.ndarray, on_known: np.ndarray) -> "dict[str, Measured]":
@@ -336,7 +324,7 @@ def examine(
         seen=("what these weights were trained on is not known",)
         if history is None
         else tuple(f"{stage.stage}: {stage.images} images of {stage.data}" for stage in history),
-        notes=_notes(detector, sets),
+        notes=notes(detector, sets),
         config={"fit": detector.card["config"], "evaluate": dict(settings or {})},
         versions=detector.card["versions"],
         hashes={
@@ -348,108 +336,7 @@ def examine(
     return Evaluation(report=report, tables={name: item.table for name, item in judged.items()})
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Judged:
-    """One set after the detector; features have no source."""
-
-    name: str
-    fingerprint: str
-    source: "Source | None"
-    table: "pa.Table"
-    scores: np.ndarray
-    p_values: np.ndarray
-    positions: np.ndarray
-    rejections: "tuple[Rejection, ...]"
-
-    def pictures(self, *, most: bool) -> "tuple[Thumbnail, ...]":
-        """The images at one end, as a person sees them; none of features."""
-        from mood.core.decoding import as_seen
-        from mood.report import Thumbnail, extremes
-
-        source = self.source
-        if source is None:
-            return ()
-        chosen = extremes(self.scores)[0 if most else 1]
-        return tuple(
-            Thumbnail(
-                id=source.manifest.ids[position],
-                pixels=np.asarray(as_seen(source.read(position))),
-                score=float(self.scores[row]),
-                p_value=float(self.p_values[row]),
-            )
-            for row, position in zip(chosen.tolist(), self.positions[chosen].tolist(), strict=True)
-        )
-
-
-def _judge(detector: "Detector", data: "Source | Features", batch_size: int, workers: int) -> _Judged:
-    """Verdicts from cached features: the numbers of `Detector.stream`, without a second pass for every score."""
-    import pyarrow as pa
-
-    from mood.core.features import Features
-    from mood.detector import in_order
-    from mood.recipes.extract import extract_features
-    from mood.recipes.fit import features_fingerprint
-
-    rejections: tuple[Rejection, ...]
-    if isinstance(data, Features):
-        rows = table = detector(data)
-        name, fingerprint, source = "features", features_fingerprint(data), None
-        positions, rejections = np.arange(len(data)), ()
-    elif detector.embedder is None:
-        raise InputError(f"this detector was fitted on features and cannot look at the images of {data.name}")
-    else:
-        extracted = extract_features(data, detector.embedder, batch_size=batch_size, workers=workers)
-        shards: Iterable[Features] = extracted.store
-        if (view := detector.view) is not None and view.live:
-            shards = view.of(data.select(extracted.positions), batch_size=batch_size, workers=workers)
-        rows = pa.concat_tables(detector.judge(shard) for shard in shards)
-        table = in_order(rows, extracted.positions, extracted.rejections)
-        name, fingerprint, source = data.name, data.manifest.fingerprint, data
-        positions, rejections = extracted.positions, extracted.rejections
-    return _Judged(
-        name=name,
-        fingerprint=fingerprint,
-        source=source,
-        table=table,
-        scores=rows["score"].to_numpy(),
-        p_values=rows["p_value"].to_numpy(),
-        positions=positions,
-        rejections=rejections,
-    )
-
-
 def _measured(estimate: "Estimate") -> "Measured":
     from mood.report import Measured
 
     return Measured(estimate.value, estimate.low, estimate.high)
-
-
-def _notes(detector: "Detector", sets: "Mapping[str, Source | Features]") -> tuple[str, ...]:
-    """A word on every set that is not new to the detector, or to the weights."""
-    from mood.data import Source
-    from mood.recipes.not_new import not_new
-
-    model = None if detector.embedder is None else detector.embedder.model
-    told = {}
-    for name, data in sets.items():
-        told[name] = not_new(detector, data)
-        if not told[name] and name != "id" and isinstance(data, Source):
-            told[name] = familiar(model, data)
-    return tuple(f"{name}: {said}" for name, said in told.items() if said)
-
-
-def familiar(model: "Model | None", source: "Source | None") -> str:
-    """Why a network's weights are not new to a set; empty where they are, or where nobody knows."""
-    if model is None or source is None or model.history is None or model.seen is None:
-        return ""
-    count = int(model.seen_among(source.manifest.hashes).sum())
-    if count:
-        return f"{count} of these images were trained on"
-    base, names = source.name.split(":")[0], set(source.manifest.class_names or ())
-    stages = [
-        stage
-        for stage in model.history
-        # Another part of the same set is as familiar as the part that was trained on, unless its classes were left out.
-        if stage.data.split(":")[0] == base and (not names or not stage.class_names or names & set(stage.class_names))
-    ]
-    return "; ".join(f"{stage.stage} on {stage.data}" for stage in stages)

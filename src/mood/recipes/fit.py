@@ -1,7 +1,5 @@
 """`mood fit`: images of the known world → a detector with a promised false-alarm rate."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -141,6 +139,7 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
     from mood.data import Source, open_source
     from mood.detector import load
     from mood.models import Embedder, open_model
+    from mood.recipes.brought import is_features
     from mood.recipes.inputs import model_options
     from mood.scores import info
 
@@ -235,23 +234,8 @@ def fitted_source(detector: "Detector", *, data: Any = None, roots: Sequence[str
     return source.select(np.isin(keys, wanted))
 
 
-def is_features(data: str) -> bool:
-    """Whether DATA names features that the user already has."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = Path(data)
-    if path.suffix == ".npz":
-        return True
-    if path.suffix != ".parquet":
-        return False
-    try:
-        return path.is_file() and "embedding" in pq.read_schema(path).names
-    except (pa.ArrowException, OSError):  # what is wrong with it is told by whoever opens its images
-        return False
-
-
 def _check_can_augment(config: FitConfig, data: Any) -> None:
+    from mood.recipes.brought import is_features
     from mood.scores import info
 
     if config.conformal == "cross":
@@ -354,14 +338,14 @@ def _fit_features(config: FitConfig) -> FitResult:
     from mood.data import held_out
     from mood.detector import load
     from mood.models import image_keys
+    from mood.recipes.brought import feature_hashes, features_fingerprint, load_features
     from mood.recipes.building import build, build_cross, check_score
     from mood.recipes.calibrating import check_settings, promise_of_features
     from mood.recipes.inputs import check_features
 
-    bases = (NetworkConfig, EmbeddingConfig, SelectionConfig)
-    of_bases = [name for base in bases for name in fields(base)]
-    check_features(config, "model", "random_weights", "inner", "other_classes", *of_bases)
-    features = Features.load(config.data)
+    of_network = [name for base in (NetworkConfig, EmbeddingConfig) for name in fields(base)]
+    check_features(config, "model", "random_weights", "inner", "other_classes", *of_network)
+    features = load_features(config.data, coarse=config.coarse, classes=config.classes, limit=config.limit)
     hashes = feature_hashes(features)
     apart = None if config.calibration is None else Features.load(config.calibration)
     settings = to_dict(config) | {
@@ -398,19 +382,3 @@ def _fit_features(config: FitConfig) -> FitResult:
         detector.save(output.work)
         output.commit()
     return FitResult(detector, config.output)
-
-
-def feature_hashes(features: "Features") -> list[str]:
-    """A digest of each embedding: what stands for the image's bytes in the cut where there are no images."""
-    rows = np.ascontiguousarray(features.embedding.numpy())
-    return [hashlib.sha256(row.tobytes()).hexdigest() for row in rows]
-
-
-def features_fingerprint(features: "Features") -> str:
-    """A digest of all that features hold: two files with the same one give the same results."""
-    digest = hashlib.sha256(json.dumps(features.ids).encode())
-    columns = (features.embedding, features.logits, features.labels, *features.layers, features.reconstruction)
-    for column in columns:
-        described = "none" if column is None else f"{column.dtype} {tuple(column.shape)}"
-        digest.update(described.encode() + (b"" if column is None else np.ascontiguousarray(column.numpy()).tobytes()))
-    return digest.hexdigest()

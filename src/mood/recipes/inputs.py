@@ -13,9 +13,11 @@ from torch import Tensor
 from mood.core import artifact
 from mood.core.config import fields
 from mood.core.errors import InputError
+from mood.core.features import Features
 from mood.data import Source, Stream, held_out, join, scan, stream_shards
 from mood.data.manifest import content_hash
 from mood.models import Stage, image_keys
+from mood.recipes.brought import features_fingerprint
 from mood.recipes.rejected import keep_rejections
 from mood.training import Processes, Share, Strategy, check_strategy
 
@@ -76,9 +78,11 @@ def open_stream(data: str, together: Processes, *, seed: int, fraction: float) -
     return Stream(data, paths, scanned)
 
 
-def fingerprint_of(source: Source | Stream) -> str:
-    """What tells whether the images are the same."""
-    return source.fingerprint if isinstance(source, Stream) else source.manifest.fingerprint
+def fingerprint_of(images: Source | Stream | Features) -> str:
+    """What tells whether the images, or features of them, are the same."""
+    if isinstance(images, Features):
+        return features_fingerprint(images)
+    return images.fingerprint if isinstance(images, Stream) else images.manifest.fingerprint
 
 
 def training_set(
@@ -176,7 +180,7 @@ def score_options(score: str, pairs: Sequence[str], combine: str = "mean") -> di
 
 
 def check_features(config: Any, *names: str) -> None:
-    """Refuse settings that say something of images or of a network where features are brought, which have neither.
+    """Refuse settings of a network where features are brought, which have none.
 
     Args:
         config: of a command.
@@ -189,8 +193,7 @@ def check_features(config: Any, *names: str) -> None:
     said = [name for name in names if getattr(config, name) != known[name].default]
     if said:
         raise InputError(
-            f"{', '.join(said)}: of images or of a network, and features are neither: leave it out; of features take "
-            "the rows before you save them"
+            f"{', '.join(said)}: of a network, and features have none any more: leave it out, or bring the images"
         )
 
 

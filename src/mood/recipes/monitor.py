@@ -135,7 +135,7 @@ class Watch:
             OutputError: another run uses the state, or it cannot be written.
         """
         from mood.core.output import locked
-        from mood.recipes.not_new import not_new
+        from mood.recipes.familiar import not_new
 
         with ExitStack() as held:
             if self.path is not None:
@@ -287,23 +287,17 @@ def _row(window: "Window") -> str:
 def _opened(images: Any, roots: Sequence[str]) -> "tuple[Source | Features, str, list[bytes]]":
     """A stream, its name, and a line for each of its images: what they are called and what they hold."""
     from mood.core.features import Features
-    from mood.data import Source, open_source
-    from mood.recipes.fit import feature_hashes, is_features
+    from mood.recipes.brought import feature_hashes, opened
 
-    if isinstance(images, str | Path) and is_features(str(images)):
-        name, images = str(images), Features.load(images)
-    elif isinstance(images, Features):
-        name = "features"
-    else:
-        images = images if isinstance(images, Source) else open_source(images, roots=roots)
-        name = images.description
-    if isinstance(images, Features):
-        if not len(images):
+    stream = opened(images, roots=roots)
+    if isinstance(stream, Features):
+        name = str(images) if isinstance(images, str | Path) else "features"
+        if not len(stream):
             raise InputError(f"{name} holds no row: there is nothing to watch")
-        ids, hashes = images.ids, feature_hashes(images)
+        ids, hashes = stream.ids, feature_hashes(stream)
     else:
-        ids, hashes = images.manifest.ids, images.manifest.hashes
-    return images, name, [f"{item}\0{digest}\n".encode() for item, digest in zip(ids, hashes, strict=True)]
+        name, ids, hashes = stream.description, stream.manifest.ids, stream.manifest.hashes
+    return stream, name, [f"{item}\0{digest}\n".encode() for item, digest in zip(ids, hashes, strict=True)]
 
 
 def _prefix(entries: list[bytes], count: int) -> Any:

@@ -85,36 +85,29 @@ def score(config: ScoreConfig) -> ScoreResult:
     """
     import sys
 
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from mood.core.features import Features
     from mood.core.output import open_output
-    from mood.data import open_source
     from mood.detector import load
-    from mood.recipes.fit import features_fingerprint, is_features
-    from mood.recipes.not_new import not_new
+    from mood.recipes.brought import opened
+    from mood.recipes.familiar import not_new
+    from mood.recipes.inputs import fingerprint_of
 
     kind = _format(config)
     detector = load(config.detector, device=config.device)
-    if is_features(config.images):
-        from mood.core.features import Features
+    images = opened(config.images, roots=config.data_root)
+    size = len(images)
 
-        features = Features.load(config.images)
-        size, fingerprint = len(features), features_fingerprint(features)
-        note = not_new(detector, features)
+    note = not_new(detector, images)
 
-        def part(start: int, stop: int) -> "pa.Table":
-            return detector.judge(features[start:stop])
-    else:
-        source = open_source(config.images, roots=config.data_root)
-        size, fingerprint = len(source), source.manifest.fingerprint
-        note = not_new(detector, source)
-
-        def part(start: int, stop: int) -> "pa.Table":
-            import pyarrow as pa
-
-            return pa.concat_tables(
-                detector.stream(source, batch_size=config.batch_size, workers=config.workers, start=start, stop=stop)
-            )
+    def part(start: int, stop: int) -> "pa.Table":
+        if isinstance(images, Features):
+            return detector.judge(images[start:stop])
+        return pa.concat_tables(
+            detector.stream(images, batch_size=config.batch_size, workers=config.workers, start=start, stop=stop)
+        )
 
     if config.fdr is not None:
         _check_fdr(config.fdr, detector)
@@ -143,7 +136,7 @@ def score(config: ScoreConfig) -> ScoreResult:
             for index, table in enumerate(parts(Path(folder))):
                 _write_rows(table, sys.stdout.buffer, kind, header=index == 0)
         return _result(config, counts, detector, note)
-    settings = to_dict(config) | {"images": fingerprint, "detector": detector.fingerprint()}
+    settings = to_dict(config) | {"images": fingerprint_of(images), "detector": detector.fingerprint()}
     with open_output(config.output, settings, kind="file", overwrite=config.overwrite) as output:
         if output.finished:
             counts.add(_read(config.output, kind))

@@ -135,7 +135,9 @@ def plan(config: TrainConfig) -> tuple[PlannedStage, ...]:
         raise InputError(f"recipe {config.stages}: no stage is left to run")
     started = [stage.config.model for stage in planned if stage.command == "finetune"]
     if config.checkpoint is not None and config.model is None:
-        raise InputError(f"checkpoint is {config.checkpoint}, weights of a network that model would name: give model too")
+        raise InputError(
+            f"checkpoint is {config.checkpoint}, weights of a network that model would name: give model too"
+        )
     if config.model is not None and config.model not in started:
         raise InputError(
             f"model is {config.model!r}, and no stage of {config.stages} starts from it: each brings a network of its "

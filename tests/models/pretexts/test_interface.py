@@ -10,7 +10,8 @@ from mood.core.config import fields
 from mood.core.errors import InputError, ModelError
 from mood.models import PRETEXTS, make_pretext
 from mood.models.pretexts import settings_of
-from mood.recipes.pretrain import PretrainConfig, pretext_settings
+from mood.recipes.pretexts import pretext_settings
+from mood.recipes.pretrain import PretrainConfig
 
 
 def encoder():

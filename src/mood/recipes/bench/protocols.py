@@ -120,7 +120,7 @@ class Session:
 
     def seen(self, name: str) -> str:
         """Why the weights are not new to an OOD set, or ""."""
-        from mood.recipes.evaluate import familiar
+        from mood.recipes.familiar import familiar
 
         return familiar(self.network.model, self.sets.unknown[name])
 
