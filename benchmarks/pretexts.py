@@ -137,14 +137,19 @@ def pretraining(plan: Plan, name: str, *, epochs: int, output: Path) -> Pretrain
 def trained(plan: Plan, name: str) -> tuple[Model, Model, float]:
     """The network of one arm before and after fine-tuning, and the minutes of processor time before it.
 
-    The minutes are kept beside the network, where a run that is killed later finds them again.
+    The minutes are kept beside the network, where a run that was stopped (by Ctrl-C) finds them again and adds its own.
     """
     epochs = plan.epochs or ARMS[name].epochs
+    output = plan.work / f"{name}-{plan.seed}"
     start, kept = processor_minutes(), plan.work / f"{name}-{plan.seed}-minutes.json"
-    before = pretrain(pretraining(plan, name, epochs=epochs, output=plan.work / f"{name}-{plan.seed}"))
-    if not before.reused:
-        kept.write_text(json.dumps(processor_minutes() - start))
-    minutes = json.loads(kept.read_text())
+    minutes = float(json.loads(kept.read_text())) if kept.exists() else 0.0
+    finished = output.exists()
+    try:
+        before = pretrain(pretraining(plan, name, epochs=epochs, output=output))
+    finally:
+        if not finished:
+            minutes += processor_minutes() - start
+            kept.write_text(json.dumps(minutes))
     epochs = plan.epochs or FINETUNE_EPOCHS
     after = finetune(
         FinetuneConfig(

@@ -81,12 +81,15 @@ def test_calibration_rows_that_were_fitted_on_are_refused(write):
         )
 
 
+@pytest.mark.parametrize("change", [{"classes": ("a",)}, {"limit": 10}, {"coarse": True}])
+def test_what_chooses_among_images_is_refused_for_features(write, change):
+    with pytest.raises(InputError, match="coarse, classes and limit are of images"):
+        fit(FitConfig(data=write("f.npz"), score="mahalanobis", **change))
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        {"classes": ("a",)},
-        {"limit": 10},
-        {"coarse": True},
         {"model": "resnet50"},
         {"checkpoint": Path("weights.pth")},
         {"transform_options": ("crop_pct=1",)},
@@ -98,9 +101,9 @@ def test_calibration_rows_that_were_fitted_on_are_refused(write):
         {"other_classes": True},
     ],
 )
-def test_what_is_said_of_images_or_a_network_is_refused_for_features(write, change):
+def test_what_is_said_of_a_network_is_refused_for_features(write, change):
     ((name, _),) = change.items()
-    with pytest.raises(InputError, match=f"^{name}: of images or of a network, and features are neither"):
+    with pytest.raises(InputError, match=f"^{name}: of a network, and features have none any more"):
         fit(FitConfig(data=write("f.npz"), score="mahalanobis", **change))
 
 
@@ -114,5 +117,5 @@ def test_data_is_opened_as_what_it_is_and_what_is_open_stays(write, stripes, str
     assert opened(source) is source
     assert fingerprint_of(source) == source.manifest.fingerprint
     for change in ({"classes": ("a",)}, {"limit": 10}, {"coarse": True}):
-        with pytest.raises(InputError, match="of images or of a network, and features are neither"):
+        with pytest.raises(InputError, match="coarse, classes and limit are of images"):
             opened(write("f.npz"), **change)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import mood
@@ -15,9 +16,10 @@ from mood.core.errors import InputError, OutputError, PromiseError
 from mood.data import held_out, open_source
 from mood.decisions import Conditional, Conformal, Cross, Mondrian
 from mood.detector import predicted_classes
+from mood.models import image_keys
 from mood.recipes.calibrate import CalibrateConfig, calibrate
 from mood.recipes.evaluate import examine
-from mood.recipes.fit import FitConfig, fit
+from mood.recipes.fit import FitConfig, feature_hashes, fit
 from mood.recipes.score import ScoreConfig, score
 
 
@@ -181,6 +183,23 @@ def test_every_kind_of_promise_for_an_old_fit(stage):
         made = anew(old, stage["held"], **settings)
         assert isinstance(made.calibration, expected)
         assert made.folds == ()
+
+
+def test_a_detector_knows_what_calibrated_it(stage, network, clothes, tmp_path):
+    rows = mood.Features.load(stage["held"])
+    made = mood.calibrate(fitted(stage), stage["held"], output=tmp_path / "d")
+    keys = image_keys(feature_hashes(rows)).unique()
+    assert torch.equal(made.calibrated_on, keys)
+    assert torch.equal(mood.load(tmp_path / "d").calibrated_on, keys)
+    cross = fitted(stage, conformal="cross")
+    assert torch.equal(cross.calibrated_on, cross.fitted_on)
+    cut = held_out(clothes.manifest.hashes)
+    on_images = mood.fit("clothing", limit=200, model=str(network), alpha=0.1)
+    assert torch.equal(on_images.calibrated_on, image_keys(clothes.select(cut).manifest.hashes).unique())
+    images = clothes.select(np.flatnonzero(cut)[:12])
+    again = mood.calibrate(on_images, images, alpha=0.2)
+    assert torch.equal(again.calibrated_on, image_keys(images.manifest.hashes).unique())
+    assert mood.calibrate(on_images, mood.extract(images, model=str(network)), alpha=0.2).calibrated_on is None
 
 
 def test_rows_that_the_score_was_fitted_on_are_refused(stage):

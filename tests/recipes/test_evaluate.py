@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import mood
 from mood.cli import app
 from mood.core.errors import DataError, InputError, OutputError
-from mood.data import open_source
+from mood.data import held_out, open_source
 from mood.evaluation import auroc
 from mood.models import load_model, save_model
 from mood.models.model import Stage, image_keys
@@ -257,7 +257,10 @@ def test_images_trained_on_are_marked_by_their_bytes_whatever_their_set_is_calle
     network = trained_on(tmp_path / "n", tiny_network, other, "elsewhere", hashes=other.manifest.hashes[:7])
     report = marks(place, network, tmp_path, other=other, test=test)
     assert [item.seen_by_weights for item in report.ood] == [True, False]
-    assert report.notes == ("other: 7 of these images were trained on",)
+    assert report.notes == (
+        f"other: 7 of the {len(other)} images are not new to the detector (7 trained its network): their scores and "
+        "p-values are not those of new images",
+    )
     assert report.seen == ("pretrain: 10 images of elsewhere",)
 
 
@@ -265,7 +268,27 @@ def test_known_images_that_were_trained_on_are_told(place, tiny_network, tmp_pat
     test = open_source(str(place / "test"))
     network = trained_on(tmp_path / "n", tiny_network, test, "elsewhere", hashes=test.manifest.hashes[:3])
     report = marks(place, network, tmp_path, other=open_source(str(place / "other")))
-    assert report.notes == ("id: 3 of these images were trained on, so that the figures are too good",)
+    assert len(report.notes) == 1
+    assert report.notes[0].startswith(f"id: 3 of the {len(test)} images are not new to the detector (3 trained its net")
+
+
+def test_images_that_the_detector_was_made_of_are_told(place):
+    known = open_source(str(place / "known"))
+    cut = held_out(known.manifest.hashes, fraction=0.3)
+    detector = mood.load(place / "d")
+    evaluation = examine(
+        detector, known, {"held": known.select(cut), "other": open_source(str(place / "other"))}, replicates=10
+    )
+    fitted, calibrated = int((~cut).sum()), int(cut.sum())
+    assert evaluation.report.notes == tuple(
+        f"{name} images are not new to the detector ({parts}): their scores and p-values are not those of new images"
+        for name, parts in (
+            (f"id: {len(known)} of the {len(known)}", f"{fitted} fitted its score, {calibrated} calibrated it"),
+            (f"held: {calibrated} of the {calibrated}", f"{calibrated} calibrated it"),
+        )
+    )
+    assert evaluation.to_dict()["notes"] == list(evaluation.report.notes)
+    assert evaluation.summary().endswith(evaluation.report.notes[1])
 
 
 def test_another_part_of_a_set_trained_on_is_marked_and_its_held_out_classes_are_not(place, tiny_network, tmp_path):

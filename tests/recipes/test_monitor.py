@@ -193,6 +193,27 @@ def test_a_detector_keeps_where_its_calibration_images_lie(saved):
     assert detector.usual.mean.shape == detector.usual.variance.shape == (32,)
 
 
+def test_the_images_that_calibrated_the_detector_are_told(saved, stripes_folder, tmp_path):
+    from mood.data import held_out, open_source
+
+    source = open_source(str(saved / "known"))
+    stream, names = tmp_path / "stream", np.array(source.manifest.ids)[held_out(source.manifest.hashes, fraction=0.3)]
+    for name in names:
+        (stream / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(saved / "known" / name, stream / name)
+    result = run(saved, stream, state=tmp_path / "s")
+    assert result.summary().splitlines()[-1] == (
+        f"{len(names)} of the {len(names)} images are not new to the detector ({len(names)} calibrated it): their "
+        "scores and p-values are not those of new images, and neither is the evidence"
+    )
+    shutil.copyfile(saved / "known" / names[0], stream / "class 1" / "zzz.png")
+    assert "1 of the 1 images are not new" in run(saved, stream, state=tmp_path / "s").summary()
+    assert run(saved, stripes_folder(tmp_path / "new", 20, seed=3)).note == ""
+    watch = mood.watch(mood.load(saved / "d"))
+    list(watch(str(stream)))
+    assert "calibrated it" in watch.note
+
+
 def test_what_is_refused(saved, stripes_folder, tmp_path):
     stream = stripes_folder(tmp_path / "stream", 20, seed=8)
     state = tmp_path / "s"

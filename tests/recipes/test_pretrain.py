@@ -242,7 +242,7 @@ def test_each_setting_reaches_the_training(config, stripes, tmp_path, change):
             "SimMim needs a Vision",
         ),
         ({"drop_path": 1.0}, InputError, "'drop_path' is 1.0; it should be less than 1"),
-        ({"color_jitter": -1.0}, InputError, "color_jitter is -1.0"),
+        ({"color_jitter": -1.0}, InputError, "'color_jitter' is -1.0"),
         ({"pretext": "supcon", "color_jitter": 0.4, **PLAIN}, InputError, "color_jitter is not for pretext supcon"),
         ({"mask_ratio": 1.0}, InputError, "'mask_ratio' is 1.0; it should be less than 1"),
         ({"mask_ratio": 0.99}, ModelError, "leaves none of 16 patches visible"),

@@ -75,6 +75,31 @@ def test_standard_output_holds_the_table_and_standard_error_the_summary(saved, s
     assert "25 images: 23 scored" in done.stderr
 
 
+def test_images_that_the_detector_was_made_of_are_told(saved, strange, tmp_path):
+    detector = mood.load(saved[0])
+    calibrated = len(detector.calibration)
+    told = run(saved, saved[1], output=tmp_path / "t.csv")
+    assert told.note == (
+        f"300 of the 300 images are not new to the detector ({300 - calibrated} fitted its score, {calibrated} "
+        "calibrated it): their scores and p-values are not those of new images"
+    )
+    assert told.summary().splitlines()[1:] == [told.note]
+    assert run(saved, saved[1], output=tmp_path / "t.csv").note == told.note, "from the finished table too"
+    assert run(saved, strange, output=tmp_path / "s.csv").note == ""
+
+
+def test_rows_of_features_that_the_detector_was_made_of_are_told(saved, tmp_path):
+    rows = np.random.default_rng(0).normal(size=(300, 32)).astype(np.float32)
+    np.savez(tmp_path / "f.npz", embedding=rows)
+    np.savez(tmp_path / "n.npz", embedding=rows[:20] + 1)
+    fit(FitConfig(data=str(tmp_path / "f.npz"), output=tmp_path / "d", held_out=0.3))
+    own = tmp_path / "d", tmp_path / "f.npz"
+    assert "300 of the 300 rows are not new to the detector" in run(own, own[1], output=tmp_path / "f.csv").summary()
+    assert run(own, tmp_path / "n.npz", output=tmp_path / "n.csv").note == ""
+    # Of features nobody knows whose images they are.
+    assert run(saved, own[1], output=tmp_path / "o.csv").note == ""
+
+
 def test_parts_on_standard_output_have_one_header(saved, strange, monkeypatch):
     whole = CliRunner().invoke(app, ["score", str(saved[0]), str(strange), "--workers", "0", "--batch-size", "10"])
     monkeypatch.setattr(recipe, "PART", 10)

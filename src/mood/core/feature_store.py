@@ -26,8 +26,8 @@ class FeatureStore:
         """Opens a finished store.
 
         Raises:
-            ArtifactError: no store there, one that was not finished, one from a newer mood, or a shard that is gone, cut
-                short, or not the one that was written.
+            ArtifactError: no store there, one that was not finished, one from a newer mood, or a shard that is gone,
+                damaged, or of other rows than were written.
         """
         self.path = Path(path)
         index = _read_index(self.path)

@@ -71,6 +71,7 @@ class Detector:
         fitted_on: (n,) int64 keys of the images behind the score (`mood.models.image_keys`), sorted, each once; of
             the digests of embeddings where it was fitted on features; None in detectors of the first versions that
             were.
+        calibrated_on: the same of the images behind the calibration; None in detectors of the first versions.
         usual: where the embeddings of the calibration images lie, for the drift that a monitor shows; None in detectors
             of the first versions.
     """
@@ -83,6 +84,7 @@ class Detector:
     promise: Promise
     card: Mapping[str, Any] = field(default_factory=dict)
     fitted_on: torch.Tensor | None = None
+    calibrated_on: torch.Tensor | None = None
     usual: decisions.Usual | None = None
     folds: tuple[scores.Score, ...] = ()
 
@@ -321,8 +323,9 @@ class Detector:
         for place, fold in enumerate(self.folds):
             held[f"fold-{place:04d}"], fold_meta = scores.state(fold)
             meta.setdefault("folds", []).append(fold_meta)
-        if self.fitted_on is not None:
-            held["fitted_on"] = {"keys": self.fitted_on}
+        for name, keys in (("fitted_on", self.fitted_on), ("calibrated_on", self.calibrated_on)):
+            if keys is not None:
+                held[name] = {"keys": keys}
         artifact.write(folder, kind=KIND, tensors=held, meta=meta)
 
 
@@ -380,6 +383,7 @@ def load(folder: str | Path, *, model: nn.Module | None = None, device: str = "a
         promise=Promise(**meta["promise"]),
         card=meta["card"],
         fitted_on=tensors["fitted_on"]["keys"] if "fitted_on" in tensors else None,
+        calibrated_on=tensors["calibrated_on"]["keys"] if "calibrated_on" in tensors else None,
         usual=usual,
         folds=tuple(
             scores.restore(name, tensors[f"fold-{place:04d}"], fold) for place, fold in enumerate(meta.get("folds", ()))

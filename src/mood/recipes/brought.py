@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mood.core.config import fields
 from mood.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def opened(
 
     Raises:
         DataError: there are no images.
-        InputError: coarse, classes or a limit for features, or a file that holds none.
+        InputError: coarse labels, classes or a limit for features, or a file that holds none.
     """
     from mood.core.features import Features
     from mood.data import Source, open_source
@@ -43,8 +42,7 @@ def opened(
     if isinstance(data, Source | Features):
         return data
     if isinstance(data, str | Path) and is_features(str(data)):
-        _refuse([name for name, said in (("coarse", coarse), ("classes", classes), ("limit", limit)) if said])
-        return Features.load(data)
+        return load_features(data, coarse=coarse, classes=classes, limit=limit)
     return open_source(data, roots=roots, coarse=coarse, classes=classes or None, limit=limit)
 
 
@@ -64,26 +62,19 @@ def is_features(data: str) -> bool:
         return False
 
 
-def check_features(config: Any, *names: str) -> None:
-    """Refuse settings that say something of images or of a network where features are brought, which have neither.
-
-    Args:
-        config: of a command.
-        names: of these settings; one that is as it would be without a word is none that was said.
+def load_features(
+    path: str | Path, *, coarse: bool = False, classes: Sequence[str] = (), limit: int | None = None
+) -> "Features":
+    """Read features.
 
     Raises:
-        InputError: those that were said.
+        InputError: coarse labels, classes or a limit are named, or the file holds no features.
     """
-    known = fields(type(config))
-    _refuse([name for name in names if getattr(config, name) != known[name].default])
+    from mood.core.features import Features
 
-
-def _refuse(said: Sequence[str]) -> None:
-    if said:
-        raise InputError(
-            f"{', '.join(said)}: of images or of a network, and features are neither: leave it out; of features take "
-            "the rows before you save them"
-        )
+    if coarse or classes or limit is not None:
+        raise InputError("coarse, classes and limit are of images; of features take the rows before you save them")
+    return Features.load(path)
 
 
 def feature_hashes(features: "Features") -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """`mood calibrate`: a detector's promise anew, from other images and without another fit."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -98,6 +98,7 @@ def calibrate(config: CalibrateConfig, *, detector: "Detector | None" = None, da
 
 def _calibrated(config: CalibrateConfig, old: "Detector", images: "Source | Features") -> "Detector":
     from mood.core.features import Features
+    from mood.models import image_keys
     from mood.recipes.brought import feature_hashes
     from mood.recipes.calibrating import calibrated, check_settings, promise_of_features, promise_of_set, written
     from mood.recipes.extract import extract_features
@@ -111,8 +112,9 @@ def _calibrated(config: CalibrateConfig, old: "Detector", images: "Source | Feat
     if isinstance(images, Features):
         if view is not None and view.live:
             raise InputError(f"{old.score_name} looks at the images themselves: give it images, not features")
+        hashes: Sequence[str] = feature_hashes(images)
         # Keys of images say nothing about features: only of a detector on features are those of its rows known.
-        promise = promise_of_features(old.fitted_on if view is None else None, feature_hashes(images))
+        promise = promise_of_features(old.fitted_on if view is None else None, hashes)
         shards, about = [images], {"data": "features", "rejected": 0}
     elif view is None:
         raise InputError("this detector was fitted on features: give it features (.npz, Parquet), not images")
@@ -122,6 +124,7 @@ def _calibrated(config: CalibrateConfig, old: "Detector", images: "Source | Feat
                 "this detector does not say which images it was fitted on, so nobody can tell whether these are among "
                 "them: fit it again"
             )
+        hashes = images.manifest.hashes
         promise = promise_of_set(images, old.fitted_on, str(old.card["data"]), view.embedder.model)
         extracted = extract_features(images, view.embedder, batch_size=config.batch_size, workers=config.workers)
         shards = extracted.store
@@ -134,4 +137,7 @@ def _calibrated(config: CalibrateConfig, old: "Detector", images: "Source | Feat
         }
     calibration, usual = calibrated(config, alpha, old.score, shards)
     card = {**old.card, "calibration_images": len(calibration), "calibration": {**written(config), **about}}
-    return replace(old, calibration=calibration, usual=usual, alpha=alpha, promise=promise, card=card, folds=())
+    # Of a detector on images, features tell no image again.
+    keys = None if view is not None and isinstance(images, Features) else image_keys(hashes).unique()
+    made = replace(old, calibration=calibration, usual=usual, alpha=alpha, promise=promise, card=card, folds=())
+    return replace(made, calibrated_on=keys)

@@ -90,6 +90,7 @@ class Evaluation:
             "false_alarms_interval": [promise.observed.low, promise.observed.high],
             "allowed": list(promise.allowed),
             "verified": promise.verified,
+            "notes": list(self.report.notes),
             "sets": {
                 item.name: {
                     "images": len(item.scores),
@@ -128,7 +129,7 @@ class Evaluation:
             f"{table}\n\nfalse alarms on {len(self.report.id.scores)} unseen known images: {self.false_alarms:.1%}; "
             f"promised {promise.alpha:.1%}, and by chance {low:.1%} to {high:.1%} (99 %): "
             f"{'inside' if self.kept else 'OUTSIDE'}\npromised: {promise.sentence}"
-        )
+        ) + "".join(f"\n{note}" for note in self.report.notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +253,7 @@ def examine(
     from mood.evaluation import evaluate as compare
     from mood.evaluation import flagged_share, roc_curve
     from mood.recipes.controls import RANDOM_WEIGHTS, SIX_NUMBERS, Control
-    from mood.recipes.familiar import familiar, too_good
+    from mood.recipes.familiar import familiar, notes
     from mood.recipes.judged import judge
     from mood.report import Promise, Report, ScoredSet
 
@@ -323,8 +324,7 @@ def examine(
         seen=("what these weights were trained on is not known",)
         if history is None
         else tuple(f"{stage.stage}: {stage.images} images of {stage.data}" for stage in history),
-        notes=too_good(model, judged["id"].source)
-        + tuple(f"{name}: {seen}" for name in unknown if (seen := familiar(model, judged[name].source))),
+        notes=notes(detector, sets),
         config={"fit": detector.card["config"], "evaluate": dict(settings or {})},
         versions=detector.card["versions"],
         hashes={

@@ -313,7 +313,8 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     if cross:
         readable = [hashes[position] for position in extracted.positions.tolist()]
         features = Features.concat(list(extracted.store))
-        return replace(build_cross(config, features, readable, embedder.head, embedder, promise, card), fitted_on=keys)
+        made = build_cross(config, features, readable, embedder.head, embedder, promise, card)
+        return replace(made, fitted_on=keys, calibrated_on=keys)
     apart = source.select(cut) if other is None else other
     if other is None and config.fit_on == "clean":
         calibration = extracted.rows(cut)
@@ -328,7 +329,7 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     if view.live:
         rows = view.of(source.select(~cut), **how)
     made = build(config, rows, len(stored), seen, embedder.head, embedder, promise, card)
-    return replace(made, fitted_on=keys)
+    return replace(made, fitted_on=keys, calibrated_on=image_keys(apart.manifest.hashes).unique())
 
 
 def _fit_features(config: FitConfig) -> FitResult:
@@ -337,14 +338,14 @@ def _fit_features(config: FitConfig) -> FitResult:
     from mood.data import held_out
     from mood.detector import load
     from mood.models import image_keys
-    from mood.recipes.brought import check_features, feature_hashes, features_fingerprint
+    from mood.recipes.brought import feature_hashes, features_fingerprint, load_features
     from mood.recipes.building import build, build_cross, check_score
     from mood.recipes.calibrating import check_settings, promise_of_features
+    from mood.recipes.inputs import check_features
 
-    bases = (NetworkConfig, EmbeddingConfig, SelectionConfig)
-    of_bases = [name for base in bases for name in fields(base)]
-    check_features(config, "model", "random_weights", "inner", "other_classes", *of_bases)
-    features = Features.load(config.data)
+    of_network = [name for base in (NetworkConfig, EmbeddingConfig) for name in fields(base)]
+    check_features(config, "model", "random_weights", "inner", "other_classes", *of_network)
+    features = load_features(config.data, coarse=config.coarse, classes=config.classes, limit=config.limit)
     hashes = feature_hashes(features)
     apart = None if config.calibration is None else Features.load(config.calibration)
     settings = to_dict(config) | {
@@ -358,17 +359,19 @@ def _fit_features(config: FitConfig) -> FitResult:
         if config.conformal == "cross":
             check_settings(config, config.alpha, len(features))
             made = build_cross(config, features, hashes, None, None, promise_of_features(None, ()), card)
-            return replace(made, fitted_on=image_keys(hashes).unique())
+            keys = image_keys(hashes).unique()
+            return replace(made, fitted_on=keys, calibrated_on=keys)
         cut = np.zeros(len(features), bool)
         if apart is None:
             cut = held_out(hashes, seed=config.seed, fraction=config.held_out)
         keys = image_keys([h for h, out in zip(hashes, cut, strict=True) if not out]).unique()
         calibration = features[cut] if apart is None else apart
-        promise = promise_of_features(None if apart is None else keys, feature_hashes(calibration))
+        held = feature_hashes(calibration)
+        promise = promise_of_features(None if apart is None else keys, held)
         check_settings(config, config.alpha, len(calibration))
         rows = features[~cut]
         made = build(config, rows, len(rows), lambda _: [calibration], None, None, promise, card)
-        return replace(made, fitted_on=keys)
+        return replace(made, fitted_on=keys, calibrated_on=image_keys(held).unique())
 
     if config.output is None:
         return FitResult(make(), None)

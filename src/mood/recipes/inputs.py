@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mood.core import artifact
+from mood.core.config import fields
 from mood.core.errors import InputError
 from mood.core.features import Features
 from mood.data import Source, Stream, held_out, join, scan, stream_shards
@@ -176,6 +177,24 @@ def score_options(score: str, pairs: Sequence[str], combine: str = "mean") -> di
         InputError: a pair without "=".
     """
     return model_options(pairs) | ({"combine": combine} if "," in score else {})
+
+
+def check_features(config: Any, *names: str) -> None:
+    """Refuse settings of a network where features are brought, which have none.
+
+    Args:
+        config: of a command.
+        names: of these settings; one that is as it would be without a word is none that was said.
+
+    Raises:
+        InputError: those that were said.
+    """
+    known = fields(type(config))
+    said = [name for name in names if getattr(config, name) != known[name].default]
+    if said:
+        raise InputError(
+            f"{', '.join(said)}: of a network, and features have none any more: leave it out, or bring the images"
+        )
 
 
 def check_given(**files: Path | None) -> None:

@@ -62,6 +62,7 @@ class MonitorResult:
     judged: int
     state: Path | None
     exit_code: int = 0
+    note: str = ""
 
     @property
     def table_on_stdout(self) -> bool:
@@ -69,7 +70,7 @@ class MonitorResult:
         return True
 
     def summary(self) -> str:
-        """Three lines for a person."""
+        """A few lines for a person."""
         m = self.monitor
         last = m.so_far()
         lines = [
@@ -91,6 +92,8 @@ class MonitorResult:
             if self.state is None
             else f"the state is in {self.state}"
         )
+        if self.note:
+            lines.append(f"{self.note}, and neither is the evidence")
         return "\n".join(lines)
 
 
@@ -103,12 +106,14 @@ class Watch:
         monitor: what watches the scores.
         path: of its state; None where it is not kept.
         streams: what has been judged: for each stream its name, how many of its images, and a digest of these.
+        note: how many images of the last stream were not new to the detector; empty where all were.
     """
 
     detector: "Detector"
     monitor: "Monitor"
     path: Path | None
     streams: list[dict[str, Any]] = field(default_factory=list)
+    note: str = ""
 
     def __call__(
         self, images: Any, *, batch_size: int = 64, workers: int = 0, roots: Sequence[str] = ()
@@ -130,6 +135,7 @@ class Watch:
             OutputError: another run uses the state, or it cannot be written.
         """
         from mood.core.output import locked
+        from mood.recipes.familiar import not_new
 
         with ExitStack() as held:
             if self.path is not None:
@@ -141,6 +147,7 @@ class Watch:
             stream, name, entries = _opened(images, roots)
             record = self._record(name, entries)
             digest = _prefix(entries, record["images"])
+            self.note = not_new(self.detector, stream, start=record["images"])
             for position, full in self.detector.watch(
                 stream, self.monitor, batch_size=batch_size, workers=workers, start=record["images"]
             ):
@@ -248,7 +255,8 @@ def monitor(config: MonitorConfig) -> MonitorResult:
             encoding="utf-8",
         )
     alarmed = config.fail_on_alarm and watching.monitor.alarmed
-    return MonitorResult(watching.monitor, watching.monitor.images - before, config.state, ALARMED if alarmed else 0)
+    judged, code = watching.monitor.images - before, ALARMED if alarmed else 0
+    return MonitorResult(watching.monitor, judged, config.state, code, watching.note)
 
 
 def _lines(windows: "Iterator[Window]", watching: Watch) -> None:

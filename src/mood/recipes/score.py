@@ -43,7 +43,7 @@ class ScoreConfig(DetectorConfig, OutputConfig):
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """Counts, and where the table is."""
+    """Counts, where the table is, and how many images were not new."""
 
     images: int
     flagged: int
@@ -52,6 +52,7 @@ class ScoreResult:
     exit_code: int = 0
     fdr: float | None = None
     fewest: int = 0
+    note: str = ""
 
     @property
     def table_on_stdout(self) -> bool:
@@ -64,7 +65,7 @@ class ScoreResult:
         return (
             f"{self.images} images: {self.images - self.rejected} scored, {self.flagged} flagged as out of "
             f"distribution, {self.rejected} could not be read{where}{self._batch()}"
-        )
+        ) + (f"\n{self.note}" if self.note else "")
 
     def _batch(self) -> str:
         """What a false-discovery rate needs before it flags anything."""
@@ -91,12 +92,15 @@ def score(config: ScoreConfig) -> ScoreResult:
     from mood.core.output import open_output
     from mood.detector import load
     from mood.recipes.brought import opened
+    from mood.recipes.familiar import not_new
     from mood.recipes.inputs import fingerprint_of
 
     kind = _format(config)
     detector = load(config.detector, device=config.device)
     images = opened(config.images, roots=config.data_root)
     size = len(images)
+
+    note = not_new(detector, images)
 
     def part(start: int, stop: int) -> "pa.Table":
         if isinstance(images, Features):
@@ -114,7 +118,7 @@ def score(config: ScoreConfig) -> ScoreResult:
             table = part(start, min(start + PART, size))
             counts.add(table)
             _write_rows(table, sys.stdout.buffer, kind, header=index == 0)
-        return _result(config, counts, detector)
+        return _result(config, counts, detector, note)
 
     def parts(folder: Path) -> "Iterator[pa.Table]":
         paths = [folder / f"part-{index:06d}.parquet" for index in range(len(starts))]
@@ -131,15 +135,15 @@ def score(config: ScoreConfig) -> ScoreResult:
         with TemporaryDirectory() as folder:
             for index, table in enumerate(parts(Path(folder))):
                 _write_rows(table, sys.stdout.buffer, kind, header=index == 0)
-        return _result(config, counts, detector)
+        return _result(config, counts, detector, note)
     settings = to_dict(config) | {"images": fingerprint_of(images), "detector": detector.fingerprint()}
     with open_output(config.output, settings, kind="file", overwrite=config.overwrite) as output:
         if output.finished:
             counts.add(_read(config.output, kind))
-            return _result(config, counts, detector)
+            return _result(config, counts, detector, note)
         _write(parts(output.scratch), output.work, kind)
         output.commit()
-    return _result(config, counts, detector)
+    return _result(config, counts, detector, note)
 
 
 @dataclass
@@ -260,7 +264,7 @@ def _read(path: Path, kind: str) -> "pa.Table":
     return json_lines.read_json(path, parse_options=json_lines.ParseOptions(explicit_schema=COLUMNS))
 
 
-def _result(config: ScoreConfig, counts: _Counts, detector: "Detector") -> ScoreResult:
+def _result(config: ScoreConfig, counts: _Counts, detector: "Detector", note: str) -> ScoreResult:
     from mood.decisions import fewest_discoveries, id_share
 
     code = 0
@@ -271,4 +275,4 @@ def _result(config: ScoreConfig, counts: _Counts, detector: "Detector") -> Score
         scored = counts.images - counts.rejected
         known = id_share(counts.large, scored) if config.fdr_method == "storey" and scored else 1.0
         fewest = fewest_discoveries(config.fdr, detector.guarantee.smallest, scored, known=known)
-    return ScoreResult(counts.images, counts.flagged, counts.rejected, config.output, code, config.fdr, fewest)
+    return ScoreResult(counts.images, counts.flagged, counts.rejected, config.output, code, config.fdr, fewest, note)
