@@ -104,7 +104,10 @@ def test_redrawn_counts_are_multinomial() -> None:
 def test_an_image_is_drawn_with_all_its_versions() -> None:
     """Four equal versions are no more images than one: every figure that no number of images moves stays as it is."""
     known, unknown = sample(4, 60, 50, digits=1)
-    plain, again = evaluate(known, unknown, replicates=50), evaluate(known, unknown, versions=[known] * 4, replicates=50)
+    plain, again = (
+        evaluate(known, unknown, replicates=50),
+        evaluate(known, unknown, versions=[known] * 4, replicates=50),
+    )
     for name in ("auroc", "fpr95_id_positive", "fpr95_ood_positive", "detection_error"):
         one, other = getattr(plain, name), getattr(again, name)
         assert (other.value, other.low, other.high) == pytest.approx((one.value, one.low, one.high), abs=1e-12)

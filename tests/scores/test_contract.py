@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -142,6 +143,26 @@ def test_the_same_shards_give_the_same_bytes_whoever_calls_the_rounds(name):
     for other in (fitted(name, cut, head=head()), reached):
         if other is not None:
             assert save_bytes(other) == save_bytes(once)
+
+
+def test_what_was_merged_is_let_go_before_the_next_shard(monkeypatch):
+    """Statistics of 1000 classes may be gigabytes: one total lives while a shard is collected, two in a merge."""
+
+    class Statistics:
+        pass
+
+    alive, most = weakref.WeakSet(), {"collect": 0, "merge": 0}
+
+    def made_in(step):
+        most[step] = max(most[step], len(alive))
+        statistics = Statistics()
+        alive.add(statistics)
+        return statistics
+
+    step = scores.Round(lambda *_: made_in("collect"), lambda *_: made_in("merge"), lambda *_: "a score")
+    monkeypatch.setattr("mood.scores._fitting.rounds", lambda *_, **options: (step,))
+    assert scores.fit("mood", shards(made())) == "a score"
+    assert most == {"collect": 1, "merge": 2}
 
 
 def save_bytes(score) -> tuple[bytes, str]:

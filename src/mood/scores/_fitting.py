@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from functools import reduce
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -125,12 +124,24 @@ def fit(name: str, features: Features | Iterable[Any], *, head: Head | None = No
         before = reached
         collected = (step.collect(_features(shard), before) for shard in shards)
         try:
-            first = next(collected)
+            statistics = merged(step, collected)
         except StopIteration:
             raise InputError(f"score {name!r} got no shards to fit on") from None
-        reached = step.finish(reduce(step.merge, collected, first), before)
+        reached = step.finish(statistics, before)
     score: Score = reached
     return score
+
+
+def merged(step: Round[Any, Any, Any], collected: Iterator[Any]) -> Any:
+    """All statistics as one; `StopIteration` where there are none.
+
+    What was merged is let go before the next shard is collected: of 1000 classes it may be gigabytes.
+    """
+    total, end = next(collected), object()
+    while (more := next(collected, end)) is not end:
+        total = step.merge(total, more)
+        del more
+    return total
 
 
 def _ready(name: str, options: Mapping[str, Any], shards: Iterable[Any]) -> Score:

@@ -1,13 +1,12 @@
 """A fit without each fold of the ID features, at the cost of little more than one fit."""
 
 from collections.abc import Iterable, Sequence
-from functools import reduce
 from itertools import accumulate
 from typing import Any
 
 from mood.core.errors import InputError
 from mood.core.features import Features, Head
-from mood.scores._fitting import Score, fit, rounds
+from mood.scores._fitting import Score, fit, merged, rounds
 from mood.scores._round import Round
 
 
@@ -51,7 +50,7 @@ def fit_folds(
 
 def _first(step: Round[Any, Any, Any], parts: Sequence[Sequence[Features]]) -> list[Any]:
     """Statistics without each fold, and of all, from one look at every row."""
-    each = [reduce(step.merge, (step.collect(shard, None) for shard in part)) for part in parts]
+    each = [merged(step, (step.collect(shard, None) for shard in part)) for part in parts]
     before = list(accumulate(each, step.merge))
     after = list(accumulate(reversed(each), lambda later, earlier: step.merge(earlier, later)))[::-1]
     inside = [step.merge(before[k - 1], after[k + 1]) for k in range(1, len(each) - 1)]
@@ -60,4 +59,4 @@ def _first(step: Round[Any, Any, Any], parts: Sequence[Sequence[Features]]) -> l
 
 def _without(step: Round[Any, Any, Any], parts: Sequence[Sequence[Features]], out: int, state: Any) -> Any:
     shards = (shard for place, part in enumerate(parts) if place != out for shard in part)
-    return reduce(step.merge, (step.collect(shard, state) for shard in shards))
+    return merged(step, (step.collect(shard, state) for shard in shards))

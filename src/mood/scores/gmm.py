@@ -52,8 +52,8 @@ class GMM:
 def gmm(*, components: int = 5, bank: int = 20_000, seed: int = 0) -> tuple[Round[Any, Any, Any], ...]:
     """Minus the log-likelihood of the L2-normalised embedding under a mixture of Gaussians; no labels.
 
-    scikit-learn fits it (full covariances, ridge 1e-6, at most 100 steps). For 1M images of 768 values: the bank, 120
-    MB in float64 while fitting, and 5 MB for each Gaussian.
+    scikit-learn fits it (full covariances, ridge 1e-6, at most 100 steps). For 1M images of 768 values: 600 MB while
+    fitting, the bank in float64 and what scikit-learn makes of it; then 5 MB for each Gaussian.
 
     Args:
         components: how many Gaussians.

@@ -51,25 +51,46 @@ class Gram:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Extremes:
-    """Smallest and largest values for each predicted class.
+    """Smallest and largest values for each class that was predicted.
 
     Attributes:
-        smallest: (K, ΣC_l · powers) float64.
+        classes: (C,) int64, ascending.
+        smallest: (C, ΣC_l · powers) float64.
         largest: the same.
         widths: C_l.
+        count: K, how many logits there are.
     """
 
+    classes: Tensor
     smallest: Tensor
     largest: Tensor
     widths: list[int]
+    count: int
 
     def merge(self, later: "_Extremes") -> "_Extremes":
         """Of both stretches of data together."""
         _same_widths(later.widths, self.widths)
-        of_width(later.smallest.T, len(self.smallest), "logits")
-        return _Extremes(
-            torch.minimum(self.smallest, later.smallest), torch.maximum(self.largest, later.largest), self.widths
-        )
+        if later.count != self.count:
+            raise InputError(f"logits has {later.count} values per row in one shard and {self.count} before it")
+        classes, place = torch.unique(torch.cat([self.classes, later.classes]), return_inverse=True)
+        ours, theirs = place[: len(self.classes)], place[len(self.classes) :]
+        smallest, largest = _nothing(len(classes), self.smallest.shape[1])
+        smallest[ours], largest[ours] = self.smallest, self.largest
+        smallest[theirs] = torch.minimum(smallest[theirs], later.smallest)
+        largest[theirs] = torch.maximum(largest[theirs], later.largest)
+        return _Extremes(classes, smallest, largest, self.widths, self.count)
+
+    def of_all(self) -> "_Extremes":
+        """With a row for each of the K classes; those that were never predicted have no range."""
+        smallest, largest = _nothing(self.count, self.smallest.shape[1])
+        smallest[self.classes], largest[self.classes] = self.smallest, self.largest
+        return _Extremes(torch.arange(self.count), smallest, largest, self.widths, self.count)
+
+
+def _nothing(classes: int, values: int) -> tuple[Tensor, Tensor]:
+    """(classes, values) of +∞ and of −∞: the smallest and the largest of no values."""
+    smallest = torch.full((classes, values), torch.inf, dtype=torch.float64)
+    return smallest, -smallest
 
 
 def _same_widths(found: list[int], expected: list[int]) -> None:
@@ -118,16 +139,15 @@ def _deviations(features: Features, smallest: Tensor, largest: Tensor, widths: l
 def _collect_extremes(features: Features, _: None, *, powers: int, seed: int, fraction: float) -> _Extremes:
     logits = features.need("logits")
     widths = [layer.shape[2] for layer in features.need_layers("tokens")]
-    shape = (logits.shape[1], sum(widths) * powers)
-    smallest = torch.full(shape, torch.inf, dtype=torch.float64)
-    largest = -smallest
-    kept = features[~held_out(features.ids, seed=seed, fraction=fraction)]
+    inside = ~held_out(features.ids, seed=seed, fraction=fraction)
+    kept = features[inside]
+    classes, place = torch.unique(logits[inside].argmax(1), return_inverse=True)
+    smallest, largest = _nothing(len(classes), sum(widths) * powers)
     if len(kept):
-        assert kept.logits is not None
-        rows, said = _rows(kept, powers), kept.logits.argmax(1)[:, None].expand(-1, shape[1])
-        smallest.scatter_reduce_(0, said, rows, "amin")
-        largest.scatter_reduce_(0, said, rows, "amax")
-    return _Extremes(smallest, largest, widths)
+        rows, place = _rows(kept, powers), place[:, None].expand(-1, smallest.shape[1])
+        smallest.scatter_reduce_(0, place, rows, "amin")
+        largest.scatter_reduce_(0, place, rows, "amax")
+    return _Extremes(classes, smallest, largest, widths, logits.shape[1])
 
 
 def _collect_scale(features: Features, seen: _Extremes, *, powers: int, seed: int, fraction: float) -> Tensor:
@@ -142,7 +162,8 @@ def gram(*, powers: int = 10, held_out: float = 0.1, seed: int = 0) -> tuple[Rou
     """How far correlations of channels in inner layers leave the range that ID images of the predicted class have.
 
     Needs the tokens of inner layers, which are read in a pass through the network and never stored; the fit takes two.
-    For 1000 classes × 1M images and four layers of 768 channels: two matrices of 1000 × 30 720, 490 MB.
+    For 1000 classes × 1M images and four layers of 768 channels: two matrices of 1000 × 30 720, 490 MB, and twice that
+    during the fit.
 
     Args:
         powers: 1 … 10 in the paper, in float64, since float32 overflows.
@@ -159,9 +180,9 @@ def gram(*, powers: int = 10, held_out: float = 0.1, seed: int = 0) -> tuple[Rou
     seed = between("seed", seed, 0, 2**63 - 1)
 
     def check(seen: _Extremes, _: None) -> _Extremes:
-        if not seen.smallest.isfinite().any():
+        if not len(seen.classes):
             raise InputError("the held-out cut left none of the fit rows; fit on more images, or lower held_out")
-        return seen
+        return seen.of_all()
 
     def finish(sums: Tensor, seen: _Extremes) -> Gram:
         if not sums[-1]:

@@ -75,8 +75,8 @@ def isolation_forest(
 ) -> tuple[Round[Any, Any, Any], ...]:
     """How few random cuts isolate the L2-normalised embedding; no labels.
 
-    scikit-learn grows the trees. For 1M images of 768 values: the bank, 300 MB in float64 while fitting, and 2 MB of
-    trees.
+    scikit-learn grows the trees. For 1M images of 768 values: 900 MB while fitting, the bank in float64 and what
+    scikit-learn makes of it; then 2 MB of trees.
 
     Args:
         trees: how many, 100 in the paper.

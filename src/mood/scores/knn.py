@@ -45,8 +45,8 @@ class KNN:
 def knn(*, k: int = 50, bank: int = 50_000, seed: int = 0) -> tuple[Round[Any, Any, Any], ...]:
     """Distance of the L2-normalised embedding from its k-th nearest ID image.
 
-    For 1000 classes × 1M images of 768 float32 values: the bank, 154 MB; while scoring 235 MB more, and blocks of at
-    most 140 MB.
+    For 1000 classes × 1M images of 768 float32 values: the bank, 154 MB, three times that while it fills; while scoring
+    235 MB more, and blocks of at most 140 MB.
 
     Args:
         k: which neighbour. 50 is the paper's choice for CIFAR-10; it takes 200 for CIFAR-100 and 1000 for ImageNet.

@@ -55,8 +55,8 @@ def nnguide(
 ) -> tuple[Round[Any, Any, Any], ...]:
     """Energy times the similarity to the nearest ID images, each weighted by its own energy.
 
-    For 1000 classes × 1M images of 768 values: 20 000 candidate rows while fitting, 60 MB in float32, of which 10 000
-    stay, 60 MB in float64.
+    For 1000 classes × 1M images of 768 values: 20 000 candidate rows, 60 MB in float32, three times that while they are
+    gathered, of which 10 000 stay, 60 MB in float64.
 
     Args:
         k: how many of the most similar ID images, 10 in the paper.

@@ -52,7 +52,7 @@ def ocsvm(*, nu: float = 0.1, bank: int = 5000, seed: int = 0) -> tuple[Round[An
     """Minus the decision function of a one-class SVM with a Gaussian kernel on the L2-normalised embedding; no labels.
 
     scikit-learn fits it, with γ = 1 / (D · variance). The time of the fit grows with the square of the bank, so that
-    stays small. For 1M images of 768 values: the bank, 30 MB in float64, and the support vectors among it.
+    stays small. For 1M images of 768 values: 200 MB while fitting; then the support vectors, at most 30 MB in float64.
 
     Args:
         nu: in (0, 1], the share of the ID rows that may lie outside, and at least that share are support vectors.

@@ -38,6 +38,4 @@ def full_spectrum(
     if not shifted_scores:
         raise InputError("full-spectrum needs at least one shift; without any it is the multi-class protocol")
     versions = tuple(shifted_scores.values())
-    return evaluate(
-        id_scores, ood_scores, versions=versions, replicates=replicates, confidence=confidence, seed=seed
-    )
+    return evaluate(id_scores, ood_scores, versions=versions, replicates=replicates, confidence=confidence, seed=seed)

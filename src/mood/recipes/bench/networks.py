@@ -229,7 +229,7 @@ class Network:
         kind = kind_of(needs)
         if {"logits", "head"} & {*needs} and not knows_classes:
             raise InputError(
-                "its head knows other classes; a network that `mood finetune` trained on the known ones has their logits"
+                "its head knows other classes; a network that `mood finetune` trained on the known ones has theirs"
             )
         embedder = self.embedder(kind)
         # Before the pass: the head is there, and what it does not allow costs nothing.

@@ -16,6 +16,9 @@ T = TypeVar("T")
 RESERVED = frozenset({"id", "mean", "mean, near", "mean, far"})
 """What results call the test images, and means over sets."""
 
+PROBE = "linear probe"
+"""What the score of few-shot is called."""
+
 Protocol = Literal["multi-class", "one-class", "pairs", "confusion", "few-shot", "full-spectrum"]
 
 
@@ -256,6 +259,9 @@ def _check_published(table: PublishedPlan, plan: Plan) -> None:
         if words and len(words) != len(table.columns):
             raise InputError(f"{where}: {len(words)} {name} for {len(table.columns)} columns")
     rows = [row.name for row in table.rows]
+    if len({*rows}) < len(rows):
+        raise InputError(f"{where}: its rows are {', '.join(rows)}; each needs a name of its own")
+    run = next(run for run in plan.runs if run.name == table.run)
     for row in table.rows:
         several = () if isinstance(row.score, str) else row.score
         given: dict[str, Sequence[float | str]] = {
@@ -271,6 +277,25 @@ def _check_published(table: PublishedPlan, plan: Plan) -> None:
             raise InputError(f"{where}, row {row.name!r}: {stray[0]!r} is neither a number nor '-'")
         if row.improves and (len(row.improves) != 2 or not {*row.improves} <= {*rows}):
             raise InputError(f"{where}, row {row.name!r}: improves names two of its rows, got {list(row.improves)}")
+        _check_measured(table, row, run, f"{where}, row {row.name!r}")
+
+
+def _check_measured(table: PublishedPlan, row: RowPlan, run: RunPlan, where: str) -> None:
+    """A row of a network or score that the run does not have would stand as the paper's only, and say nothing."""
+    if row.network is None:
+        return
+    networks = {network.name: network for network in run.networks}
+    if row.network not in networks:
+        raise InputError(
+            f"{where}: network is {row.network!r}, and those of run {run.name!r} are {', '.join(networks)}"
+        )
+    if "all" in run.scores or networks[row.network].six_numbers:
+        return
+    known = (*run.scores, PROBE) if run.protocol == "few-shot" else run.scores
+    for column in range(len(table.columns)):
+        score, *_ = table.measured_as(row, column)
+        if score and score not in known:
+            raise InputError(f"{where}: score is {score!r}, and those of run {run.name!r} are {', '.join(known)}")
 
 
 def _run(raw: Mapping[str, Any], where: str) -> RunPlan:

@@ -31,7 +31,7 @@ from mood.evaluation.protocols import (
     one_class,
 )
 from mood.recipes.bench.networks import HEAD, OWN, Network, Scored, predictions
-from mood.recipes.bench.plan import RunPlan
+from mood.recipes.bench.plan import PROBE, RunPlan
 from mood.recipes.bench.results import Figure
 from mood.recipes.bench.sets import Opened
 
@@ -48,7 +48,6 @@ METRICS = (
     "aupr_ood_positive",
     "detection_error",
 )
-PROBE = "linear probe"
 SIX_NUMBERS = "mahalanobis"
 """The one score on the six numbers of each image."""
 
@@ -378,6 +377,9 @@ def few_shot(session: Session) -> list[Figure]:
             estimate = auroc_interval(scored.values[ID], scored.values[name], confidence=session.confidence)
             more = {"n_id": len(scored.values[ID]), "n_ood": len(scored.values[name]), "seen": seen}
             found.append(session.estimated(text, f"{name}, 0 shown", "auroc", estimate, **more))
+        if name in session.sets.unshown:
+            session.left_out(f"{name}, {PROBE}", session.sets.unshown[name])
+            continue
         apart = session.sets.exposed.get(name)
         shown_from = network.shards(source if apart is None else apart, OWN)
         others = torch.cat([part.embedding for part in network.shards(source, OWN)])
@@ -433,9 +435,7 @@ def shifted_known(session: Session) -> list[Figure]:
                 figures.append(session.estimated(text, name, "auroc_without_shifts", plain))
             for shift, values in under.items():
                 # Both sides are the same images, so they are drawn together.
-                estimate = mean_auroc_interval(
-                    [((ID, scored.values[ID]), (ID, values))], confidence=session.confidence
-                )
+                estimate = mean_auroc_interval([((ID, scored.values[ID]), (ID, values))], confidence=session.confidence)
                 figures.append(session.estimated(text, shift, "auroc_of_shift", estimate))
             return figures
 

@@ -72,6 +72,7 @@ class Opened:
         test: unseen known images.
         unknown: OOD sets by the run's names for them, those that are there.
         exposed: sets that few-shot shows images of, likewise.
+        unshown: OOD sets of which few-shot can show none, as it was told to → why.
         notes: sentences on what they share, and on what is too small.
     """
 
@@ -79,6 +80,7 @@ class Opened:
     test: "Source"
     unknown: "Mapping[str, Source]"
     exposed: "Mapping[str, Source]"
+    unshown: Mapping[str, str]
     notes: tuple[str, ...]
 
 
@@ -123,5 +125,22 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
         unknown[name] = source
     if run.unknown and not unknown:
         raise DataError(f"{run.name}: none of its OOD sets is there ({', '.join(run.unknown)})")
-    exposed = {name: sets.found[key_of(data)] for name, data in run.exposed.items() if key_of(data) in sets.found}
-    return Opened(fit, test, unknown, exposed, tuple(notes))
+    exposed, unshown = {}, {}
+    for name, data in run.exposed.items():
+        if name not in unknown:
+            continue
+        if key_of(data) in sets.missing:
+            unshown[name] = f"the set {data}, of which images are to be shown, is missing"
+            continue
+        source = sets.found[key_of(data)]
+        count = shared_images(source, [unknown[name]])
+        if count == len(source):
+            unshown[name] = f"all images of {data} are test images of {name}; without `exposed` the shown ones leave it"
+            continue
+        if count:
+            notes.append(
+                f"{run.name}: {count} of the {len(source)} images of {data}, of which some are shown, are, byte for "
+                f"byte, test images of {name}."
+            )
+        exposed[name] = source
+    return Opened(fit, test, unknown, exposed, unshown, tuple(notes))

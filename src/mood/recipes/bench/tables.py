@@ -90,8 +90,8 @@ def measured(results: Results, run: str, metric: str) -> Grid | None:
     if reach:
         share = 100 * results.settings.get("confidence", 0.95)
         notes.append(
-            f"{share:g} % intervals over the draw of the test images reach at most {scale * max(reach):.1f} points from "
-            "these figures; results.csv has each."
+            f"{share:g} % intervals over the draw of the test images reach at most {scale * max(reach):.1f} points "
+            "from these figures; results.csv has each."
         )
     if seen := sorted({f"† {figure.key}: {figure.seen}." for figure in figures if figure.seen}):
         notes += seen
@@ -104,7 +104,8 @@ def published(results: Results, table: PublishedPlan) -> Grid:
     """The paper's table in its own layout; below a row that is measured here, ours, its interval and the difference."""
     columns = range(len(table.columns))
     scales = [1.0 if metric == "accepted" else 100.0 for metric in table.metrics or ("auroc",) * len(columns)]
-    digits = 1 + any(isinstance(value, float) and round(value, 1) != value for row in table.rows for value in row.values)
+    printed = [value for row in table.rows for value in row.values if not isinstance(value, str)]
+    digits = 2 if any(round(value, 1) != value for value in printed) else 1
     cells = {
         row.name: [results.beside(table, row, column) for column in columns]
         for row in table.rows
