@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +16,9 @@ import torch
 from PIL import Image
 
 from mood.core.errors import DataError, InputError
-from mood.data import open_source
+from mood.data import open_source, opening
 from mood.data import parquet as parquet_room
+from mood.data.files import FileStore
 
 # --- folders --------------------------------------------------------------------------------------------------------
 
@@ -80,6 +82,37 @@ def test_links_stay_inside(pets, tmp_path, png):
     (pets / "away").symlink_to(tmp_path)
     with pytest.raises(DataError, match="outside of the folder"):
         open_source(pets)
+
+
+@pytest.fixture
+def many(tmp_path):
+    """A folder of 1000 files, of which one cannot be read."""
+    for number in range(1000):
+        (tmp_path / f"{number:04d}.png").write_text(str(number))
+    (tmp_path / "0123.png").unlink()
+    (tmp_path / "0123.png").symlink_to("nowhere")
+    return tmp_path
+
+
+def test_files_are_hashed_in_their_order_whichever_thread_is_first(many, monkeypatch):
+    read = FileStore.read
+    monkeypatch.setattr(FileStore, "read", lambda store, row: time.sleep(0.002 * (row % 64 == 0)) or read(store, row))
+    hashes = open_source(many).manifest.hashes
+    expected = [hashlib.sha256(b"" if number == 123 else str(number).encode()).hexdigest() for number in range(1000)]
+    assert list(hashes) == expected
+    assert open_source(many, limit=3).manifest.hashes == tuple(expected[number] for number in (0, 333, 666))
+
+
+def test_who_stops_the_hashing_waits_for_no_more_than_is_being_read(many, monkeypatch):
+    seen = []
+    monkeypatch.setattr(opening, "_hash", lambda _, row: time.sleep(0.001) or seen.append(row) or "")
+    hashes = opening._hashes(FileStore([str(path) for path in sorted(many.iterdir())]), np.arange(1000))
+    next(hashes)
+    hashes.close()
+    count = len(seen)
+    assert count < 1000
+    time.sleep(0.05)
+    assert len(seen) == count
 
 
 def test_a_link_that_leads_to_itself_is_an_input(pets, png):

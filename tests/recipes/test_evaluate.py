@@ -320,6 +320,27 @@ def test_nothing_is_marked_where_nobody_knows(place, tiny_network, tmp_path):
     assert not report.promise.verified
 
 
+def test_each_set_has_a_card(place, tiny_network, tmp_path):
+    other, test = open_source(str(place / "other")), open_source(str(place / "test"))
+    network = trained_on(tmp_path / "n", tiny_network, other, "elsewhere", hashes=other.manifest.hashes[:7])
+    fitted, known, unknown = marks(place, network, tmp_path, other=other).cards
+    assert (fitted.name, known.name, unknown.name) == ("known", "test", "other")
+    assert fitted.facts["role"].startswith("known: ")
+    assert fitted.facts["hash"] == open_source(str(place / "known")).manifest.fingerprint[:16]
+    assert known.facts == {
+        "from": test.description,
+        "images": "60",
+        "classes": "2",
+        "role": "known, unseen",
+        "hash": test.manifest.fingerprint[:16],
+    }
+    assert (unknown.facts["role"], unknown.facts["classes"]) == ("OOD", "5")
+    assert [fitted.warning, known.warning] == ["", ""]
+    assert unknown.warning == "† seen by the weights: 7 of these images were trained on"
+    named = evaluate(config(place, ood=("letters=omniglot",), limit=20)).evaluation.report.cards[-1]
+    assert (named.name, named.facts["licence"]) == ("letters", "MIT")
+
+
 def test_images_of_the_fit_are_for_the_controls(place):
     with pytest.raises(InputError, match="fit_data is for the controls: leave it out, or say --controls"):
         evaluate(config(place, fit_data=str(place / "known")))

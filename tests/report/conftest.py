@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mood.core.batch import Rejection
-from mood.report import Measured, Promise, Report, ScoredSet, Thumbnail
+from mood.report import Card, Measured, Promise, Report, ScoredSet, Thumbnail
 
 METRICS = {
     "auroc": Measured(0.9, 0.88, 0.92),
@@ -63,6 +63,7 @@ def _report(**changes: Any) -> Report:
         ),
         "seen": ("CIFAR-100 train: images and labels",),
         "notes": ("One seed.",),
+        "cards": (Card("shoes", {"from": "folder shoes", "licence": "MIT"}), Card("known", {"role": "OOD"}, "† seen")),
         "config": {"score": "mood", "model": {"name": "vit", "layers": [1, 2]}, "limit": None},
         "versions": {"python": "3.11.2"},
         "hashes": {"weights": "9f86d081"},

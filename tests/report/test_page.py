@@ -1,5 +1,7 @@
 """The page: whole, valid, closed to the outside, and safe from whatever people call their files."""
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,11 +13,12 @@ import pytest
 
 from mood.core.batch import Rejection
 from mood.core.errors import InputError
-from mood.report import Report, ScoredSet, Thumbnail, render
+from mood.report import Card, Report, ScoredSet, Thumbnail, render
 from mood.report.markup import VOID
+from mood.report.parts import sorting
 
 EVIL = "\"><script>alert('x')</script><img src=x onerror=alert(1)>&amp;$x^2$"
-SECTIONS = ("promise", "metrics", "scores", "curves", "images-0", "images-1", "rejected", "seen", "provenance")
+SECTIONS = ("promise", "metrics", "scores", "curves", "images-0", "images-1", "rejected", "sets", "seen", "provenance")
 
 
 class Reader(HTMLParser):
@@ -26,6 +29,7 @@ class Reader(HTMLParser):
         self.open: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.text: list[str] = []
+        self.scripts: list[str] = []
         self.feed(page)
         self.close()
         assert not self.open
@@ -43,7 +47,9 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        if self.open[-1:] == ["script"]:
+            self.scripts.append(data)
+        elif "style" not in self.open:
             self.text.append(data)
 
     @property
@@ -81,22 +87,43 @@ def test_everything_is_there_once(full: Report) -> None:
         "FPR95 (ID positive) ↓",
         "88.0–92.0",
         "One seed.",
+        "licenceMIT",
+        "† seen",
+        "A click on a heading sorts by its column",
     ):
         assert words in page.words, words
 
 
 def test_it_is_closed_to_the_outside(full: Report) -> None:
     page = render(full)
-    markup = re.sub(r"base64,[\w+/=]*", "", page)
-    assert not re.search(r"https?:|//|@import|<script|<link|<iframe|javascript:|\burl\(", markup)
     read = Reader(page)
+    (script,) = read.scripts
+    assert script == sorting()
+    markup = re.sub(r"base64,[\w+/=]*", "", page.replace(f"<script>{script}</script>", ""))
+    assert not re.search(r"https?:|//|@import|<script|<link|<iframe|javascript:|\burl\(", markup)
     for tag, attributes in read.elements:
         assert not [name for name in attributes if name.startswith("on")], tag
         assert not {"href", "xlink:href", "srcset", "action"} & set(attributes), tag
-        assert tag not in {"a", "script", "link", "iframe", "object", "embed", "form", "base", "use", "image"}
+        assert tag not in {"a", "link", "iframe", "object", "embed", "form", "base", "use", "image"}
     assert all(str(attributes["src"]).startswith("data:image/") for attributes in read.all("img"))
     policy = [each["content"] for each in read.all("meta") if each.get("http-equiv") == "Content-Security-Policy"]
-    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == [f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"]
+
+
+def test_every_row_of_the_table_can_stand_anywhere(full: Report) -> None:
+    page = render(full)
+    table = page[page.index('<table class="sortable">') :].partition("</table>")[0]
+    of_sets, means = table.split("<tbody>")[1:]
+    rows = of_sets.split("<tr ")[1:]
+    assert len(rows) == 3 + 3 + 1
+    for row, name in zip(rows, ["letters"] * 3 + ["cells"] * 3 + ["known †"], strict=True):
+        assert f"<bdi>{name}</bdi>" in row
+        assert "<bdi>120</bdi>" in row
+    assert [('class="again"' in row) for row in rows] == [False, True, True] * 2 + [False]
+    assert 'data-value="0.95"' in rows[1]
+    assert means.count("mean of 2 sets") == 3
+    assert page.count('<button type="button">AUROC ↑</button>') == 1
 
 
 def test_no_name_becomes_markup(full: Report, made: SimpleNamespace) -> None:
@@ -111,6 +138,7 @@ def test_no_name_becomes_markup(full: Report, made: SimpleNamespace) -> None:
         ood=(made.scored_set(EVIL, 1.0, metrics=made.METRICS, controls={EVIL: made.METRICS}, **evil),),
         seen=(EVIL,),
         notes=(EVIL,),
+        cards=(Card(EVIL, {EVIL: EVIL}, EVIL),),
         config={EVIL: EVIL, "deep": {EVIL: [EVIL]}},
         versions={EVIL: EVIL},
         hashes={EVIL: EVIL},
@@ -118,7 +146,7 @@ def test_no_name_becomes_markup(full: Report, made: SimpleNamespace) -> None:
         created=EVIL,
     )
     page = Reader(render(changed))
-    assert not page.all("script")
+    assert page.scripts == [sorting()]
     assert {tag for tag, _ in page.elements} <= {tag for tag, _ in Reader(render(full)).elements}
     assert not [attributes for _, attributes in page.elements if "onerror" in attributes]
     assert page.words.count("<script>alert('x')</script>") > 20

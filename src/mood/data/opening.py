@@ -1,7 +1,9 @@
 """The one door: whatever names or holds images becomes a `Source`."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from difflib import get_close_matches
 from glob import glob, has_magic
@@ -12,13 +14,20 @@ import numpy as np
 
 from mood.core.errors import DataError, InputError
 from mood.core.progress import track
-from mood.data.files import list_files, list_folder
+from mood.data.files import FileStore, list_files, list_folder
 from mood.data.manifest import Manifest, content_hash
 from mood.data.memory import list_memory
 from mood.data.named import data_roots, list_named
 from mood.data.parquet import list_parquet
 from mood.data.source import Images, Listing, Source, Store
 from mood.data.tar import list_tar, numbered
+
+READERS = 4
+"""Threads that read files for their hashes: twice as fast as one from a disk, on two cores, and no slower from memory
+but for files of a few kilobytes."""
+
+STRETCH = 64
+"""Files that a thread takes at once."""
 
 
 def open_source(
@@ -76,10 +85,11 @@ def open_source(
             raise InputError(f"limit is {limit!r}; it must be a positive whole number, or None for all.")
         rows = rows[np.arange(min(limit, len(rows))) * len(rows) // min(limit, len(rows))]
     store = listing.store
-    hashes = (_hash(store, int(row)) for row in rows)
+    with closing(_hashes(store, rows)) as found:
+        hashes = tuple(track(found, description=f"Hashing {listing.name}", total=len(rows)))
     manifest = Manifest(
         ids=tuple(store.id(int(row)) for row in rows),
-        hashes=tuple(track(hashes, description=f"Hashing {listing.name}", total=len(rows))),
+        hashes=hashes,
         labels=None if labels is None else labels[rows],
         coarse_labels=None if listing.coarse_labels is None else listing.coarse_labels[rows],
         class_names=class_names,
@@ -203,6 +213,23 @@ def _indices(argument: str, classes: Sequence[str | int] | str | int, listing: L
                 f"{argument} names {item!r}, which is none of the {count} classes of {listing.name}; {hint}."
             )
     return indices
+
+
+def _hashes(store: Store, rows: np.ndarray) -> Iterator[str]:
+    """The hash of each row, in their order; files are read by several threads, since disks and hashing let others run.
+
+    Whoever closes it early waits for the stretches that are being read, and for no others.
+    """
+    if not isinstance(store, FileStore):
+        yield from (_hash(store, int(row)) for row in rows)
+        return
+    pool = ThreadPoolExecutor(READERS)
+    try:
+        stretches = (rows[start : start + STRETCH] for start in range(0, len(rows), STRETCH))
+        for part in pool.map(lambda stretch: [_hash(store, int(row)) for row in stretch], stretches):
+            yield from part
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _hash(store: Store, row: int) -> str:

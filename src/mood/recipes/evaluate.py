@@ -255,6 +255,7 @@ def examine(
     from mood.recipes.controls import RANDOM_WEIGHTS, SIX_NUMBERS, Control
     from mood.recipes.familiar import familiar, notes
     from mood.recipes.judged import judge
+    from mood.recipes.set_cards import card_of_fit, set_card
     from mood.report import Promise, Report, ScoredSet
 
     sets = {"id": known, **unknown}
@@ -325,6 +326,15 @@ def examine(
         if history is None
         else tuple(f"{stage.stage}: {stage.images} images of {stage.data}" for stage in history),
         notes=notes(detector, sets),
+        cards=(
+            card_of_fit(detector),
+            set_card(known, name=judged["id"].name, role="known, unseen"),
+            *(
+                set_card(data, name=name, role="OOD", warning=f"† seen by the weights: {seen}" if seen else "")
+                for name, data in unknown.items()
+                for seen in [familiar(model, judged[name].source)]
+            ),
+        ),
         config={"fit": detector.card["config"], "evaluate": dict(settings or {})},
         versions=detector.card["versions"],
         hashes={

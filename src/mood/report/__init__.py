@@ -4,11 +4,11 @@ Everywhere a score is higher = more OOD, a p-value is small = OOD, and metrics a
 percent.
 """
 
-from mood.report.comparison import Card, Comparison, Drawn, Ends, render_comparison
+from mood.report.comparison import Comparison, Drawn, Ends, render_comparison
 from mood.report.grid import Grid
 from mood.report.monitor import monitor_page
 from mood.report.page import render
-from mood.report.results import Measured, Promise, Report, ScoredSet, Thumbnail
+from mood.report.results import Card, Measured, Promise, Report, ScoredSet, Thumbnail
 from mood.report.table import Table, metrics_table
 from mood.report.thumbnails import extremes
 

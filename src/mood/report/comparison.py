@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from mood.report.figures import as_svg
 from mood.report.grid import Grid
 from mood.report.markup import Child, Html, element
-from mood.report.parts import document, provenance, section, thumbnails
-from mood.report.results import Thumbnail
+from mood.report.parts import SORTED, data_sets, document, heading, provenance, section, sorting, thumbnails
+from mood.report.results import Card, Thumbnail
 from mood.report.thumbnails import data_uris
 
 if TYPE_CHECKING:
@@ -47,21 +46,6 @@ class Ends:
     title: str
     most_unusual: tuple[Thumbnail, ...]
     least_unusual: tuple[Thumbnail, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """What is known of a data set.
-
-    Attributes:
-        name: of it.
-        facts: by heading.
-        warning: a sentence that a reader of its figures must see, or "".
-    """
-
-    name: str
-    facts: Mapping[str, str]
-    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -127,21 +111,18 @@ def render_comparison(page: Comparison) -> str:
             () if page.published else (element("p", note, class_="note") for note in page.footnotes),
         ),
         _tables("published", "Beside what was published", page.published, page.footnotes, sortable=False),
-        _tables(
-            "methods", "Methods", page.methods, ("A click on a heading sorts by its column; again, the other way.",)
-        ),
+        _tables("methods", "Methods", page.methods, (SORTED,)),
         _lines("chosen", "Chosen on known images alone", page.chosen),
         *(_figures(place, group, page.figures) for place, group in enumerate(groups)),
         *(_ends(place, item, sources) for place, item in enumerate(page.ends)),
         _lines("missing", "Missing sets", [f"{name}: {reason}" for name, reason in page.missing.items()]),
         _lines("left-out", "Left out", [f"{what}: {reason}" for what, reason in page.left_out]),
-        section("sets", "Data sets", element("div", map(_card, page.cards), class_="cards")) if page.cards else None,
+        data_sets(page.cards),
         _lines("seen", "What the weights have seen", page.seen),
         _tables("costs", "What it cost", page.costs, (), sortable=False),
         provenance(page.config, page.versions, page.hashes),
     ]
-    script = files("mood.report").joinpath("sorting.js").read_text(encoding="utf-8")
-    return document(page.title, parts, script)
+    return document(page.title, parts, sorting())
 
 
 def _tables(name: str, heading: str, grids: Sequence[Grid], notes: Sequence[str], sortable: bool = True) -> Html | None:
@@ -156,10 +137,6 @@ def _tables(name: str, heading: str, grids: Sequence[Grid], notes: Sequence[str]
 
 
 def _table(grid: Grid, sortable: bool) -> Html:
-    def heading(place: int, title: str) -> Html:
-        inside: Child = element("button", title, type="button") if sortable else title
-        return element("th", inside, scope="col", class_=None if place < grid.words else "number")
-
     def cell(place: int, content: str) -> Html:
         if place < grid.words:
             return element("th" if place == 0 else "td", element("bdi", content), scope="row" if place == 0 else None)
@@ -170,7 +147,13 @@ def _table(grid: Grid, sortable: bool) -> Html:
         kind = row[1] if row[1:2] in (("here",), ("interval",), ("difference",), ("paper only",)) else None
         cells = [cell(place, content) for place, content in enumerate(row)]
         rows.append(element("tr", cells, class_=kind.replace(" ", "-") if kind else None))
-    head = element("thead", element("tr", (heading(place, title) for place, title in enumerate(grid.columns))))
+    head = element(
+        "thead",
+        element(
+            "tr",
+            (heading(title, sortable, number=place >= grid.words) for place, title in enumerate(grid.columns)),
+        ),
+    )
     return element("table", head, element("tbody", rows), class_="grid-table sortable" if sortable else "grid-table")
 
 
@@ -191,17 +174,3 @@ def _ends(place: int, item: Ends, sources: Mapping[int, str]) -> Html | None:
     rows = (("Most unusual", item.most_unusual), ("Least unusual", item.least_unusual))
     shown = [(element("h3", heading), thumbnails(pictures, ALPHA, sources)) for heading, pictures in rows if pictures]
     return section(f"images-{place}", item.title, shown) if shown else None
-
-
-def _card(card: Card) -> Html:
-    return element(
-        "div",
-        element("p", element("strong", element("bdi", card.name))),
-        element(
-            "dl",
-            (element("div", element("dt", name), element("dd", value)) for name, value in card.facts.items()),
-            class_="facts",
-        ),
-        element("p", card.warning, class_="warning") if card.warning else None,
-        class_="card",
-    )

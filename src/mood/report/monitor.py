@@ -7,7 +7,7 @@ import numpy as np
 
 from mood.report import figures
 from mood.report.markup import Html, element
-from mood.report.parts import document
+from mood.report.parts import document, heading
 
 COLUMNS = ("images", "unreadable", "flagged", "drift", "by chance", "evidence")
 
@@ -36,7 +36,9 @@ def monitor_page(windows: Sequence[Mapping[str, Any]], *, level: float, alpha: f
     )
     rows = [element("tr", (element("td", cell, class_="number") for cell in _cells(item))) for item in windows]
     table = element(
-        "table", element("thead", element("tr", (element("th", name) for name in COLUMNS))), element("tbody", rows)
+        "table",
+        element("thead", element("tr", (heading(name, False, number=True) for name in COLUMNS))),
+        element("tbody", rows),
     )
     return document(
         "Monitor",

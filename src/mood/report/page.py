@@ -1,6 +1,7 @@
 """The page: one self-contained file that opens without a network, on a phone, in the dark and on paper.
 
-Nothing on it comes from elsewhere and nothing runs; its content security policy says so to the browser.
+Nothing on it comes from elsewhere, and nothing runs but what sorts its table; its content security policy says so to
+the browser.
 """
 
 import math
@@ -8,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from mood.report import figures
 from mood.report.markup import Child, Html, element, join
-from mood.report.parts import document, provenance, section, thumbnails
+from mood.report.parts import SORTED, data_sets, document, heading, provenance, section, sorting, thumbnails
 from mood.report.results import Measured, Promise, Report, ScoredSet
 from mood.report.table import Cell, Row, Table, metrics_table, percent
 from mood.report.thumbnails import data_uris
@@ -33,10 +34,11 @@ def render(report: Report) -> str:
         _curves(report),
         *(_images(item, position, report, sources) for position, item in enumerate(report.sets)),
         _rejected(report.sets),
+        data_sets(report.cards),
         _seen(report),
         provenance(report.config, report.versions, report.hashes),
     )
-    return document(report.title, (_header(report), sections, _footer()))
+    return document(report.title, (_header(report), sections, _footer()), sorting())
 
 
 def _header(report: Report) -> Html:
@@ -185,14 +187,13 @@ def _gauge(promise: Promise, observed: float) -> Html:
             element("span", class_="seen bad" if observed > high else "seen", style=f"left:{at(observed)}"),
             class_="track",
         ),
+        element("div", element("span", "0 %"), element("span", f"{percent(end)} %"), class_="legend spread"),
         element(
             "div",
-            element("span", "0 %"),
             element("span", element("i", class_="key band"), "allowed ", _range(promise.allowed)),
             element("span", element("i", class_="key alpha"), f"α {percent(promise.alpha)} %"),
             element("span", element("i", class_="key seen"), f"seen {percent(observed)} %"),
-            element("span", f"{percent(end)} %"),
-            class_="legend spread",
+            class_="legend",
         ),
         class_="gauge",
     )
@@ -219,30 +220,44 @@ def _metrics(report: Report) -> Html | None:
             class_="explain",
         ),
         element("div", _table(table, first), class_="scroll", tabindex="0"),
-        (element("p", note, class_="note") for note in table.notes),
+        (element("p", note, class_="note") for note in (*table.notes, SORTED)),
     )
 
 
 def _table(table: Table, barred: int | None) -> Html:
-    """The table, with a bar beside the numbers of one column."""
+    """The table, with a bar beside the numbers of one column.
 
-    def cell(content: Cell, column: int, row: Row) -> Html:
+    Rows of one set stand together until somebody sorts them, so each names its set; the name is seen once until then.
+    Means stay below.
+    """
+
+    def cell(content: Cell, column: int, row: Row, above: Row) -> Html:
         if content.measured is None and column < 3:
-            swatch = _swatch(row.set) if column == 0 and content.text and row.set is not None else None
-            return element("th" if column == 0 else "td", swatch, element("bdi", content.text))
+            again = None if content.text else "again"
+            shown = content.text or above.cells[column].text
+            swatch = _swatch(row.set) if column == 0 and shown and row.set is not None else None
+            inside = element("span", swatch, element("bdi", shown), class_=again)
+            return element("th" if column == 0 else "td", inside, scope="row" if column == 0 else None)
         number = element("b" if content.best else "span", content.number or "—")
         interval = element("small", content.interval) if content.interval else None
         bar = _bar(content.measured) if column == barred and content.measured else None
-        return element("td", bar, number, interval, class_="number barred" if bar else "number")
+        value = None if content.measured is None else f"{content.measured.value:.6g}"
+        return element("td", bar, number, interval, class_="number barred" if bar else "number", data_value=value)
 
-    head = element("tr", (element("th", column, scope="col") for column in table.columns))
-    rows = []
-    for row in table.rows:
-        starts = bool(row.cells[0].text)
+    def line(row: Row, above: Row) -> Html:
+        starts = " starts" if row.cells[0].text else ""
         kind = "mean" if row.set is None else row.kind
-        cells = [cell(content, column, row) for column, content in enumerate(row.cells)]
-        rows.append(element("tr", cells, class_=f"{kind} {row.kind}{' starts' if starts else ''}"))
-    return element("table", element("thead", head), element("tbody", rows))
+        cells = [cell(content, column, row, above) for column, content in enumerate(row.cells)]
+        return element("tr", cells, class_=f"{kind} {row.kind}{starts}")
+
+    above, lines = table.rows[0], []
+    for row in table.rows:
+        above = row if row.cells[0].text else above
+        lines.append(line(row, above))
+    of_sets = sum(row.set is not None for row in table.rows)
+    names = (heading(name, True, number=place == 1 or place > 2) for place, name in enumerate(table.columns))
+    bodies = [element("tbody", part) for part in (lines[:of_sets], lines[of_sets:]) if part]
+    return element("table", element("thead", element("tr", names)), bodies, class_="sortable")
 
 
 def _bar(measured: Measured) -> Html:

@@ -8,9 +8,11 @@ from importlib.resources import files
 from typing import Any
 
 from mood.report.markup import Child, Html, element
-from mood.report.results import Thumbnail
+from mood.report.results import Card, Thumbnail
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+SORTED = "A click on a heading sorts by its column; again, the other way."
 
 LONGEST = 600
 """Characters of a setting that are shown."""
@@ -68,6 +70,33 @@ def thumbnails(pictures: Sequence[Thumbnail], alpha: float, sources: Mapping[int
         )
 
     return element("ul", map(picture, pictures), class_="pictures")
+
+
+def heading(title: str, sortable: bool, *, number: bool = False) -> Html:
+    """The heading of a column; in a table of the class "sortable" it is a button, which `sorting` listens to."""
+    inside: Child = element("button", title, type="button") if sortable else title
+    return element("th", inside, scope="col", class_="number" if number else None)
+
+
+def sorting() -> str:
+    """The script for tables of the class "sortable": the only one that any page runs."""
+    return files("mood.report").joinpath("sorting.js").read_text(encoding="utf-8")
+
+
+def data_sets(cards: Sequence[Card]) -> Html | None:
+    """What is known of each set."""
+
+    def card(item: Card) -> Html:
+        facts = (element("div", element("dt", name), element("dd", value)) for name, value in item.facts.items())
+        return element(
+            "div",
+            element("p", element("strong", element("bdi", item.name))),
+            element("dl", facts, class_="facts"),
+            element("p", item.warning, class_="warning") if item.warning else None,
+            class_="card",
+        )
+
+    return section("sets", "Data sets", element("div", map(card, cards), class_="cards")) if cards else None
 
 
 def provenance(settings: Mapping[str, Any], versions: Mapping[str, str], hashes: Mapping[str, str]) -> Html:

@@ -109,6 +109,21 @@ class ScoredSet:
         return float((self.p_values <= alpha).mean())
 
 
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What is known of a data set.
+
+    Attributes:
+        name: of it.
+        facts: by heading.
+        warning: a sentence that a reader of its figures must see, or "".
+    """
+
+    name: str
+    facts: Mapping[str, str]
+    warning: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
     """What is promised about false alarms, and what would be allowed by chance.
@@ -151,6 +166,7 @@ class Report:
         ood: the OOD sets, in the order in which they are shown.
         seen: one line for each data set that the weights have seen.
         notes: sentences to be read beside the numbers.
+        cards: of the data sets.
         config: the full effective settings; may be nested.
         versions: of python and packages.
         hashes: of weights, transform, manifests.
@@ -166,6 +182,7 @@ class Report:
     ood: tuple[ScoredSet, ...] = ()
     seen: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    cards: tuple[Card, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)

@@ -6,7 +6,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const place = heading.cellIndex;
     const down = heading.getAttribute("aria-sort") !== "descending";
     const key = (row) => {
-      const text = row.cells[place].textContent;
+      const cell = row.cells[place];
+      const text = cell.dataset.value ?? cell.textContent;
       const number = parseFloat(text.replace("+", ""));
       return Number.isNaN(number) ? text : number;
     };

@@ -14,6 +14,7 @@ from mood.recipes.bench.plan import score_spec
 from mood.recipes.bench.protocols import ID, Session
 from mood.recipes.bench.results import Results
 from mood.recipes.bench.tables import costs, measured_grids, published_grids
+from mood.recipes.set_cards import set_card
 from mood.report import Card, Comparison, Drawn, Ends, Thumbnail, extremes, render_comparison
 from mood.report.comparison_figures import confusion_bars, distributions, roc_lines, task_bars
 
@@ -208,29 +209,11 @@ def _cards(session: Session) -> list[Card]:
     made = []
     for name, source in {**roles, **session.sets.unknown}.items():
         known = name in roles
-        classes = source.manifest.class_names
-        facts = {
-            "from": source.description,
-            "images": f"{len(source):,}",
-            "classes": f"{len(classes):,}" if classes else "no labels",
-            "role": f"{session.run.name}: {f'known, {name}' if known else f'{groups[name]} OOD'}",
-            "hash": source.manifest.fingerprint[:16],
-            **_about(source),
-        }
         seen = "" if known else session.seen(name)
         warning = f"† seen by the weights of {session.network.plan.name}: {seen}" if seen else ""
-        made.append(Card(source.name if known else name, facts, warning))
+        role = f"{session.run.name}: {f'known, {name}' if known else f'{groups[name]} OOD'}"
+        made.append(set_card(source, name=source.name if known else name, role=role, warning=warning))
     return made
-
-
-def _about(source: "Source") -> dict[str, str]:
-    """What the card of a named set says that its images do not."""
-    from mood.data import cards
-
-    known = cards().get(source.name.partition(":")[0])
-    if known is None:
-        return {}
-    return {"licence": known.licence, "cite": known.citation, "overlap": known.overlap, "mind": known.mind}
 
 
 def _merged(cards: Sequence[Card]) -> list[Card]:
