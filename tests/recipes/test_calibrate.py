@@ -17,9 +17,10 @@ from mood.data import held_out, open_source
 from mood.decisions import Conditional, Conformal, Cross, Mondrian
 from mood.detector import predicted_classes
 from mood.models import image_keys
+from mood.recipes.brought import feature_hashes
 from mood.recipes.calibrate import CalibrateConfig, calibrate
 from mood.recipes.evaluate import examine
-from mood.recipes.fit import FitConfig, feature_hashes, fit
+from mood.recipes.fit import FitConfig, fit
 from mood.recipes.score import ScoreConfig, score
 
 
