@@ -1,7 +1,7 @@
 """The one door: whatever names or holds images becomes a `Source`."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -215,7 +215,7 @@ def _indices(argument: str, classes: Sequence[str | int] | str | int, listing: L
     return indices
 
 
-def _hashes(store: Store, rows: np.ndarray) -> Iterator[str]:
+def _hashes(store: Store, rows: np.ndarray) -> Generator[str, None, None]:
     """The hash of each row, in their order; files are read by several threads, since disks and hashing let others run.
 
     Whoever closes it early waits for the stretches that are being read, and for no others.
