@@ -259,7 +259,7 @@ def test_a_set_shows_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     told = ["sets", "cub200", "--data-root", str(tmp_path / "root")]
     shown = " ".join(CliRunner().invoke(app, told, env={"COLUMNS": "200"}).stdout.split())
     for text in (
-        "licence non-commercial research and education",
+        "licence unknown",
         "cub200:train, cub200:test",
         "overlap with ImageNet's",
     ):
