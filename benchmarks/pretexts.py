@@ -10,8 +10,8 @@ Every arm is the same small vision transformer, pre-trained on the training imag
 fine-tuned on their labels alike. Measured are the accuracy, the accuracy of a linear probe before fine-tuning, and the
 AUROC of three scores against every set that is there, beside a Mahalanobis distance on six numbers per image. Nothing
 is chosen by any of these figures. Killed, it goes on; arms whose figures are there already are not trained again, so
-that they can be measured one by one, on another day or another machine: `docs/results/pretexts` has those that are
-done, and a page will follow when all are.
+that they can be measured one by one, on another day or another machine: those of `docs/results/pretexts` make the
+tables of `docs/results/2026-11-25-pretexts.md`.
 """
 
 import argparse
@@ -300,6 +300,17 @@ def page(plan: Plan, arms: Mapping[str, Mapping[str, Any]], beside: Mapping[str,
         means = [np.mean([arms[name]["auroc"][key][item][0] for item in UNKNOWN]) for name in arms]
         means.append(np.mean([beside["six numbers"][item][0] for item in UNKNOWN]))
         lines.append(f"| *mean* | {' | '.join(f'{100 * value:.1f}' for value in means)} |")
+    halves = [
+        max(value - low, high - value)
+        for figures in (*(arm["auroc"] for arm in arms.values()), {"six numbers": beside["six numbers"]})
+        for by_set in figures.values()
+        for value, low, high in by_set.values()
+    ]
+    lines += [
+        "",
+        f"95 % intervals over the draw of the test images reach at most {100 * max(halves):.1f} points from a "
+        f"figure, {100 * float(np.median(halves)):.1f} from half of them; the files of the arms have each.",
+    ]
     where = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, seed {plan.seed}"
     return "\n".join([*lines, "", where, ""])
 

@@ -666,3 +666,65 @@ def test_features_that_are_no_numbers_are_told(recipe, tmp_path, tiny_network):
     results = run(path, tmp_path / "out").results
     assert not results.figures
     assert "not finite" in results.left_out[0].reason
+
+
+def test_a_set_without_two_readable_images_is_left_out_and_the_others_are_measured(recipe, tmp_path, here):
+    bad = tmp_path / "bad"
+    noise(bad, 3)
+    for file in sorted(bad.rglob("*.png"))[:2]:
+        file.write_bytes(file.read_bytes()[:60])
+    sets = f'far = {{ bad = "{bad}", grain = "{here}/grain" }}'
+    results = run(recipe("multi-class", sets=sets), tmp_path / "out").results
+    assert {figure.key for figure in results.figures if figure.metric == "auroc"} == {"grain"}
+    assert [(item.what, item.reason.split(" can be")[0]) for item in results.left_out] == [
+        ("tiny, bad", "1 of its 3 images")
+    ]
+
+
+@pytest.mark.parametrize("text", ["msp", "odin"])
+def test_a_score_that_is_not_a_number_is_left_out_and_the_others_are_measured(recipe, tmp_path, monkeypatch, text):
+    from mood import scores
+
+    fit = scores.fit
+
+    class Broken:
+        """One score of each batch is no number."""
+
+        def __init__(self, whole):
+            self.whole = whole
+
+        def __call__(self, features):
+            values = self.whole(features)
+            values[0] = float("nan")
+            return values
+
+        def __getattr__(self, name):
+            return getattr(self.whole, name)
+
+    def fitted(name, *args, **options):
+        score = fit(name, *args, **options)
+        return Broken(score) if name == text else score
+
+    monkeypatch.setattr(scores, "fit", fitted)
+    results = run(recipe("multi-class", scores=f'["mood shrinkage=oas", "{text}"]'), tmp_path / "out").results
+    assert {figure.score for figure in results.figures} >= {"mood shrinkage=oas"}
+    assert not [figure for figure in results.figures if figure.score == text]
+    assert "a score that is not a number" in results.left_out[0].reason
+
+
+def test_what_was_left_out_is_tried_again_when_a_killed_run_goes_on(recipe, tmp_path, monkeypatch):
+    path = recipe("multi-class", scores='["gmm components=1", "msp"]')
+    applied = networks_module.applied
+
+    def stops(score, shards):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "sklearn.mixture", None)
+        patched.setattr(networks_module, "applied", stops)
+        with pytest.raises(KeyboardInterrupt):
+            run(path, tmp_path / "killed")
+    assert networks_module.applied is applied
+    results = run(path, tmp_path / "killed").results
+    assert results.of("stripes", score="gmm components=1")
+    assert not results.left_out

@@ -8,16 +8,13 @@ from mood.core.errors import InputError
 from mood.evaluation import auroc, evaluate
 from mood.evaluation.protocols import (
     OPENOOD,
-    TABLE_8,
     accepted_confusion,
     expose,
     full_spectrum,
     group_means,
-    hardest_pairs,
     largest_cells,
     linear_probe,
     one_class,
-    pair_values,
 )
 from mood.evaluation.protocols.openood import groups
 
@@ -67,18 +64,6 @@ def test_one_class_is_the_unweighted_mean_over_the_other_classes_and_beside_it_a
 def test_one_class_is_checked(scores, labels, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InputError, match=message):
         one_class(scores, labels)
-
-
-def test_pairs() -> None:
-    names = ("cat", "dog", "deer")
-    matrix = np.array([[np.nan, 0.6, 0.9], [0.7, np.nan, 0.5], [0.8, 0.65, np.nan]])
-    assert pair_values(matrix, names, [("cat", "dog"), ("deer", "cat")]) == {("cat", "dog"): 0.6, ("deer", "cat"): 0.8}
-    assert hardest_pairs(matrix, names, 2) == (("dog", "deer"), ("cat", "dog"))
-    assert len(hardest_pairs(matrix, names, 100)) == 6
-    assert len(TABLE_8) == 12
-    for pair in (("cat", "fox"), ("cat", "cat")):
-        with pytest.raises(InputError, match="pair"):
-            pair_values(matrix, names, [pair])
 
 
 def test_confusion_counts_what_is_accepted_at_95_percent() -> None:

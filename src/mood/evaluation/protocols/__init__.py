@@ -9,7 +9,7 @@ from mood.evaluation.protocols.full_spectrum import full_spectrum
 from mood.evaluation.protocols.multi_class import group_means, members
 from mood.evaluation.protocols.one_class import OneClass, one_class
 from mood.evaluation.protocols.openood import OPENOOD, Benchmark
-from mood.evaluation.protocols.pairs import TABLE_8, hardest_pairs, pair_values
+from mood.evaluation.protocols.pairs import TABLE_8
 
 __all__ = [
     "OPENOOD",
@@ -21,10 +21,8 @@ __all__ = [
     "expose",
     "full_spectrum",
     "group_means",
-    "hardest_pairs",
     "largest_cells",
     "linear_probe",
     "members",
     "one_class",
-    "pair_values",
 ]

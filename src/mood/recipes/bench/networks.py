@@ -279,7 +279,11 @@ class Network:
             for text, found in parts.items():
                 values[text][key] = np.concatenate(found)
         for text, (_, fitted) in again.items():
-            yield text, Scored(values[text], "", "", "further pass", fitted, spent[text])
+            try:
+                every = {key: numbers(found) for key, found in values[text].items()}
+                yield text, Scored(every, "", "", "further pass", fitted, spent[text])
+            except MoodError as error:
+                yield text, Scored(reason=str(error))
 
 
 def kind_of(needs: Sequence[str]) -> str:
@@ -302,8 +306,23 @@ def as_one_class(shard: "Features") -> "Features":
 
 
 def applied(score: "Score", shards: "Sequence[Features]") -> np.ndarray:
-    """(N,) scores of shards in their order."""
-    return np.concatenate([score(part).numpy() for part in shards])
+    """(N,) scores of shards in their order.
+
+    Raises:
+        InputError: some are NaN.
+    """
+    return numbers(np.concatenate([score(part).numpy() for part in shards]))
+
+
+def numbers(scores: np.ndarray) -> np.ndarray:
+    """The same scores, (N,): one that is no number would end the run in its figures, and the other scores with it.
+
+    Raises:
+        InputError: some are NaN.
+    """
+    if bad := int(np.isnan(scores).sum()):
+        raise InputError(f"{bad} of {len(scores)} images get a score that is not a number")
+    return scores
 
 
 def open_network(plan: NetworkPlan, trial: str, *, device: str, batch_size: int, workers: int) -> Network:

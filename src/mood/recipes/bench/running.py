@@ -1,12 +1,12 @@
 """All runs of a benchmark, one after the other: whatever cannot be done is named, and the rest is done."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mood.core.errors import MoodError
-from mood.recipes.bench.networks import Network, Scored, open_network
+from mood.recipes.bench.networks import OWN, Network, Scored, open_network
 from mood.recipes.bench.pages import Shown, shown
 from mood.recipes.bench.plan import NetworkPlan, Plan, RunPlan
 from mood.recipes.bench.protocols import PROTOCOLS, Session
@@ -125,6 +125,8 @@ def _run(
 ) -> None:
     """One run with one trial of one network."""
     at = (run.name, network.plan.name, str(trial))
+    opened, unreadable = _readable(opened, network)
+    found.left_out += [LeftOut(run.name, f"{network.plan.name}, {name}", why) for name, why in unreadable.items()]
     every: dict[str, Scored] = {}
     spent: dict[str, float] = {"intervals": 0.0}
 
@@ -133,7 +135,7 @@ def _run(
         rest = [text for text in texts if text not in done]
         known = network.knows(opened.fit.manifest.class_names)
         for text, one in network.score(rest, opened.fit, wanted, knows_classes=known):
-            units.keep_scores((*at, text), one)
+            _keep(units, (*at, text), one)
             done[text] = one
         every.update({text: done[text] for text in texts})
         return {text: done[text] for text in texts}
@@ -143,7 +145,7 @@ def _run(
             one = units.scores((*at, text))
             if one is None:
                 one = network.score_each_class(text, opened.fit, opened.test, classes, knows_classes=knows)
-                units.keep_scores((*at, text), one)
+                _keep(units, (*at, text), one)
             every[text] = one
         return {text: every[text] for text in texts}
 
@@ -197,9 +199,30 @@ def _run(
     found.notes += _small_fit(session)
 
 
+def _keep(units: Units, name: Sequence[str], scored: Scored) -> None:
+    """Keep what a score says; what was left out is tried again by the next run, for its reason may be gone."""
+    if not scored.reason:
+        units.keep_scores(name, scored)
+
+
+def _readable(opened: Opened, network: Network) -> tuple[Opened, dict[str, str]]:
+    """The sets without those OOD sets that have no two readable images, and why: one would end every score's run."""
+    reasons = {}
+    for name, source in opened.unknown.items():
+        try:
+            count = len(network.extracted(source, OWN).positions)
+        except MoodError as error:
+            reasons[name] = str(error)
+            continue
+        if count < 2:
+            reasons[name] = f"{count} of its {len(source)} images can be read, and an interval needs two"
+    unknown = {name: source for name, source in opened.unknown.items() if name not in reasons}
+    return replace(opened, unknown=unknown), reasons
+
+
 def _small_fit(session: Session) -> list[str]:
     """A word where there are fewer images than dimensions: a covariance without shrinkage is singular then."""
-    parts = session.network.shards(session.sets.fit, "own")
+    parts = session.network.shards(session.sets.fit, OWN)
     images, width = sum(map(len, parts)), parts[0].embedding.shape[1]
     if session.run.protocol in ("one-class", "pairs"):
         images //= max(1, len(session.class_names))
