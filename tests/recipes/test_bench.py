@@ -588,7 +588,8 @@ def test_a_measured_table_has_every_score_set_and_protocol_and_the_control(known
     assert f"#     mood bench recipes/measured/{path.name} " in path.read_text()
     protocols = {run.protocol for run in plan.runs}
     assert protocols >= {"multi-class", "one-class", "confusion", "few-shot", "full-spectrum"}
-    assert all(any(network.six_numbers for network in run.networks) for run in plan.runs)
+    controlled = [run for run in plan.runs if run.name != "random weights"]
+    assert all(any(network.six_numbers for network in run.networks) for run in controlled)
     assert len(plan.runs[0].unknown) == 14
     assert all(run.fit == f"{known}:train" and run.test == f"{known}:test" for run in plan.runs)
 
@@ -728,3 +729,11 @@ def test_what_was_left_out_is_tried_again_when_a_killed_run_goes_on(recipe, tmp_
     results = run(path, tmp_path / "killed").results
     assert results.of("stripes", score="gmm components=1")
     assert not results.left_out
+
+
+@pytest.mark.parametrize("pair", [("class 1", "class 1"), ("class 1", "fox")])
+def test_a_pair_is_of_two_known_classes(recipe, tmp_path, pair):
+    rest = f'pairs = [["{pair[0]}", "{pair[1]}"]]\n'
+    results = run(recipe("pairs", rest, scores='["knn k=3"]', sets=""), tmp_path / "out").results
+    assert not results.figures
+    assert "two different classes of class 0, class 1" in results.left_out[0].reason

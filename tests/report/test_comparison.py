@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mood.core.errors import InputError
-from mood.report import Card, Comparison, Drawn, Ends, Grid, Thumbnail, render_comparison
+from mood.report import Card, Comparison, Drawn, Ends, Grid, Thumbnail, comparison, render_comparison
 from mood.report.comparison import _table
 from mood.report.comparison_figures import confusion_bars, distributions, plain, roc_lines, task_bars
 from mood.report.markup import VOID
@@ -122,6 +122,18 @@ def test_empty_parts_are_left_out():
     empty = Comparison(title="t", summary="s")
     ids = {a["id"] for _, a in Reader(render_comparison(empty)).elements if "id" in a}
     assert ids == {"provenance"}
+
+
+def test_figures_beyond_the_budget_are_told(monkeypatch):
+    whole = render_comparison(page())
+    count = whole.count("<figure")
+    monkeypatch.setattr(comparison, "BUDGET", len(whole.encode()) // 3)
+    short = render_comparison(page())
+    shown = short.count("<figure")
+    assert 0 < shown < count
+    assert f"{count - shown} further figures are too much for one page; the folder" in short
+    assert "further figures" not in whole
+    Reader(short)
 
 
 def test_names_in_figures_are_plain():

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 ALPHA = 0.05
 """A picture whose p-value among the test images is at most this is marked."""
 
+BUDGET = 1_500_000
+"""Bytes that all figures of a page may take: with its tables, and with its pictures, which have a budget of their own, it
+stays under 5 MB."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
@@ -94,12 +98,15 @@ class Comparison:
 def render_comparison(page: Comparison) -> str:
     """The page as text, to be written as UTF-8; under 5 MB, offline, and the same for the same comparison.
 
+    Where the figures are more than fit, the first ones are shown, and a sentence says how many are not.
+
     Args:
         page: everything on it.
     """
     pictures = [picture for item in page.ends for picture in (*item.most_unusual, *item.least_unusual)]
     sources = dict(zip(map(id, pictures), data_uris(pictures), strict=True))
-    groups = dict.fromkeys(item.group for item in page.figures)
+    figures = _within_budget(page.figures)
+    hidden = len(page.figures) - sum(map(len, figures.values()))
     parts: list[Child] = [
         element(
             "header",
@@ -113,7 +120,14 @@ def render_comparison(page: Comparison) -> str:
         _tables("published", "Beside what was published", page.published, page.footnotes, sortable=False),
         _tables("methods", "Methods", page.methods, (SORTED,)),
         _lines("chosen", "Chosen on known images alone", page.chosen),
-        *(_figures(place, group, page.figures) for place, group in enumerate(groups)),
+        *(_figures(place, group, panels) for place, (group, panels) in enumerate(figures.items())),
+        element(
+            "p",
+            f"{hidden} further figures are too much for one page; the folder figures beside it has all.",
+            class_="note",
+        )
+        if hidden
+        else None,
         *(_ends(place, item, sources) for place, item in enumerate(page.ends)),
         _lines("missing", "Missing sets", [f"{name}: {reason}" for name, reason in page.missing.items()]),
         _lines("left-out", "Left out", [f"{what}: {reason}" for what, reason in page.left_out]),
@@ -161,12 +175,20 @@ def _lines(name: str, heading: str, lines: Sequence[str]) -> Html | None:
     return section(name, heading, element("ul", (element("li", line) for line in lines))) if lines else None
 
 
-def _figures(place: int, group: str, every: Sequence[Drawn]) -> Html:
-    panels = [
-        element("figure", element("h3", item.title), as_svg(item.figure, f"{group}: {item.title}"))
-        for item in every
-        if item.group == group
-    ]
+def _within_budget(every: Sequence[Drawn]) -> dict[str, list[Html]]:
+    """Figures by group, the first ones that fit."""
+    found: dict[str, list[Html]] = {}
+    left = BUDGET
+    for item in every:
+        panel = element("figure", element("h3", item.title), as_svg(item.figure, f"{item.group}: {item.title}"))
+        left -= len(panel.encode())
+        if left < 0:
+            break
+        found.setdefault(item.group, []).append(panel)
+    return found
+
+
+def _figures(place: int, group: str, panels: Sequence[Html]) -> Html:
     return section(f"figures-{place}", group, element("div", panels, class_="grid"))
 
 
