@@ -122,8 +122,10 @@ def test_what_stands_for_the_stages_left_out_can_be_named(config, tmp_path):
 
 
 def test_the_run_decides_where_it_runs(config):
-    stages = plan(config(device="cpu", workers=3, strategy="ddp", accumulate=2, data_root=("here",), overwrite=True))
-    assert {(s.config.strategy, s.config.accumulate) for s in stages} == {("ddp", 2)}
+    stages = plan(
+        config(device="cpu", workers=3, strategy="ddp", accumulate=2, seed=7, data_root=("here",), overwrite=True)
+    )
+    assert {(s.config.strategy, s.config.accumulate, s.config.seed) for s in stages} == {("ddp", 2, 7)}
     assert {(s.config.device, s.config.workers, s.config.data_root, s.config.overwrite) for s in stages} == {
         ("cpu", 3, ("here",), True)
     }

@@ -131,8 +131,8 @@ def test_figures_beyond_the_budget_are_told(monkeypatch):
     short = render_comparison(page())
     shown = short.count("<figure")
     assert 0 < shown < count
-    assert f"{count - shown} further figures are too much for one page; the folder" in short
-    assert "further figures" not in whole
+    assert f"{count - shown} are too much for one page; the folder" in short
+    assert "Further figures" not in whole
     Reader(short)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mood.core.config import Argument, config, fields, read_toml
 from mood.core.errors import InputError, ModelError
-from mood.core.ranges import Count, Workers
+from mood.core.ranges import Count, Seed, Workers
 
 if TYPE_CHECKING:
     from mood.models import Architecture
@@ -42,6 +42,8 @@ class TrainConfig:
     """of several processes that torchrun started, in place of what the recipe says"""
     accumulate: Count | None = None
     """parts of a batch whose gradients are added up, in place of what the recipe says"""
+    seed: Seed | None = None
+    """of every stage, in place of what the recipe says: another trial of the same recipe"""
     overwrite: bool = False
     """replace stages of another configuration"""
 
@@ -240,7 +242,7 @@ def _stage(
     settings |= {key: value for key, value in table.items() if key not in _KEYS}
     settings |= {"output": config.output / name, "overwrite": config.overwrite}
     settings |= {"data_root": config.data_root} if config.data_root else {}
-    for key in ("device", "workers", "strategy", "accumulate"):
+    for key in ("device", "workers", "strategy", "accumulate", "seed"):
         value = getattr(config, key)
         if value is not None and key in fields(cls):
             settings[key] = value

@@ -18,7 +18,7 @@ ALPHA = 0.05
 """A picture whose p-value among the test images is at most this is marked."""
 
 BUDGET = 1_500_000
-"""Bytes that all figures of a page may take: with its tables, and with its pictures, which have a budget of their own, it
+"""Bytes that all figures of a page may take: with its tables and its pictures, which have a budget of their own, it
 stays under 5 MB."""
 
 
@@ -121,13 +121,7 @@ def render_comparison(page: Comparison) -> str:
         _tables("methods", "Methods", page.methods, (SORTED,)),
         _lines("chosen", "Chosen on known images alone", page.chosen),
         *(_figures(place, group, panels) for place, (group, panels) in enumerate(figures.items())),
-        element(
-            "p",
-            f"{hidden} further figures are too much for one page; the folder figures beside it has all.",
-            class_="note",
-        )
-        if hidden
-        else None,
+        _lines("hidden", "Further figures", _left_beside(hidden)),
         *(_ends(place, item, sources) for place, item in enumerate(page.ends)),
         _lines("missing", "Missing sets", [f"{name}: {reason}" for name, reason in page.missing.items()]),
         _lines("left-out", "Left out", [f"{what}: {reason}" for what, reason in page.left_out]),
@@ -173,6 +167,10 @@ def _table(grid: Grid, sortable: bool) -> Html:
 
 def _lines(name: str, heading: str, lines: Sequence[str]) -> Html | None:
     return section(name, heading, element("ul", (element("li", line) for line in lines))) if lines else None
+
+
+def _left_beside(hidden: int) -> list[str]:
+    return [f"{hidden} are too much for one page; the folder figures beside it has all."] if hidden else []
 
 
 def _within_budget(every: Sequence[Drawn]) -> dict[str, list[Html]]:
