@@ -2,7 +2,11 @@
 
 import csv
 import json
+import shutil
 import sys
+import tomllib
+import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +17,18 @@ from PIL import Image
 
 import mood.recipes.extract as extract_module
 from mood.core.errors import DataError, InputError, OutputError
+from mood.data.folder_sets import IMAGENET30
 from mood.evaluation import auroc
+from mood.models import load_model, save_model
 from mood.recipes.bench import BenchConfig, bench
 from mood.recipes.bench import networks as networks_module
 from mood.recipes.bench.plan import load_plan
 from mood.recipes.bench.results import read_results
+from mood.recipes.bench.trials import spelled
+from mood.recipes.finetune import FinetuneConfig, finetune
 from mood.scores import available
 
+ROOT = Path(__file__).parents[2]
 METRICS = {
     "auroc",
     "fpr95_id_positive",
@@ -304,8 +313,6 @@ def test_six_numbers_are_one_gaussian_under_every_protocol(recipe, tmp_path, her
 
 def six_of(folder, network):
     """(N, 6) mean and standard deviation of each channel of the pixels that a network is fed."""
-    from mood.models import load_model
-
     transform = load_model(network).transform
     images = np.stack([transform.pixels(path.read_bytes()) for path in sorted(folder.rglob("*.png"))])
     fed = transform.normalise(images).astype(np.float64)
@@ -551,6 +558,7 @@ def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
         (('name = "rival"', 'name = "ours"'), "each needs a name of its own"),
         (('score = "msp"', 'score = "msp"\nkeys = ["noise"]'), "1 keys for 3 columns"),
         (('name = "tiny"', 'name = "tiny"\nsix_numbers = true\nrandom_weights = true'), "two controls"),
+        (('\nmodel = "', '\nmodel = "{class}'), "the multi-class protocol takes one for all classes"),
         (('title = "Stripes"', 'titel = "Stripes"'), "titel"),
     ],
 )
@@ -570,7 +578,229 @@ def test_only_small_and_limit_are_checked(recipe, tmp_path):
             run(path, tmp_path / "out", **changes)
 
 
-TABLES = sorted((Path(__file__).parents[2] / "recipes" / "tables").glob("*.toml"))
+@pytest.fixture(scope="module")
+def tuned(here, tiny_network, tmp_path_factory):
+    """A network for each known class, fine-tuned on it alone."""
+    folder = tmp_path_factory.mktemp("one-class")
+    for number in range(2):
+        finetune(
+            FinetuneConfig(
+                data=str(here / "fit"),
+                classes=(f"class {number}",),
+                head_classes=2,
+                model=str(tiny_network),
+                output=folder / f"class-{number}",
+                epochs=1,
+                batch_size=10,
+                held_out=0.0,
+                workers=0,
+            )
+        )
+    return folder
+
+
+@pytest.fixture
+def each_class(recipe, tiny_network):
+    """`each_class(model, scores)`: a one-class recipe of a network for each class."""
+
+    def write(model, scores='["mood shrinkage=oas", "knn k=3"]', more=""):
+        path = recipe("one-class", scores=scores, sets="")
+        path.write_text(path.read_text().replace(f'model = "{tiny_network}"', f"model = {model}\n{more}"))
+        return path
+
+    return write
+
+
+def test_each_class_may_have_a_network_of_its_own(each_class, tuned, here, tmp_path, monkeypatch):
+    from mood import scores
+    from mood.data import open_source
+    from mood.models import Embedder
+    from mood.recipes.bench import trials
+
+    passes, alive, most, fill, opened = [], [], [], extract_module._fill, trials.open_network
+
+    def counted(folder, key, source, *rest):
+        if "inner" not in key:
+            passes.append((key["model"], len(source)))
+        return fill(folder, key, source, *rest)
+
+    def watched(*args, **more):
+        network = opened(*args, **more)
+        alive.append(weakref.ref(network.model.module))
+        most.append(sum(module() is not None for module in alive))
+        return network
+
+    monkeypatch.setenv("MOOD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(extract_module, "_fill", counted)
+    monkeypatch.setattr(trials, "open_network", watched)
+    path = each_class(f'"{tuned}/{{class}}"', scores='["knn k=3", "mood shrinkage=oas", "msp", "lee_mahalanobis"]')
+    results = run(path, tmp_path / "out").results
+    networks = [load_model(tuned / f"class-{number}") for number in range(2)]
+    assert sorted(passes) == sorted((network.fingerprint(), 30) for network in networks for _ in ("its class", "test"))
+    assert max(most) == 1, "one network at a time"
+    assert len(most) == 4, "each once to look at, and once for all scores"
+    page = (tmp_path / "out" / "report.html").read_text()
+    for number, network in enumerate(networks):
+        embedder = Embedder(network)
+        (fit,), (test,) = (
+            extract_module.extract_features(open_source(str(here / name)), embedder).store for name in ("fit", "test")
+        )
+        score = scores.fit("knn", fit[fit.labels == number], k=3)
+        expected = auroc(score(test[test.labels == number]), score(test[test.labels != number]))
+        (figure,) = results.of("stripes", score="knn k=3", key=f"class {number}", metric="auroc")
+        assert figure.value == pytest.approx(expected)
+        assert network.fingerprint() in page
+        assert f"tiny, class {number}: finetune, 30 images of" in page
+    assert networks[0].fingerprint() != networks[1].fingerprint()
+    msp, lee = results.left_out
+    assert (msp.what, lee.what) == ("tiny, msp", "tiny, lee_mahalanobis")
+    assert "has met no other label" in msp.reason
+
+
+def test_a_killed_run_goes_on_at_the_class_where_it_was(each_class, tuned, tmp_path, monkeypatch):
+    path = each_class(f'"{tuned}/{{class}}"')
+    whole = run(path, tmp_path / "whole").results
+    applied, calls = networks_module.applied, []
+
+    def stops(score, shards):
+        calls.append(score)
+        if len(calls) == 3:  # the first of two scores of the second class
+            raise KeyboardInterrupt
+        return applied(score, shards)
+
+    monkeypatch.setattr(networks_module, "applied", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, tmp_path / "killed")
+    calls.clear()
+    monkeypatch.setattr(networks_module, "applied", lambda score, shards: calls.append(score) or applied(score, shards))
+    again = run(path, tmp_path / "killed").results
+    assert again.figures == whole.figures
+    assert len(calls) == 2, "the first class was not scored again"
+    spent = [[cost for cost in results.costs if cost.kind == "extraction"] for results in (whole, again)]
+    assert spent[0] == spent[1], "the passes of both networks, also of the one that was not wanted again"
+    assert spent[0][0].score_seconds > 0
+
+
+def test_networks_of_classes_may_have_trials(each_class, tuned, tmp_path):
+    path = each_class(f'["{tuned}/{{class}}", "{tmp_path}/{{class}}"]')
+    for number in range(2):
+        model = load_model(tuned / f"class-{number}")
+        with torch.no_grad():
+            model.module.norm.weight[:16] *= 2
+        save_model(tmp_path / f"class-{number}", model)
+    results = run(path, tmp_path / "out").results
+    mean = results.of("stripes", score="knn k=3", key="mean", metric="auroc")
+    assert [figure.trial for figure in mean] == [0, 1]
+    assert "±" in (tmp_path / "out" / "table.md").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    for trial, folder in enumerate((tuned, tmp_path)):
+        for number in range(2):
+            assert f"weights of tiny, trial {trial}, class {number}" in page
+            assert load_model(folder / f"class-{number}").fingerprint() in page
+
+
+def test_all_networks_of_classes_that_are_missing_are_named_before_any_pass(
+    each_class, tuned, tiny_network, tmp_path, monkeypatch
+):
+    path = each_class('"nowhere/{class}"', scores='["knn k=3"]')
+    path.write_text(path.read_text() + f'[[runs.networks]]\nname = "one for all"\nmodel = "{tiny_network}"\n')
+    results = run(path, tmp_path / "out").results
+    (left,) = results.left_out
+    assert left.what == "tiny, class 0, class 1"
+    assert left.reason.startswith("model 'nowhere/{class}' is neither 'embedded', a folder, nor a timm model")
+    assert {figure.network for figure in results.figures} == {"one for all"}
+    monkeypatch.setattr(networks_module, "extract_features", lambda *_, **__: pytest.fail("a pass was made"))
+    (tmp_path / "class-0").symlink_to(tuned / "class-0")
+    results = run(each_class(f'"{tmp_path}/{{class}}"'), tmp_path / "half").results
+    (left,) = results.left_out
+    assert left.what == "tiny, class 1"
+    assert left.reason.endswith("the mean is over all classes, so none is measured")
+    assert not results.figures
+
+
+def test_a_network_that_cannot_stand_for_its_class_is_left_out(each_class, tuned, here, tmp_path):
+    (tmp_path / "class-0").symlink_to(tuned / "class-1")
+    model = load_model(tuned / "class-1")
+    save_model(tmp_path / "class-1", replace(model, transform=model.transform.changed({"crop_pct": 0.5})))
+    results = run(each_class(f'"{tmp_path}/{{class}}"'), tmp_path / "swapped").results
+    (left,) = results.left_out
+    assert left.what == "tiny, class 0"
+    assert "{class}' was trained on 'class 1' alone, and stands for 'class 0'" in left.reason
+    (tmp_path / "class-0").unlink()
+    (tmp_path / "class-0").symlink_to(tuned / "class-0")
+    results = run(each_class(f'"{tmp_path}/{{class}}"'), tmp_path / "otherwise").results
+    (left,) = results.left_out
+    assert left.what == "tiny, class 1"
+    assert "is fed otherwise than the network of 'class 0'" in left.reason
+    for name in ("fit", "test"):
+        for ours, number in (("class 0", 0), ("class-0", 1)):
+            shutil.copytree(here / name / f"class {number}", tmp_path / name / ours)
+    path = each_class(f'"{tuned}/{{class}}"')
+    path.write_text(path.read_text().replace(f'"{here}/', f'"{tmp_path}/'))
+    left_out = run(path, tmp_path / "alike").results.left_out
+    assert [item.what for item in left_out] == ["tiny, class 0", "tiny, class-0"]
+    assert "would be the network of 'class 0' and of 'class-0'" in left_out[0].reason
+
+
+def test_a_class_without_an_image_is_named(each_class, tuned, tmp_path):
+    results = run(each_class(f'"{tuned}/{{class}}"', scores='["knn k=1"]'), tmp_path / "out", limit=1).results
+    (left,) = results.left_out
+    assert left.reason.startswith("class class 1: Nothing is left of the 1 images")
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "message"),
+    [
+        ('["a/{class}", "b"]', "", r"{class} is not in its trial 'b'; all trials have it, or none has"),
+        ('"a/{class}"', "six_numbers = true", "six_numbers is the same control for all of them"),
+        ('"a/{class}"', "random_weights = true", "random_weights is the same control for all of them"),
+    ],
+)
+def test_what_networks_of_classes_cannot_be_is_told_before_anything_runs(each_class, tmp_path, model, more, message):
+    with pytest.raises(InputError, match=message):
+        run(each_class(model, more=more), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("american_alligator", "american_alligator"),
+        ("v1.0-b", "v1.0-b"),
+        ("dining table", "dining-table"),
+        ("a/b", "a-b"),
+        ("..", "-."),
+        ("café", "caf-"),
+    ],
+)
+def test_a_class_is_spelled_as_a_file_may_be_called(name, expected):
+    assert spelled(name) == expected
+
+
+def test_the_head_of_a_network_of_one_class_knows_no_classes(recipe, tuned, tiny_network, tmp_path):
+    """It has as many outputs as there are classes; all but one have met no label."""
+    path = recipe("multi-class", scores='["knn k=3", "msp"]')
+    path.write_text(path.read_text().replace(str(tiny_network), str(tuned / "class-0")))
+    results = run(path, tmp_path / "out").results
+    assert [item.what for item in results.left_out] == ["tiny, msp"]
+    assert "its head knows other classes" in results.left_out[0].reason
+    assert not results.of("stripes", metric="accuracy")
+
+
+@pytest.mark.parametrize(("table", "network"), [("table-3", "MIM-pt, fine-tune"), ("table-6", "ours")])
+def test_a_shipped_table_looks_for_networks_of_classes_where_their_recipe_leaves_them(table, network):
+    text = (ROOT / "recipes" / "paper" / "one-class-imagenet30.toml").read_text()
+    words = next(line for line in text.splitlines() if line.startswith("#     mood finetune")).split()
+    (name,) = tomllib.loads(text)["classes"]
+    runs = load_plan(ROOT / "recipes" / "tables" / f"{table}.toml").runs
+    (known,) = (run for run in runs if run.name == "ImageNet-30")
+    (plan,) = (plan for plan in known.networks if plan.name == network)
+    assert plan.model.replace("{class}", spelled(name)) == words[words.index("-o") + 1]
+    assert words[words.index("--classes") + 1] == name
+    assert all(spelled(other) == other for other in IMAGENET30)
+
+
+TABLES = sorted((ROOT / "recipes" / "tables").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
@@ -656,8 +886,6 @@ def test_a_shipped_table_runs_at_its_small_scale(name, tmp_path, monkeypatch):
 
 
 def test_features_that_are_no_numbers_are_told(recipe, tmp_path, tiny_network):
-    from mood.models import load_model, save_model
-
     model = load_model(tiny_network)
     with torch.no_grad():
         next(model.module.parameters()).fill_(float("nan"))

@@ -65,22 +65,23 @@ def bench(config: BenchConfig) -> BenchResult:
     from mood.recipes.bench.pages import write_page
     from mood.recipes.bench.plan import chosen_runs, load_plan
     from mood.recipes.bench.results import read_results, write_results
-    from mood.recipes.bench.running import run_all, weights_of
+    from mood.recipes.bench.running import run_all
     from mood.recipes.bench.sets import open_sets
     from mood.recipes.bench.tables import write_tables
+    from mood.recipes.bench.trials import digests, trials_of
 
     plan = load_plan(config.plan)
     runs = chosen_runs(plan, small=config.small, only=config.only)
     sets = open_sets(runs, roots=config.data_root, limit=config.limit)
-    weights, unavailable = weights_of(runs, device=config.device)
+    trials = trials_of(runs, sets, device=config.device)
     settings = to_dict(config) | {
         "plan": to_dict(plan),
         "images": {key: item.manifest.fingerprint for key, item in sets.found.items()},
-        "weights": weights,
+        "weights": digests(trials),
     }
     with open_output(config.output, settings, overwrite=config.overwrite) as output:
         if not output.finished:
-            results, parts = run_all(config, plan, runs, sets, unavailable, output.scratch, settings)
+            results, parts = run_all(config, plan, runs, sets, trials, output.scratch, settings)
             write_results(results, output.work)
             write_tables(results, output.work)
             write_page(results, parts, output.work)

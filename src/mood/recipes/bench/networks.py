@@ -37,6 +37,7 @@ class Scored:
         kind: "stored" (no further pass), "scikit-learn", or "further pass".
         fit_seconds: of fitting it.
         score_seconds: of scoring all sets.
+        passes: what each pass took that its network had made by then, as in `Network.seconds`; empty until it is kept.
     """
 
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class Scored:
     kind: str = "stored"
     fit_seconds: float = 0.0
     score_seconds: float = 0.0
+    passes: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +88,18 @@ class Network:
         self._embedders: dict[str, Embedder] = {}
         self._extracted: dict[tuple[str, str], Extracted] = {}
         self._shards: dict[tuple[str, str], list[Features]] = {}
-        self.seconds: dict[tuple[Any, ...], float | None] = {}
+        self.seconds: dict[str, float | None] = {}
         """What each pass took when it was made, by what its features are of: kinds that give the same share it."""
 
     def knows(self, classes: Sequence[str] | None) -> bool:
         """Whether the logits are of these classes, in this order."""
+        if self.plan.of_each_class:
+            return False
         if self.model.class_names:
             return classes is not None and tuple(self.model.class_names) == tuple(classes)
+        if self.model.history and self.model.history[-1].stage == "finetune":
+            # Such outputs have no names where there are more of them than classes: some have never met a label.
+            return False
         head = self.model.head()
         return head is not None and classes is not None and len(head.weight) == len(classes)
 
@@ -125,8 +132,8 @@ class Network:
             embedder = self.embedder(kind)
             found = extract_features(source, embedder, batch_size=self.batch_size, workers=self.workers)
             self._extracted[at] = found
-            inner, decoder = embedder.inner, embedder.decoder is not None
-            self.seconds[(embedder.pool, embedder.layer, inner, decoder, at[1])] = found.seconds
+            looks = f"{embedder.pool} {embedder.layer} {embedder.inner} {embedder.decoder is not None}"
+            self.seconds[f"{looks} {at[1]}"] = found.seconds
         return self._extracted[at]
 
     def shards(self, source: "Source", kind: str) -> "list[Features]":
@@ -171,49 +178,35 @@ class Network:
         if again:
             yield from self._further_pass(again, sets)
 
-    def score_each_class(
-        self, text: str, fit: "Source", test: "Source", classes: "Mapping[str, int]", *, knows_classes: bool
+    def score_class(
+        self, text: str, fit: "Source", test: "Source", name: str, label: int, *, knows_classes: bool
     ) -> Scored:
-        """One fit for each class, on its images alone, and the scores of all test images under it.
+        """Fit a score on the images of one class alone, and apply it to all test images.
 
         Args:
             text: a score as a recipe has it.
             fit: known images with labels.
             test: what to score.
-            classes: name → label.
+            name: of the class.
+            label: of the class.
             knows_classes: whether the logits are of the classes of the whole set.
 
         Returns:
-            Scores by class name, or the reason why there are none.
+            Scores under the name of the class, or the reason why there are none.
         """
-        values: dict[str, np.ndarray] = {}
-        total, at = Scored(), ""
         try:
-            for name, label in classes.items():
-                at = f"class {name}: "
-                fitted = self._fitted(text, fit, label, knows_classes)
-                if fitted.view.live:
-                    raise InputError(
-                        "it looks at the images again for each class, which one-class detection leaves out"
-                    )
-                shards = self.shards(test, fitted.kind)
-                began = time.perf_counter()
-                values[name] = applied(fitted.score, shards)
-                one = fitted.scored({}, time.perf_counter() - began)
-                chosen = "; ".join(
-                    part for part in (total.chosen, f"{name}: {one.chosen}" if one.chosen else "") if part
-                )
-                total = Scored(
-                    values,
-                    "",
-                    chosen,
-                    one.kind,
-                    total.fit_seconds + one.fit_seconds,
-                    total.score_seconds + one.score_seconds,
-                )
+            if self.plan.of_each_class:
+                # No other class asks for features of this network.
+                fit = fit.select(np.asarray(fit.manifest.labels) == label)
+            fitted = self._fitted(text, fit, label, knows_classes)
+            if fitted.view.live:
+                raise InputError("it looks at the images again for each class, which one-class detection leaves out")
+            shards = self.shards(test, fitted.kind)
+            began = time.perf_counter()
+            values = {name: applied(fitted.score, shards)}
+            return fitted.scored(values, time.perf_counter() - began)
         except MoodError as error:
-            return Scored(reason=f"{at}{error}")
-        return total
+            return Scored(reason=f"class {name}: {error}")
 
     def _fitted(self, text: str, fit: "Source", label: int | None, knows_classes: bool) -> "_Fitted":
         """A score on a set, or on one class of it.
@@ -229,7 +222,9 @@ class Network:
         kind = kind_of(needs)
         if {"logits", "head"} & {*needs} and not knows_classes:
             raise InputError(
-                "its head knows other classes; a network that `mood finetune` trained on the known ones has theirs"
+                "it reads logits, and the head of a network of one class has met no other label to tell it from"
+                if self.plan.of_each_class
+                else "its head knows other classes; a network that `mood finetune` trained on the known ones has theirs"
             )
         embedder = self.embedder(kind)
         # Before the pass: the head is there, and what it does not allow costs nothing.
@@ -294,6 +289,24 @@ def kind_of(needs: Sequence[str]) -> str:
         return RECONSTRUCTION
     # A score that reads the head wants what the head sees, whatever a network gives by its own choice.
     return HEAD if "head" in needs else OWN
+
+
+def over_classes(parts: "Mapping[str, Scored]") -> Scored:
+    """What a score says under each class, as one; left out where it was left out of one of them.
+
+    Args:
+        parts: class → what it says under that class.
+    """
+    for one in parts.values():
+        if one.reason:
+            return one
+    return Scored(
+        values={name: one.values[name] for name, one in parts.items()},
+        chosen="; ".join(f"{name}: {one.chosen}" for name, one in parts.items() if one.chosen),
+        kind=next(one.kind for one in parts.values()),
+        fit_seconds=sum(one.fit_seconds for one in parts.values()),
+        score_seconds=sum(one.score_seconds for one in parts.values()),
+    )
 
 
 def as_one_class(shard: "Features") -> "Features":

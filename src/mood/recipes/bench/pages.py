@@ -46,17 +46,18 @@ class Shown:
     hashes: Mapping[str, str]
 
 
-def shown(session: Session, scored: Mapping[str, Scored], *, ends: bool) -> Shown:
+def shown(session: Session, scored: Mapping[str, Scored], *, drawn: bool, ends: bool) -> Shown:
     """What to keep of a session.
 
     Args:
         session: finished.
         scored: its scores.
+        drawn: the figures too; one trial of a network is enough for them.
         ends: the images at both ends too; they are large, and one network of a run is enough for them.
     """
     return Shown(
         run=session.run.name,
-        figures=tuple(_spreads(session, scored)),
+        figures=tuple(_spreads(session, scored)) if drawn else (),
         ends=tuple(_ends(session, scored)) if ends else (),
         cards=tuple(_cards(session)),
         seen=tuple(_seen(session)),
@@ -229,17 +230,22 @@ def _merged(cards: Sequence[Card]) -> list[Card]:
 
 
 def _seen(session: Session) -> list[str]:
-    name, history = session.network.plan.name, session.network.model.history
-    if history is None:
-        return [f"{name}: what its weights were trained on is not known"]
-    return [f"{name}: {stage.stage}, {stage.images:,} images of {stage.data}" for stage in history] or [
-        f"{name}: nothing; its weights are random"
-    ]
+    trial, lines = session.networks.trial, []
+    for at, weights in trial.weights.items():
+        name = trial.called(at)
+        if weights.history is None:
+            lines.append(f"{name}: what its weights were trained on is not known")
+        elif not weights.history:
+            lines.append(f"{name}: nothing; its weights are random")
+        lines += [f"{name}: {stage.stage}, {stage.images:,} images of {stage.data}" for stage in weights.history or ()]
+    return lines
 
 
 def _hashes(session: Session) -> dict[str, str]:
-    name, model = session.network.plan.name, session.network.model
-    found = {f"weights of {name}": model.fingerprint(), f"transform of {name}": model.transform.fingerprint}
+    trial, found = session.networks.trial, {}
+    for at, weights in trial.weights.items():
+        found[f"weights of {trial.called(at)}"] = weights.fingerprint
+        found[f"transform of {trial.called(at)}"] = weights.transform
     for source in (session.sets.fit, session.sets.test, *session.sets.unknown.values()):
         found[f"images of {source.name}"] = source.manifest.fingerprint
     return found

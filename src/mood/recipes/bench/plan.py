@@ -16,6 +16,9 @@ T = TypeVar("T")
 RESERVED = frozenset({"id", "mean", "mean, near", "mean, far"})
 """What results call the test images, and means over sets."""
 
+CLASS = "{class}"
+"""What stands for the name of each known class where each has a network of its own."""
+
 PROBE = "linear probe"
 """What the score of few-shot is called."""
 
@@ -29,7 +32,8 @@ class NetworkPlan(NetworkConfig, EmbeddingConfig):
     name: str
     """what tables call it"""
     model: str | tuple[str, ...] = "embedded"
-    """timm name, a folder that mood wrote, or 'embedded'; several are trials of one network"""
+    """timm name, a folder that mood wrote, or 'embedded'; several are trials of one network. Under the one-class
+    protocol {class} in it stands for the name of each known class, which then has a network of its own"""
     random_weights: bool = False
     """keep random weights (a control)"""
     six_numbers: bool = False
@@ -42,6 +46,11 @@ class NetworkPlan(NetworkConfig, EmbeddingConfig):
     def trials(self) -> tuple[str, ...]:
         """The models, one for each trial."""
         return (self.model,) if isinstance(self.model, str) else self.model
+
+    @property
+    def of_each_class(self) -> bool:
+        """Whether each known class has a network of its own."""
+        return any(CLASS in trial for trial in self.trials)
 
 
 @config
@@ -221,6 +230,8 @@ def _check_run(run: RunPlan) -> None:
     for network in run.networks:
         if network.six_numbers and network.random_weights:
             raise InputError(f"{where}, network {network.name!r}: six_numbers and random_weights are two controls")
+        if network.of_each_class:
+            _check_each_class(network, run.protocol, f"{where}, network {network.name!r}")
     if not run.scores or len({*run.scores}) < len(run.scores):
         raise InputError(f"{where}: scores are {list(run.scores)}; at least one is needed, each once")
     for text in run.scores:
@@ -249,6 +260,19 @@ def _check_run(run: RunPlan) -> None:
         )
     if stray := run.exposed.keys() - run.unknown.keys():
         raise InputError(f"{where}: exposed names {sorted(stray)[0]!r}, which is none of its OOD sets")
+
+
+def _check_each_class(network: NetworkPlan, protocol: Protocol, where: str) -> None:
+    if without := [trial for trial in network.trials if CLASS not in trial]:
+        raise InputError(f"{where}: {CLASS} is not in its trial {without[0]!r}; all trials have it, or none has")
+    about = f"{where}: model is {network.trials[0]!r}, a network for each class"
+    if protocol != "one-class":
+        raise InputError(
+            f"{about}; the {protocol} protocol takes one for all classes: name one, or set protocol to 'one-class'"
+        )
+    for control in ("six_numbers", "random_weights"):
+        if getattr(network, control):
+            raise InputError(f"{about}; {control} is the same control for all of them: name one of these networks")
 
 
 def _check_published(table: PublishedPlan, plan: Plan) -> None:

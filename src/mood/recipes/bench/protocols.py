@@ -34,6 +34,7 @@ from mood.recipes.bench.networks import HEAD, OWN, Network, Scored, predictions
 from mood.recipes.bench.plan import PROBE, RunPlan
 from mood.recipes.bench.results import Figure
 from mood.recipes.bench.sets import Opened
+from mood.recipes.bench.trials import Networks
 
 if TYPE_CHECKING:
     from mood.data import Source
@@ -59,8 +60,7 @@ class Session:
     Attributes:
         run: of the recipe.
         sets: opened.
-        network: opened.
-        trial: its number.
+        networks: of the trial.
         scored: score texts, sets → what they say; resumes what a killed run has done.
         scored_classes: the same for one fit a class.
         figures: name, maker, what kind of work it is ("intervals" unless said) → its figures; resumes likewise.
@@ -72,8 +72,7 @@ class Session:
 
     run: RunPlan
     sets: Opened
-    network: Network
-    trial: int
+    networks: Networks
     scored: "Callable[[Sequence[str], Mapping[str, Source]], Mapping[str, Scored]]"
     scored_classes: Callable[[Sequence[str], Mapping[str, int], bool], Mapping[str, Scored]]
     figures: Callable[..., list[Figure]]
@@ -81,6 +80,11 @@ class Session:
     confidence: float
     seed: int
     left_out: Callable[[str, str], None]
+
+    @property
+    def network(self) -> Network:
+        """The network, or where each class has one, any of them."""
+        return self.networks.any
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -111,7 +115,7 @@ class Session:
             run=self.run.name,
             protocol=self.run.protocol,
             network=self.network.plan.name,
-            trial=more.pop("trial", self.trial),
+            trial=more.pop("trial", self.networks.trial.number),
             score=score,
             key=key,
             metric=metric,

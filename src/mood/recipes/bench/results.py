@@ -76,7 +76,7 @@ class LeftOut:
 
     Attributes:
         run: name of the run.
-        what: the set, the network or the score.
+        what: the set, the score, or the network, with the classes for which it has none.
         reason: why, and what to do.
     """
 

@@ -1,17 +1,18 @@
 """All runs of a benchmark, one after the other: whatever cannot be done is named, and the rest is done."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mood.core.errors import MoodError
-from mood.recipes.bench.networks import OWN, Network, Scored, open_network
+from mood.recipes.bench.networks import OWN, Network, Scored, over_classes
 from mood.recipes.bench.pages import Shown, shown
-from mood.recipes.bench.plan import NetworkPlan, Plan, RunPlan
+from mood.recipes.bench.plan import Plan, RunPlan
 from mood.recipes.bench.protocols import PROTOCOLS, Session
 from mood.recipes.bench.results import Cost, Figure, LeftOut, Results
 from mood.recipes.bench.sets import Opened, Sets, sets_of
+from mood.recipes.bench.trials import ALL, Networks, Trial
 from mood.recipes.bench.units import Units
 
 if TYPE_CHECKING:
@@ -31,33 +32,12 @@ class Found:
     shown: list[Shown] = field(default_factory=list)
 
 
-def weights_of(runs: Sequence[RunPlan], *, device: str) -> tuple[dict[str, str], dict[str, str]]:
-    """The networks of all runs that can be had, and those that cannot.
-
-    Returns:
-        What each trial is called → the digest of its weights, and → why it cannot be had.
-    """
-    digests: dict[str, str] = {}
-    reasons: dict[str, str] = {}
-    for run in runs:
-        for plan, _, model in _trials(run):
-            name = _called(plan, model)
-            if name in digests or name in reasons:
-                continue
-            try:
-                network = open_network(plan, model, device=device, batch_size=1, workers=0)
-                digests[name] = f"{network.model.fingerprint()} {network.model.transform.fingerprint}"
-            except MoodError as error:
-                reasons[name] = str(error)
-    return digests, reasons
-
-
 def run_all(
     config: "BenchConfig",
     plan: Plan,
     runs: Sequence[RunPlan],
     sets: Sets,
-    unavailable: Mapping[str, str],
+    trials: Sequence[Sequence[Trial]],
     scratch: Path,
     settings: Mapping[str, Any],
 ) -> tuple[Results, list[Shown]]:
@@ -68,7 +48,7 @@ def run_all(
         plan: the recipe.
         runs: those of it that are wanted.
         sets: opened.
-        unavailable: networks that cannot be had, and why.
+        trials: of each run.
         scratch: where units are kept.
         settings: the full effective configuration, for the report.
 
@@ -83,21 +63,19 @@ def run_all(
     import mood
 
     found, units = Found(), Units(scratch)
-    for run in runs:
+    for run, of_run in zip(runs, trials, strict=True):
         try:
             opened = sets_of(run, sets)
         except MoodError as error:
             found.left_out.append(LeftOut(run.name, run.fit, str(error)))
             continue
         found.notes += opened.notes
-        for network_plan, trial, model in _trials(run):
-            if reason := unavailable.get(_called(network_plan, model)):
-                found.left_out.append(LeftOut(run.name, network_plan.name, reason))
+        for trial in of_run:
+            if trial.lacking:
+                found.left_out += trial.left_out(run.name)
                 continue
-            network = open_network(
-                network_plan, model, device=config.device, batch_size=config.batch_size, workers=config.workers
-            )
-            _run(config, run, opened, network, trial, units, found)
+            networks = Networks(trial, device=config.device, batch_size=config.batch_size, workers=config.workers)
+            _run(config, run, opened, networks, units, found)
     results = Results(
         title=plan.title,
         figures=tuple(found.figures),
@@ -120,33 +98,50 @@ def run_all(
     return results, found.shown
 
 
-def _run(
-    config: "BenchConfig", run: RunPlan, opened: Opened, network: Network, trial: int, units: Units, found: Found
-) -> None:
+def _run(config: "BenchConfig", run: RunPlan, opened: Opened, networks: Networks, units: Units, found: Found) -> None:
     """One run with one trial of one network."""
-    at = (run.name, network.plan.name, str(trial))
-    opened, unreadable = _readable(opened, network)
-    found.left_out += [LeftOut(run.name, f"{network.plan.name}, {name}", why) for name, why in unreadable.items()]
+    called, trial = networks.trial.plan.name, networks.trial.number
+    at = (run.name, called, str(trial))
+    if opened.unknown:
+        opened, unreadable = _readable(opened, networks.any)
+        found.left_out += [LeftOut(run.name, f"{called}, {name}", why) for name, why in unreadable.items()]
     every: dict[str, Scored] = {}
     spent: dict[str, float] = {"intervals": 0.0}
 
+    def kept(text: str, name: str = ALL) -> Scored | None:
+        one = units.scores((*at, text, name))
+        if one is not None:
+            networks.seconds.setdefault(networks.at(name), {}).update(one.passes)
+        return one
+
+    def keep(one: Scored, text: str, name: str = ALL) -> None:
+        # What was left out is tried again by the next run, for its reason may be gone.
+        if not one.reason:
+            units.keep_scores((*at, text, name), replace(one, passes=networks.seconds[networks.at(name)]))
+
     def scored(texts: Sequence[str], wanted: "Mapping[str, Source]") -> Mapping[str, Scored]:
-        done = {text: kept for text in texts if (kept := units.scores((*at, text))) is not None}
+        done = {text: one for text in texts if (one := kept(text)) is not None}
         rest = [text for text in texts if text not in done]
-        known = network.knows(opened.fit.manifest.class_names)
-        for text, one in network.score(rest, opened.fit, wanted, knows_classes=known):
-            _keep(units, (*at, text), one)
+        known = session.knows_classes
+        for text, one in networks.any.score(rest, opened.fit, wanted, knows_classes=known):
+            keep(one, text)
             done[text] = one
         every.update({text: done[text] for text in texts})
         return {text: done[text] for text in texts}
 
     def scored_classes(texts: Sequence[str], classes: Mapping[str, int], knows: bool) -> Mapping[str, Scored]:
-        for text in texts:
-            one = units.scores((*at, text))
-            if one is None:
-                one = network.score_each_class(text, opened.fit, opened.test, classes, knows_classes=knows)
-                _keep(units, (*at, text), one)
-            every[text] = one
+        parts: dict[str, dict[str, Scored]] = {text: {} for text in texts}
+        # Class by class: where each has a network of its own, it is opened once for all scores.
+        for name, label in classes.items():
+            for text in texts:
+                if any(one.reason for one in parts[text].values()):
+                    continue
+                one = kept(text, name)
+                if one is None:
+                    one = networks.of(name).score_class(text, opened.fit, opened.test, name, label, knows_classes=knows)
+                    keep(one, text, name)
+                parts[text][name] = one
+        every.update({text: over_classes(parts[text]) for text in texts})
         return {text: every[text] for text in texts}
 
     def figures(name: str, make: Callable[[], list[Figure]], kind: str = "intervals") -> list[Figure]:
@@ -157,52 +152,45 @@ def _run(
     session = Session(
         run=run,
         sets=opened,
-        network=network,
-        trial=trial,
+        networks=networks,
         scored=scored,
         scored_classes=scored_classes,
         figures=figures,
         replicates=config.replicates,
         confidence=config.confidence,
         seed=config.seed,
-        left_out=lambda what, reason: found.left_out.append(LeftOut(run.name, f"{network.plan.name}, {what}", reason)),
+        left_out=lambda what, reason: found.left_out.append(LeftOut(run.name, f"{called}, {what}", reason)),
     )
     try:
         found.figures += PROTOCOLS[run.protocol](session)
     except MoodError as error:
-        found.left_out.append(LeftOut(run.name, network.plan.name, str(error)))
+        found.left_out.append(LeftOut(run.name, called, str(error)))
         return
-    if trial == 0:
-        first = run.name not in {part.run for part in found.shown}
-        found.shown.append(shown(session, every, ends=first))
+    first = run.name not in {part.run for part in found.shown}
+    found.shown.append(shown(session, every, drawn=trial == 0, ends=first))
     for text, one in every.items():
         if one.chosen:
-            found.chosen.append(f"{run.name}, {network.plan.name}, {text}: {one.chosen}")
+            found.chosen.append(f"{run.name}, {called}, {text}: {one.chosen}")
         if one.values:
             found.costs.append(
                 Cost(
                     run=run.name,
-                    network=network.plan.name,
+                    network=called,
                     score=text,
                     kind=one.kind,
                     fit_seconds=one.fit_seconds,
                     score_seconds=one.score_seconds,
                 )
             )
-    passes = [seconds for seconds in network.seconds.values() if seconds is not None]
-    if len(passes) == len(network.seconds):
-        spent["extraction"] = sum(passes)
+    passes = [seconds for of_one in networks.seconds.values() for seconds in of_one.values()]
+    timed = [seconds for seconds in passes if seconds is not None]
+    if len(timed) == len(passes):
+        spent["extraction"] = sum(timed)
     for name, seconds in spent.items():
         found.costs.append(
-            Cost(run=run.name, network=network.plan.name, score=name, kind=name, fit_seconds=0.0, score_seconds=seconds)
+            Cost(run=run.name, network=called, score=name, kind=name, fit_seconds=0.0, score_seconds=seconds)
         )
     found.notes += _small_fit(session)
-
-
-def _keep(units: Units, name: Sequence[str], scored: Scored) -> None:
-    """Keep what a score says; what was left out is tried again by the next run, for its reason may be gone."""
-    if not scored.reason:
-        units.keep_scores(name, scored)
 
 
 def _readable(opened: Opened, network: Network) -> tuple[Opened, dict[str, str]]:
@@ -222,8 +210,7 @@ def _readable(opened: Opened, network: Network) -> tuple[Opened, dict[str, str]]
 
 def _small_fit(session: Session) -> list[str]:
     """A word where there are fewer images than dimensions: a covariance without shrinkage is singular then."""
-    parts = session.network.shards(session.sets.fit, OWN)
-    images, width = sum(map(len, parts)), parts[0].embedding.shape[1]
+    images, width = len(session.sets.fit), session.network.shards(session.sets.test, OWN)[0].embedding.shape[1]
     if session.run.protocol in ("one-class", "pairs"):
         images //= max(1, len(session.class_names))
     if images > width:
@@ -238,17 +225,3 @@ def _small_fit(session: Session) -> list[str]:
 def _is_elsewhere(run: RunPlan, plan: Plan) -> bool:
     """Whether a stand-in has other OOD sets than the run of its name."""
     return any(run.name == other.name and run.unknown.keys() != other.unknown.keys() for other in plan.runs)
-
-
-def _trials(run: RunPlan) -> Iterator[tuple[NetworkPlan, int, str]]:
-    for plan in run.networks:
-        for trial, model in enumerate(plan.trials):
-            yield plan, trial, model
-
-
-def _called(plan: NetworkPlan, model: str) -> str:
-    from mood.core.config import fingerprint, to_dict
-
-    about = to_dict(plan)
-    del about["name"], about["model"]
-    return f"{model} {fingerprint(about)[:8]}"
