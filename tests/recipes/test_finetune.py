@@ -199,6 +199,9 @@ def test_calibration_images_are_seen_by_no_stage(config, stripes_folder, tmp_pat
     outside = ~held_out(hashes, seed=3, fraction=0.2)
     model = load_model(tuned.output)
     assert [stage.stage for stage in model.history] == ["pretrain", "finetune"]
+    assert load_model(pretrained.output).beside is not None
+    assert model.beside is None, "its decoder is of another encoder"
+    assert not (tuned.output / "pretext.safetensors").exists()
     assert model.seen_among(hashes).tolist() == outside.tolist()
     assert len(model.seen) == outside.sum() == detector.card["fit_images"]
     assert len(detector.calibration) == 300 - outside.sum()

@@ -354,6 +354,8 @@ def _finetune(config: FinetuneConfig, source: "Source | None", together: "Proces
             # A choice belongs to the weights that it was measured on; these learned what their head sees.
             pool="model",
             layer="last",
+            # A decoder fits the encoder that it was trained with, and this is another one now.
+            beside=None,
         )
         metrics = {}
         if together.first:
