@@ -93,9 +93,11 @@ def measured(results: Results, run: str, metric: str) -> Grid | None:
             f"{share:g} % intervals over the draw of the test images reach at most {scale * max(reach):.1f} points "
             "from these figures; results.csv has each."
         )
-    if seen := sorted({f"† {figure.key}: {figure.seen}." for figure in figures if figure.seen}):
-        notes += seen
-    marked = {figure.key for figure in figures if figure.seen}
+    seen: dict[str, list[str]] = {}
+    for key, why in dict.fromkeys((figure.key, figure.seen) for figure in figures if figure.seen):
+        seen.setdefault(why, []).append(key)
+    notes += [f"† {'; '.join(by_reason)}: {why}." for why, by_reason in seen.items()]
+    marked = {key for by_reason in seen.values() for key in by_reason}
     columns = ("network", "score", *(f"{key} †" if key in marked else key for key in keys))
     return Grid(f"{run}, {TITLES.get(metric, metric)}", columns, tuple(rows), 2, tuple(notes))
 
