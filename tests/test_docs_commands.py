@@ -35,6 +35,7 @@ from typer.testing import CliRunner
 import mood
 import mood.cli
 from mood.core.config import load_toml
+from mood.data.named import SETS
 from mood.recipes.bench.plan import load_plan
 from mood.recipes.train import TrainConfig, plan
 
@@ -178,6 +179,10 @@ def test_what_a_page_shows_and_no_test_runs_is_at_least_a_command(
             words = shlex.split(line, comments=True)
             if words[:1] == ["./run"]:
                 words = words[1:]
+            if words[:1] == ["torchrun"]:
+                words = words[words.index("mood") :]
+            named = [match for word in words if (match := re.fullmatch(r"([a-z][\w-]*):(train|val|test)", word))]
+            assert {match[1] for match in named} <= {*SETS}, f"{page}: {line}: nobody finds such a set"
             if not words or words[:2] in (["pip", "install"], ["git", "clone"]):
                 assert not {"mood", "mood-ood"} & {*words[2:]}, f"{page}: {line}: nobody's index has this mood"
             elif words[0] == "mood":

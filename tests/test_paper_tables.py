@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mood.data import card
+from mood.data.named import SETS
 from mood.recipes.train import TrainConfig, plan
 
 ROOT = Path(__file__).parents[1]
@@ -114,3 +115,9 @@ def test_every_recipe_of_imagenet_30_asks_for_the_set_that_checks_its_list_of_cl
     ]
     assert last == ["imagenet30:train"] * 3
     assert card("imagenet30").classes == 30
+
+
+def test_the_page_says_what_to_give_for_the_one_set_that_no_name_finds():
+    asked = {name for path in PAPER.glob("*.toml") for name in re.findall(r'"([a-z][\w-]*):train"', path.read_text())}
+    assert asked - {*SETS} == {"imagenet22k"}
+    assert "`imagenet22k:train`" in (ROOT / "docs" / "guide" / "paper.md").read_text()
