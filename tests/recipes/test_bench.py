@@ -2,7 +2,9 @@
 
 import csv
 import json
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,12 @@ from PIL import Image
 import mood.recipes.extract as extract_module
 from mood.core.errors import DataError, InputError, OutputError
 from mood.evaluation import auroc
+from mood.evaluation.protocols import OPENOOD
 from mood.recipes.bench import BenchConfig, bench
 from mood.recipes.bench import networks as networks_module
 from mood.recipes.bench.plan import load_plan
 from mood.recipes.bench.results import read_results
+from mood.recipes.bench.sets import of_classes
 from mood.scores import available
 
 METRICS = {
@@ -357,6 +361,55 @@ def test_full_spectrum_counts_shifted_known_images_as_known(recipe, tmp_path):
     assert {figure.key for figure in results.of("stripes", metric="accuracy")} == {"id", "blur=1", "noise=0.2"}
 
 
+def test_sets_of_shifted_images_are_so_many_more_known_ones(recipe, tmp_path, here, stripes_folder):
+    stripes_folder(tmp_path / "moved", 20, seed=2)
+    noise(tmp_path / "others", 12, seed=9)
+    sets = f'shifted = {{ moved = "{tmp_path}/moved", others = "{tmp_path}/others" }}\n'
+    results = run(recipe("full-spectrum", sets), tmp_path / "out").results
+    found = results.of("stripes", score="msp", key="noise", metric="auroc")[0]
+    assert (found.n_id, found.n_ood) == (30 + 20 + 12, 24)
+    alone = results.of("stripes", score="msp", key="noise", metric="auroc_without_shifts")[0]
+    assert alone.value > found.value, "noise that counts as known is not told from noise"
+    mean = results.of("stripes", score="msp", key="mean", metric="auroc")[0]
+    parts = [results.of("stripes", score="msp", key=name, metric="auroc")[0].value for name in ("noise", "grain")]
+    assert mean.value == pytest.approx(np.mean(parts))
+    assert mean.low < mean.value < mean.high
+    assert {figure.key for figure in results.of("stripes", metric="auroc_of_shift")} == {"moved", "others"}
+    assert {figure.key for figure in results.of("stripes", metric="accuracy")} == {"id", "moved"}, "others have others"
+    assert "stripes: known, shifted" in (tmp_path / "out" / "report.html").read_text()
+    sets = f'shifted = {{ moved = "{tmp_path}/moved", gone = "gone.txt" }}\n'
+    results = run(recipe("full-spectrum", sets), tmp_path / "gone").results
+    assert not results.figures, "with other known images it would be another figure"
+    assert "its known set gone.txt is missing" in results.left_out[0].reason
+
+
+@pytest.mark.parametrize(
+    ("names", "alike"),
+    [
+        (("cat", "dog"), True),
+        (("0", "1"), True),
+        (("0",), True),
+        (("dog", "cat"), False),
+        (("0", "1", "2"), False),
+        (("1", "0"), False),
+        (None, False),
+    ],
+)
+def test_a_set_has_the_known_classes_by_name_or_numbers_some_of_them(stripes, names, alike):
+    source = stripes(4)
+    source = replace(source, manifest=replace(source.manifest, class_names=names))
+    assert of_classes(source, ("cat", "dog")) is alike
+    assert not of_classes(source, None)
+
+
+def test_a_test_set_of_other_classes_is_refused(recipe, tmp_path, here):
+    path = recipe("multi-class")
+    path.write_text(path.read_text().replace(f'test = "{here}/test"', f'test = "{here}/noise"'))
+    results = run(path, tmp_path / "out").results
+    assert not results.figures
+    assert "fit and noise have other classes; a test set has those of the fit" in results.left_out[0].reason
+
+
 def test_missing_sets_are_named_with_where_to_get_them_and_the_rest_is_done(recipe, tmp_path, here, monkeypatch):
     from torchvision import datasets
 
@@ -538,6 +591,14 @@ def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
         (('protocol = "multi-class"', 'protocol = "confusion"'), "rival"),
         (('protocol = "multi-class"', 'protocol = "full-spectrum"'), "shifts"),
         (('protocol = "multi-class"', 'protocol = "multi-class"\nshifts = ["blur=-1"]'), "blur"),
+        (
+            ('protocol = "multi-class"', 'protocol = "full-spectrum"\nshifts = ["blur=1"]\nshifted = { r = "r" }'),
+            "shifts, or shifted sets: one of the two",
+        ),
+        (
+            ('protocol = "multi-class"', 'protocol = "full-spectrum"\nshifted = { noise = "r" }'),
+            "a shifted set cannot be called 'noise'",
+        ),
         (('protocol = "multi-class"', 'protocol = "few-shot"\ntrials = 0'), "trials"),
         (('protocol = "multi-class"', 'protocol = "few-shot"\nexposed = { other = "x" }'), "exposed"),
         (('run = "stripes"', 'run = "spots"'), "spots"),

@@ -204,15 +204,15 @@ def _thumbnail(source: "Source", position: int, score: float, p_value: float) ->
 
 def _cards(session: Session) -> list[Card]:
     """What is known of each set of a run."""
-    roles = {"fit": session.sets.fit, "test": session.sets.test}
-    groups = {name: group for group, names in session.run.groups.items() for name in names}
+    splits = {"fit": session.sets.fit, "test": session.sets.test}
+    roles = {name: f"known, {name}" for name in splits} | dict.fromkeys(session.sets.shifted, "known, shifted")
+    roles |= {name: f"{group} OOD" for group, names in session.run.groups.items() for name in names}
     made = []
-    for name, source in {**roles, **session.sets.unknown}.items():
-        known = name in roles
-        seen = "" if known else session.seen(name)
+    for name, source in {**splits, **session.sets.shifted, **session.sets.unknown}.items():
+        seen = session.seen(name) if name in session.sets.unknown else ""
         warning = f"† seen by the weights of {session.network.plan.name}: {seen}" if seen else ""
-        role = f"{session.run.name}: {f'known, {name}' if known else f'{groups[name]} OOD'}"
-        made.append(set_card(source, name=source.name if known else name, role=role, warning=warning))
+        role = f"{session.run.name}: {roles[name]}"
+        made.append(set_card(source, name=source.name if name in splits else name, role=role, warning=warning))
     return made
 
 
@@ -240,7 +240,7 @@ def _seen(session: Session) -> list[str]:
 def _hashes(session: Session) -> dict[str, str]:
     name, model = session.network.plan.name, session.network.model
     found = {f"weights of {name}": model.fingerprint(), f"transform of {name}": model.transform.fingerprint}
-    for source in (session.sets.fit, session.sets.test, *session.sets.unknown.values()):
+    for source in (session.sets.fit, session.sets.test, *session.sets.shifted.values(), *session.sets.unknown.values()):
         found[f"images of {source.name}"] = source.manifest.fingerprint
     return found
 
