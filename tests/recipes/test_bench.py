@@ -715,6 +715,66 @@ def test_a_shipped_table_runs_at_its_small_scale(name, tmp_path, monkeypatch):
     assert (tmp_path / "out" / "report.html").exists()
 
 
+OPENOODS = {
+    "CIFAR-10": "openood-cifar10",
+    "CIFAR-100": "openood-cifar100",
+    "ImageNet-200": "openood-imagenet200",
+    "ImageNet-1k": "openood-imagenet1k",
+}
+
+
+def test_each_benchmark_of_openood_has_a_recipe_of_its_lists():
+    assert OPENOOD.keys() == OPENOODS.keys()
+    assert {path.stem for path in TABLES if path.stem.startswith("openood")} == {*OPENOODS.values()}
+    for known, name in OPENOODS.items():
+        standard, spectrum = load_plan(next(path for path in TABLES if path.stem == name)).runs
+        assert (standard.protocol, spectrum.protocol) == ("multi-class", "full-spectrum")
+        for run in (standard, spectrum):
+            sets = (run.fit, run.test, run.near, run.far)
+            assert sets == tuple(getattr(OPENOOD[known], name) for name in ("fit", "test", "near", "far"))
+        assert spectrum.shifted == OPENOOD[known].shifted
+        assert bool(spectrum.shifts) == known.startswith("CIFAR"), "OpenOOD has no shifted images of CIFAR"
+
+
+def openood_data(folder, benchmark):
+    """OpenOOD's folder `data`, with a few images for each list of a benchmark."""
+    sets = {"fit": benchmark.fit, "test": benchmark.test, **benchmark.near, **benchmark.far, **benchmark.shifted}
+    for number, (name, data) in enumerate(sets.items()):
+        images = "images_classic" if name == "Textures" or "cifar" in benchmark.fit else "images_largescale"
+        count = 40 if name == "fit" else 16
+        files = sorted(noise(folder / images / Path(data).stem, count, seed=number).rglob("*.png"))
+        labelled = name in ("fit", "test", *benchmark.shifted)
+        lines = [
+            f"{file.relative_to(folder / images)} {int(file.parent.name[-1]) if labelled else -1}" for file in files
+        ]
+        lists = folder / data
+        lists.parent.mkdir(parents=True, exist_ok=True)
+        # The last is of an image that is not known to the benchmark: it lies there, and is in no list.
+        lists.write_text("\n".join(lines[:-1]) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("known", ["CIFAR-10", "ImageNet-200"])
+def test_a_recipe_of_openood_runs_from_its_folder_of_data(known, tmp_path, tiny_network):
+    benchmark = OPENOOD[known]
+    data = openood_data(tmp_path / "data", benchmark)
+    text = next(path for path in TABLES if path.stem == OPENOODS[known]).read_text()
+    model = re.search(r'model = "(mim|beit)[^"]*"', text)[0]
+    for old, new in ((model, f'model = "{tiny_network}"'), ('scores = ["all"]', 'scores = ["knn k=3"]')):
+        assert old in text
+        text = text.replace(old, new)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(text)
+    results = run(recipe, tmp_path / "out", data_root=(str(data),)).results
+    assert not results.missing
+    found = results.of(known, score="knn k=3", metric="auroc")
+    assert {figure.key for figure in found} == {*benchmark.near, *benchmark.far, "mean", "mean, near", "mean, far"}
+    assert {(figure.n_id, figure.n_ood) for figure in found if figure.key in benchmark.far} == {(15, 15)}
+    shifts = len(benchmark.shifted) or 5
+    (far, *_) = results.of(f"{known}, full spectrum", key="Textures", metric="auroc")
+    assert far.n_id == 15 * (1 + shifts)
+
+
 def test_features_that_are_no_numbers_are_told(recipe, tmp_path, tiny_network):
     from mood.models import load_model, save_model
 
