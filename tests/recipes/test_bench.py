@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import sys
 import tomllib
@@ -19,11 +20,13 @@ import mood.recipes.extract as extract_module
 from mood.core.errors import DataError, InputError, OutputError
 from mood.data.folder_sets import IMAGENET30
 from mood.evaluation import auroc
+from mood.evaluation.protocols import OPENOOD
 from mood.models import load_model, save_model
 from mood.recipes.bench import BenchConfig, bench
 from mood.recipes.bench import networks as networks_module
 from mood.recipes.bench.plan import load_plan
 from mood.recipes.bench.results import read_results
+from mood.recipes.bench.sets import of_classes
 from mood.recipes.bench.trials import spelled
 from mood.recipes.finetune import FinetuneConfig, finetune
 from mood.scores import available
@@ -364,6 +367,55 @@ def test_full_spectrum_counts_shifted_known_images_as_known(recipe, tmp_path):
     assert {figure.key for figure in results.of("stripes", metric="accuracy")} == {"id", "blur=1", "noise=0.2"}
 
 
+def test_sets_of_shifted_images_are_so_many_more_known_ones(recipe, tmp_path, here, stripes_folder):
+    stripes_folder(tmp_path / "moved", 20, seed=2)
+    noise(tmp_path / "others", 12, seed=9)
+    sets = f'shifted = {{ moved = "{tmp_path}/moved", others = "{tmp_path}/others" }}\n'
+    results = run(recipe("full-spectrum", sets), tmp_path / "out").results
+    found = results.of("stripes", score="msp", key="noise", metric="auroc")[0]
+    assert (found.n_id, found.n_ood) == (30 + 20 + 12, 24)
+    alone = results.of("stripes", score="msp", key="noise", metric="auroc_without_shifts")[0]
+    assert alone.value > found.value, "noise that counts as known is not told from noise"
+    mean = results.of("stripes", score="msp", key="mean", metric="auroc")[0]
+    parts = [results.of("stripes", score="msp", key=name, metric="auroc")[0].value for name in ("noise", "grain")]
+    assert mean.value == pytest.approx(np.mean(parts))
+    assert mean.low < mean.value < mean.high
+    assert {figure.key for figure in results.of("stripes", metric="auroc_of_shift")} == {"moved", "others"}
+    assert {figure.key for figure in results.of("stripes", metric="accuracy")} == {"id", "moved"}, "others have others"
+    assert "stripes: known, shifted" in (tmp_path / "out" / "report.html").read_text()
+    sets = f'shifted = {{ moved = "{tmp_path}/moved", gone = "gone.txt" }}\n'
+    results = run(recipe("full-spectrum", sets), tmp_path / "gone").results
+    assert not results.figures, "with other known images it would be another figure"
+    assert "its known set gone.txt is missing" in results.left_out[0].reason
+
+
+@pytest.mark.parametrize(
+    ("names", "alike"),
+    [
+        (("cat", "dog"), True),
+        (("0", "1"), True),
+        (("0",), True),
+        (("dog", "cat"), False),
+        (("0", "1", "2"), False),
+        (("1", "0"), False),
+        (None, False),
+    ],
+)
+def test_a_set_has_the_known_classes_by_name_or_numbers_some_of_them(stripes, names, alike):
+    source = stripes(4)
+    source = replace(source, manifest=replace(source.manifest, class_names=names))
+    assert of_classes(source, ("cat", "dog")) is alike
+    assert not of_classes(source, None)
+
+
+def test_a_test_set_of_other_classes_is_refused(recipe, tmp_path, here):
+    path = recipe("multi-class")
+    path.write_text(path.read_text().replace(f'test = "{here}/test"', f'test = "{here}/noise"'))
+    results = run(path, tmp_path / "out").results
+    assert not results.figures
+    assert "fit and noise have other classes; a test set has those of the fit" in results.left_out[0].reason
+
+
 def test_missing_sets_are_named_with_where_to_get_them_and_the_rest_is_done(recipe, tmp_path, here, monkeypatch):
     from torchvision import datasets
 
@@ -545,6 +597,14 @@ def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
         (('protocol = "multi-class"', 'protocol = "confusion"'), "rival"),
         (('protocol = "multi-class"', 'protocol = "full-spectrum"'), "shifts"),
         (('protocol = "multi-class"', 'protocol = "multi-class"\nshifts = ["blur=-1"]'), "blur"),
+        (
+            ('protocol = "multi-class"', 'protocol = "full-spectrum"\nshifts = ["blur=1"]\nshifted = { r = "r" }'),
+            "shifts, or shifted sets: one of the two",
+        ),
+        (
+            ('protocol = "multi-class"', 'protocol = "full-spectrum"\nshifted = { noise = "r" }'),
+            "a shifted set cannot be called 'noise'",
+        ),
         (('protocol = "multi-class"', 'protocol = "few-shot"\ntrials = 0'), "trials"),
         (('protocol = "multi-class"', 'protocol = "few-shot"\nexposed = { other = "x" }'), "exposed"),
         (('run = "stripes"', 'run = "spots"'), "spots"),
@@ -889,6 +949,66 @@ def test_a_shipped_table_runs_at_its_small_scale(name, tmp_path, monkeypatch):
     result = bench(BenchConfig(plan=path, output=tmp_path / "out", small=True, replicates=5, workers=0))
     assert result.results.figures
     assert (tmp_path / "out" / "report.html").exists()
+
+
+OPENOODS = {
+    "CIFAR-10": "openood-cifar10",
+    "CIFAR-100": "openood-cifar100",
+    "ImageNet-200": "openood-imagenet200",
+    "ImageNet-1k": "openood-imagenet1k",
+}
+
+
+def test_each_benchmark_of_openood_has_a_recipe_of_its_lists():
+    assert OPENOOD.keys() == OPENOODS.keys()
+    assert {path.stem for path in TABLES if path.stem.startswith("openood")} == {*OPENOODS.values()}
+    for known, name in OPENOODS.items():
+        standard, spectrum = load_plan(next(path for path in TABLES if path.stem == name)).runs
+        assert (standard.protocol, spectrum.protocol) == ("multi-class", "full-spectrum")
+        for run in (standard, spectrum):
+            sets = (run.fit, run.test, run.near, run.far)
+            assert sets == tuple(getattr(OPENOOD[known], name) for name in ("fit", "test", "near", "far"))
+        assert spectrum.shifted == OPENOOD[known].shifted
+        assert bool(spectrum.shifts) == known.startswith("CIFAR"), "OpenOOD has no shifted images of CIFAR"
+
+
+def openood_data(folder, benchmark):
+    """OpenOOD's folder `data`, with a few images for each list of a benchmark."""
+    sets = {"fit": benchmark.fit, "test": benchmark.test, **benchmark.near, **benchmark.far, **benchmark.shifted}
+    for number, (name, data) in enumerate(sets.items()):
+        images = "images_classic" if name == "Textures" or "cifar" in benchmark.fit else "images_largescale"
+        count = 40 if name == "fit" else 16
+        files = sorted(noise(folder / images / Path(data).stem, count, seed=number).rglob("*.png"))
+        labelled = name in ("fit", "test", *benchmark.shifted)
+        lines = [
+            f"{file.relative_to(folder / images)} {int(file.parent.name[-1]) if labelled else -1}" for file in files
+        ]
+        lists = folder / data
+        lists.parent.mkdir(parents=True, exist_ok=True)
+        # The last is of an image that is not known to the benchmark: it lies there, and is in no list.
+        lists.write_text("\n".join(lines[:-1]) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("known", ["CIFAR-10", "ImageNet-200"])
+def test_a_recipe_of_openood_runs_from_its_folder_of_data(known, tmp_path, tiny_network):
+    benchmark = OPENOOD[known]
+    data = openood_data(tmp_path / "data", benchmark)
+    text = next(path for path in TABLES if path.stem == OPENOODS[known]).read_text()
+    model = re.search(r'model = "(mim|beit)[^"]*"', text)[0]
+    for old, new in ((model, f'model = "{tiny_network}"'), ('scores = ["all"]', 'scores = ["knn k=3"]')):
+        assert old in text
+        text = text.replace(old, new)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(text)
+    results = run(recipe, tmp_path / "out", data_root=(str(data),)).results
+    assert not results.missing
+    found = results.of(known, score="knn k=3", metric="auroc")
+    assert {figure.key for figure in found} == {*benchmark.near, *benchmark.far, "mean", "mean, near", "mean, far"}
+    assert {(figure.n_id, figure.n_ood) for figure in found if figure.key in benchmark.far} == {(15, 15)}
+    shifts = len(benchmark.shifted) or 5
+    (far, *_) = results.of(f"{known}, full spectrum", key="Textures", metric="auroc")
+    assert far.n_id == 15 * (1 + shifts)
 
 
 def test_features_that_are_no_numbers_are_told(recipe, tmp_path, tiny_network):

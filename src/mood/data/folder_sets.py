@@ -6,6 +6,7 @@ from typing import Any
 
 from mood.core.errors import DataError
 from mood.data.files import list_folder
+from mood.data.imglist import OPENOOD
 from mood.data.layout import Layout, lines, listed, needs
 from mood.data.source import Listing
 
@@ -117,7 +118,6 @@ def _flat(folder: str, url: str) -> Layout:
 _MOS = "http://pages.cs.wisc.edu/~huangrui/imagenet_ood_dataset/"
 _ODIN = "https://github.com/facebookresearch/odin"
 _CSI = "https://github.com/alinlab/CSI"
-_OPENOOD = "https://github.com/Jingkang50/OpenOOD (scripts/download)"
 
 SETS = {
     "imagenet30": Layout(
@@ -173,16 +173,16 @@ SETS = {
     "lsun-fix": _flat("LSUN_fix", f"{_CSI} (LSUN_fix)"),
     "imagenet-resize": _flat("Imagenet_resize", f"{_ODIN} (Tiny-ImageNet (resize))"),
     "imagenet-fix": _flat("Imagenet_fix", f"{_CSI} (ImageNet_fix)"),
-    "ssb-hard": _flat("images_largescale/ssb_hard", _OPENOOD),
+    "ssb-hard": _flat("images_largescale/ssb_hard", OPENOOD),
     "ninco": Layout(
         splits=(),
         present="images_largescale/ninco",
         archive="images_largescale/ninco",
-        url=f"https://zenodo.org/record/8013288 (NINCO_OOD_classes of NINCO_all.tar.gz), or {_OPENOOD}",
+        url=f"https://zenodo.org/record/8013288 (NINCO_OOD_classes of NINCO_all.tar.gz), or {OPENOOD}",
         list=_whole("images_largescale/ninco", labelled=True),
         downloads=False,
         unpack=True,
     ),
-    "openimage-o": _flat("images_largescale/openimage_o", f"{_OPENOOD}, or https://github.com/haoqiwang/vim"),
+    "openimage-o": _flat("images_largescale/openimage_o", f"{OPENOOD}, or https://github.com/haoqiwang/vim"),
 }
 """By name."""

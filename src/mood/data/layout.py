@@ -75,6 +75,11 @@ def lines(file: Path) -> list[str]:
     return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
+def spelled(folders: Sequence[Path]) -> str:
+    """Folders as messages name them, those that are not there marked."""
+    return ", ".join(f"{folder}" if folder.is_dir() else f"{folder} (absent)" for folder in folders)
+
+
 def needs(package: str, what: str) -> MissingExtraError:
     """What to say where a set's files need a package that is not installed."""
     return MissingExtraError(

@@ -1,4 +1,4 @@
-"""Sets by their names: Parquet files under the data roots, what torchvision can bring, and layouts of files."""
+"""Sets by their names: tables and lists under the data roots, what torchvision can bring, and layouts of files."""
 
 import os
 import re
@@ -10,7 +10,8 @@ from pathlib import Path
 from mood.core.cache import cache_home
 from mood.core.errors import DataError
 from mood.data import folder_sets, torchvision_sets
-from mood.data.layout import Layout
+from mood.data.imglist import ENDING, LISTS, OPENOOD, list_imglist
+from mood.data.layout import Layout, spelled
 from mood.data.parquet import list_parquet
 from mood.data.source import Listing
 
@@ -46,15 +47,18 @@ def data_roots(roots: Sequence[str | os.PathLike[str]]) -> list[Path]:
 
 
 def list_named(text: str, roots: Sequence[Path]) -> Listing:
-    """The set NAME or NAME:SPLIT.
+    """The set NAME or NAME:SPLIT, or the list of files PATH.txt in the first root that has it.
 
-    `NAME.parquet` or `NAME-SPLIT.parquet` in the first root that has it; else the set's own files in the first root
-    that has those; else what torchvision downloads into the cache, which is the last root.
+    A set is `NAME.parquet` or `NAME-SPLIT.parquet` in the first root that has it; else the set's own files in the first
+    root that has those; else what torchvision downloads into the cache, which is the last root.
 
     Raises:
-        DataError: where the name or the split is unknown, a split must be named, or the download fails.
+        DataError: where the name or the split is unknown, a split must be named, the download fails, or the list does
+            not serve.
         MissingExtraError: where its files need a package that is not installed.
     """
+    if text.endswith(ENDING):
+        return _list_below(text, roots)
     match = NAME.fullmatch(text)
     if match is None:
         raise DataError(
@@ -71,12 +75,23 @@ def list_named(text: str, roots: Sequence[Path]) -> Listing:
     raise DataError(_unknown(text, name, split, roots))
 
 
+def _list_below(text: str, roots: Sequence[Path]) -> Listing:
+    for root in roots:
+        if (file := root / text).is_file():
+            return list_imglist(file, roots)
+    raise DataError(
+        f"There is no file {text}, neither here nor under {spelled(roots)}."
+        + (f" The lists and images of OpenOOD are those of {OPENOOD}." if LISTS in Path(text).parts else "")
+        + " Name the folder below which it lies with roots=, --data-root or MOOD_DATA."
+    )
+
+
 def _bring(layout: Layout, name: str, split: str, roots: Sequence[Path]) -> Listing:
     present = [root for root in roots if (root / layout.present.format(split=split)).exists()]
     root = present[0] if present else roots[-1]
     told = f"{name}:{split}" if split else name
     if not present and not layout.downloads:
-        raise DataError(f"{told} is under none of {_spelled(roots)}. {_advice(layout, name, split, root)}")
+        raise DataError(f"{told} is under none of {spelled(roots)}. {_advice(layout, name, split, root)}")
     try:
         root.mkdir(parents=True, exist_ok=True)
         listing = layout.list(root, split, not present)
@@ -84,7 +99,7 @@ def _bring(layout: Layout, name: str, split: str, roots: Sequence[Path]) -> List
         if present:
             problem = f"{told} in {root} is damaged or not complete ({error}). Remove it there. "
         else:
-            problem = f"{told} is under none of {_spelled(roots)}, and its download failed ({error}). "
+            problem = f"{told} is under none of {spelled(roots)}, and its download failed ({error}). "
         raise DataError(problem + _advice(layout, name, split, root)) from error
     by = "by torchvision " if name in torchvision_sets.SETS else ""
     return replace(listing, name=told, description=f"set {told} {by}in {root}")
@@ -142,11 +157,7 @@ def _unknown(text: str, name: str, split: str | None, roots: Sequence[Path]) -> 
     return (
         f"There is no file, folder or set {text!r}."
         + (f" The nearest known: {', '.join(near)}." if near else "")
-        + f" Searched for {text.replace(':', '-')}.parquet in {_spelled(roots)}; torchvision brings "
+        + f" Searched for {text.replace(':', '-')}.parquet in {spelled(roots)}; torchvision brings "
         f"{', '.join(sorted(name for name in SETS if SETS[name].downloads))}, and `mood sets` lists all sets. Name "
         "more data roots with roots=, --data-root or MOOD_DATA."
     )
-
-
-def _spelled(roots: Sequence[Path]) -> str:
-    return ", ".join(f"{root}" if root.is_dir() else f"{root} (absent)" for root in roots)

@@ -15,6 +15,7 @@ import numpy as np
 from mood.core.errors import DataError, InputError
 from mood.core.progress import track
 from mood.data.files import FileStore, list_files, list_folder
+from mood.data.imglist import ENDING, list_imglist
 from mood.data.manifest import Manifest, content_hash
 from mood.data.memory import list_memory
 from mood.data.named import data_roots, list_named
@@ -49,6 +50,8 @@ def open_source(
     * a Parquet file, or a glob or list of them: the columns `image`, `label`, `coarse_label`;
     * a tar shard of WebDataset, or a glob or list of them, or `shard-{000..012}.tar`: `key.jpg` (or another image), and
       `key.cls` or `key.json` with a label;
+    * a `.txt` file: a list of images, `PATH LABEL` on each line, as OpenOOD gives its splits; its own path may be
+      relative to a data root (see `list_imglist` for where its images are looked for);
     * any other file, or a glob or list of paths: images without labels;
     * NAME or NAME:SPLIT: `NAME.parquet` or `NAME-SPLIT.parquet` under the data roots, which are `roots`, then the
       folders in the environment variable `MOOD_DATA`, then the cache; else what torchvision brings into the cache;
@@ -111,7 +114,8 @@ def _list(data: Any, roots: Sequence[Path], value_range: tuple[float, float] | N
         if is_folder:
             return list_folder(path)
         if exists:
-            return _list_paths([text], text)
+            is_list = path.suffix == ENDING and path.is_file()
+            return list_imglist(path, roots) if is_list else _list_paths([text], text)
         matches = matching_files(text)
         if matches:
             return _list_paths(matches, text)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mood.core.errors import DataError
-from mood.data.source import Listing
+from mood.data.source import MAX_CLASSES, Listing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,8 +20,6 @@ _RESIDENT_BYTES = 2**30
 """Up to here all encoded images stay in memory, where training can read them in any order."""
 _GROUPS_KEPT = 2
 """Above, this many row groups do: enough for readers that go through the rows in order."""
-_MAX_CLASSES = 10**6
-"""Labels without names become names; a number that is no label, an image's own say, must not fill the memory."""
 
 
 class ParquetStore:
@@ -167,10 +165,10 @@ def _labels(files: Sequence[Path], column: str, key: str) -> tuple[np.ndarray | 
         raise DataError(f"The files do not agree on '{column}' and its {key}: {', '.join(map(str, files))}.")
     labels = np.concatenate(parts)
     named_by = named.pop()
-    if named_by is None and labels.max(initial=-1) >= _MAX_CLASSES:
+    if named_by is None and labels.max(initial=-1) >= MAX_CLASSES:
         raise DataError(
             f"The column '{column}' goes up to {labels.max()}, without names: it must count classes from 0, at most "
-            f"{_MAX_CLASSES} of them."
+            f"{MAX_CLASSES} of them."
         )
     names = named_by or tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
     if labels.size and (labels.min() < 0 or labels.max() >= len(names)):

@@ -9,6 +9,9 @@ import numpy as np
 from mood.core.errors import DataError, InputError
 from mood.data.manifest import Manifest
 
+MAX_CLASSES = 10**6
+"""Labels without names become names; a number that is no label, an image's own say, must not fill the memory."""
+
 
 class Store(Protocol):
     """Where images lie. A pickled store holds no open file and no image that can be read again from disk."""

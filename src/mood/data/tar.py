@@ -11,12 +11,11 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from mood.core.errors import DataError
-from mood.data.source import Listing
+from mood.data.source import MAX_CLASSES, Listing
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jp2", "avif", "ppm", "pgm", "pnm")
 _MAX_IMAGE = 2**30
 _MAX_LABEL = 2**20
-_MAX_CLASSES = 10**6
 _BLOCK = 512
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -193,10 +192,10 @@ def _label(archive: tarfile.TarFile, key: str, sample: dict[str, tarfile.TarInfo
     if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value):
         value = int(value)
     # Every number up to the largest is a class.
-    sound = value != "" if isinstance(value, str) else isinstance(value, int) and 0 <= value < _MAX_CLASSES
+    sound = value != "" if isinstance(value, str) else isinstance(value, int) and 0 <= value < MAX_CLASSES
     if not sound or isinstance(value, bool):
         raise DataError(
-            f"{where} is {str(value)[:40]!r}; it must be a whole number from 0 to {_MAX_CLASSES - 1}, or a name."
+            f"{where} is {str(value)[:40]!r}; it must be a whole number from 0 to {MAX_CLASSES - 1}, or a name."
         )
     return cast(int | str, value)
 

@@ -16,7 +16,6 @@ from mood.evaluation.protocols import (
     linear_probe,
     one_class,
 )
-from mood.evaluation.protocols.openood import groups
 
 
 def test_means_are_unweighted_and_only_of_groups_that_were_measured_whole() -> None:
@@ -160,10 +159,32 @@ def test_shifted_known_images_count_as_known() -> None:
         full_spectrum(plain, {}, unknown)
 
 
-def test_openood_is_what_its_paper_says() -> None:
-    assert OPENOOD["CIFAR-10"].near == ("CIFAR-100", "TinyImageNet")
-    assert OPENOOD["CIFAR-100"].near[0] == "CIFAR-10"
-    assert groups("ImageNet-1k") == {"near": ("SSB-hard", "NINCO"), "far": ("iNaturalist", "Textures", "OpenImage-O")}
-    assert all(benchmark.positive == "ood" for benchmark in OPENOOD.values())
-    with pytest.raises(InputError, match="CIFAR-100"):
-        groups("CIFAR-1000")
+def test_shifted_images_of_their_own_are_so_many_more_known_ones() -> None:
+    rng = np.random.default_rng(0)
+    plain, moved, unknown = rng.normal(size=50), rng.normal(0.5, 1, 20), rng.normal(1, 1, 40)
+    found = full_spectrum(plain, {"ImageNet-R": moved}, unknown, same_images=False)
+    assert found == evaluate(np.concatenate((plain, moved)), unknown)
+    assert (found.n_id, found.n_ood) == (70, 40)
+    with pytest.raises(InputError, match="ImageNet-R"):
+        full_spectrum(plain, {"ImageNet-R": [np.nan]}, unknown, same_images=False)
+
+
+def test_openood_is_what_its_paper_and_its_configs_say() -> None:
+    cifar10, cifar100, imagenet200, imagenet = OPENOOD.values()
+    assert [*OPENOOD] == ["CIFAR-10", "CIFAR-100", "ImageNet-200", "ImageNet-1k"]
+    assert cifar10.test == "benchmark_imglist/cifar10/test_cifar10.txt"
+    assert cifar10.near == {
+        "CIFAR-100": "benchmark_imglist/cifar10/test_cifar100.txt",
+        "TinyImageNet": "benchmark_imglist/cifar10/test_tin.txt",
+    }
+    assert [*cifar100.near] == ["CIFAR-10", "TinyImageNet"]
+    assert [*cifar10.far] == [*cifar100.far] == ["MNIST", "SVHN", "Textures", "Places365"]
+    assert cifar100.far["Textures"] == "benchmark_imglist/cifar100/test_texture.txt"
+    assert not cifar10.shifted
+    assert not cifar100.shifted
+    assert [*imagenet.near, *imagenet.far] == ["SSB-hard", "NINCO", "iNaturalist", "Textures", "OpenImage-O"]
+    assert (imagenet.near, imagenet.far) == (imagenet200.near, imagenet200.far)
+    assert imagenet.far["Textures"] == "benchmark_imglist/imagenet/test_textures.txt"
+    assert imagenet200.fit == "benchmark_imglist/imagenet200/train_imagenet200.txt"
+    assert imagenet200.shifted["ImageNet-V2"] == "benchmark_imglist/imagenet200/test_imagenet200_v2.txt"
+    assert imagenet.shifted["ImageNet-R"] == "benchmark_imglist/imagenet/test_imagenet_r.txt"

@@ -6,7 +6,10 @@ Yang, Zhou, Liu: Full-Spectrum Out-of-Distribution Detection, IJCV 2023; OpenOOD
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from mood.core.errors import InputError
+from mood.core.score_vector import score_vector
 from mood.evaluation.intervals import Metrics, evaluate
 
 
@@ -15,27 +18,34 @@ def full_spectrum(
     shifted_scores: Mapping[str, Any],
     ood_scores: Any,
     *,
+    same_images: bool = True,
     replicates: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Metrics:
     """Metrics where ID is the plain images and all shifted ones together.
 
-    The intervals are over the images, not over all their versions: the same image under five shifts is one image.
+    The intervals are over the images, not over all their versions: the same image under five shifts is one image. Sets
+    of shifted images that were taken or chosen by themselves, such as ImageNet-R, are so many more images.
 
     Args:
         id_scores: (n_id,) higher = more OOD.
-        shifted_scores: (n_id,) scores of the same images in the same order under each shift.
+        shifted_scores: (n_id,) scores of the same images in the same order under each shift, or (n,) scores of other
+            images.
         ood_scores: (n_ood,).
+        same_images: whether the shifted images are the plain ones.
         replicates: of the bootstrap.
         confidence: of the intervals.
         seed: of the draws.
 
     Raises:
-        InputError: no shift, a set without scores, another number of them under a shift, NaN, or an argument out of
-            range.
+        InputError: no shift, a set without scores, another number of them under a shift of the same images, NaN,
+            or an argument out of range.
     """
     if not shifted_scores:
         raise InputError("full-spectrum needs at least one shift; without any it is the multi-class protocol")
-    versions = tuple(shifted_scores.values())
-    return evaluate(id_scores, ood_scores, versions=versions, replicates=replicates, confidence=confidence, seed=seed)
+    known, versions = id_scores, tuple(shifted_scores.values())
+    if not same_images:
+        named = {"id_scores": id_scores, **shifted_scores}
+        known, versions = np.concatenate([score_vector(scores, name) for name, scores in named.items()]), ()
+    return evaluate(known, ood_scores, versions=versions, replicates=replicates, confidence=confidence, seed=seed)

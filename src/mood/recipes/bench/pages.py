@@ -205,15 +205,15 @@ def _thumbnail(source: "Source", position: int, score: float, p_value: float) ->
 
 def _cards(session: Session) -> list[Card]:
     """What is known of each set of a run."""
-    roles = {"fit": session.sets.fit, "test": session.sets.test}
-    groups = {name: group for group, names in session.run.groups.items() for name in names}
+    splits = {"fit": session.sets.fit, "test": session.sets.test}
+    roles = {name: f"known, {name}" for name in splits} | dict.fromkeys(session.sets.shifted, "known, shifted")
+    roles |= {name: f"{group} OOD" for group, names in session.run.groups.items() for name in names}
     made = []
-    for name, source in {**roles, **session.sets.unknown}.items():
-        known = name in roles
-        seen = "" if known else session.seen(name)
+    for name, source in {**splits, **session.sets.shifted, **session.sets.unknown}.items():
+        seen = session.seen(name) if name in session.sets.unknown else ""
         warning = f"† seen by the weights of {session.network.plan.name}: {seen}" if seen else ""
-        role = f"{session.run.name}: {f'known, {name}' if known else f'{groups[name]} OOD'}"
-        made.append(set_card(source, name=source.name if known else name, role=role, warning=warning))
+        role = f"{session.run.name}: {roles[name]}"
+        made.append(set_card(source, name=source.name if name in splits else name, role=role, warning=warning))
     return made
 
 
@@ -246,7 +246,7 @@ def _hashes(session: Session) -> dict[str, str]:
     for at, weights in trial.weights.items():
         found[f"weights of {trial.called(at)}"] = weights.fingerprint
         found[f"transform of {trial.called(at)}"] = weights.transform
-    for source in (session.sets.fit, session.sets.test, *session.sets.unknown.values()):
+    for source in (session.sets.fit, session.sets.test, *session.sets.shifted.values(), *session.sets.unknown.values()):
         found[f"images of {source.name}"] = source.manifest.fingerprint
     return found
 

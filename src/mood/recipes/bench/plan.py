@@ -86,7 +86,9 @@ class RunPlan:
     trials: Count = 3
     """draws of the shown images"""
     shifts: tuple[str, ...] = ()
-    """'NAME=STRENGTH' of the full-spectrum protocol"""
+    """'NAME=STRENGTH' of the full-spectrum protocol, made of the test images"""
+    shifted: dict[str, str] = field(default_factory=dict)
+    """NAME = DATA of shifted known images of the full-spectrum protocol, in place of shifts"""
 
     @property
     def unknown(self) -> dict[str, str]:
@@ -250,8 +252,10 @@ def _check_run(run: RunPlan) -> None:
         raise InputError(f"{where}: {sorted(both)[0]!r} is near and far; it can be one of them")
     if run.protocol in ("multi-class", "confusion", "few-shot", "full-spectrum") and not run.unknown:
         raise InputError(f"{where}: the {run.protocol} protocol needs OOD sets: name them in near or far")
-    if run.protocol == "full-spectrum" and not run.shifts:
-        raise InputError(f"{where}: the full-spectrum protocol needs shifts")
+    if run.protocol == "full-spectrum" and bool(run.shifts) == bool(run.shifted):
+        raise InputError(f"{where}: the full-spectrum protocol needs shifts, or shifted sets: one of the two")
+    if both := run.shifted.keys() & {*run.unknown, *RESERVED}:
+        raise InputError(f"{where}: a shifted set cannot be called {sorted(both)[0]!r}: something else is called so")
     for shift in run.shifts:
         parse_shift(shift)
     if run.protocol == "confusion" and run.rival not in run.scores:

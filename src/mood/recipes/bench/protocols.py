@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ from mood.evaluation.protocols import (
 from mood.recipes.bench.networks import HEAD, OWN, Network, Scored, predictions
 from mood.recipes.bench.plan import PROBE, RunPlan
 from mood.recipes.bench.results import Figure
-from mood.recipes.bench.sets import Opened
+from mood.recipes.bench.sets import Opened, of_classes
 from mood.recipes.bench.trials import Networks
 
 if TYPE_CHECKING:
@@ -416,7 +416,8 @@ def shifted_known(session: Session) -> list[Figure]:
     """Full-spectrum: shifted known images count as known; and how far each shift moves scores and accuracy."""
     from mood.data.shifts import shifted
 
-    moved = {shift: shifted(session.sets.test, shift) for shift in session.run.shifts}
+    made = {shift: shifted(session.sets.test, shift) for shift in session.run.shifts}
+    moved = {**made, **session.sets.shifted}
     wanted = {ID: session.sets.test, **{f"{ID}, {shift}": source for shift, source in moved.items()}}
     kept = session.kept(session.scored(session.texts, {**wanted, **session.sets.unknown}))
     found: list[Figure] = []
@@ -430,6 +431,7 @@ def shifted_known(session: Session) -> list[Figure]:
                     scored.values[ID],
                     under,
                     scored.values[name],
+                    same_images=bool(made),
                     replicates=session.replicates,
                     confidence=session.confidence,
                     seed=session.seed,
@@ -438,17 +440,26 @@ def shifted_known(session: Session) -> list[Figure]:
                 plain = auroc_interval(scored.values[ID], scored.values[name], confidence=session.confidence)
                 figures.append(session.estimated(text, name, "auroc_without_shifts", plain))
             for shift, values in under.items():
-                # Both sides are the same images, so they are drawn together.
-                estimate = mean_auroc_interval([((ID, scored.values[ID]), (ID, values))], confidence=session.confidence)
+                # Where both sides are the same images, they are drawn together.
+                sides = (ID, scored.values[ID]), (ID if made else shift, values)
+                estimate = mean_auroc_interval([sides], confidence=session.confidence)
                 figures.append(session.estimated(text, shift, "auroc_of_shift", estimate))
             return figures
 
         found += session.figures(f"{text}/spectrum", spectrum)
     if session.knows_classes and session.sets.test.manifest.labels is not None:
-        for shift, source in {"": session.sets.test, **moved}.items():
-            right = predictions(session.network, source) == session.labels(source, HEAD)
-            found.append(session.share_right(shift or ID, right))
-    return found + _means(session, found, kept, (ID, *(f"{ID}, {shift}" for shift in moved)))
+        for shift, source in {ID: session.sets.test, **moved}.items():
+            if of_classes(source, session.class_names):
+                right = predictions(session.network, source) == session.labels(source, HEAD)
+                found.append(session.share_right(shift, right))
+    if made:
+        return found + _means(session, found, kept, tuple(wanted))
+    return found + _means(session, found, {text: _together(scored, tuple(wanted)) for text, scored in kept.items()})
+
+
+def _together(scored: Scored, known: Sequence[str]) -> Scored:
+    """The same with the images of several known sets as those of one."""
+    return replace(scored, values={**scored.values, ID: np.concatenate([scored.values[name] for name in known])})
 
 
 PROTOCOLS: Mapping[str, Callable[[Session], list[Figure]]] = {

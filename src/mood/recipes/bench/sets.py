@@ -43,7 +43,7 @@ def open_sets(runs: Sequence[RunPlan], *, roots: Sequence[str], limit: int | Non
     missing: dict[str, str] = {}
     for run in runs:
         wanted = [(run.fit, run.coarse), (run.test, run.coarse)]
-        wanted += [(data, False) for data in (*run.unknown.values(), *run.exposed.values())]
+        wanted += [(data, False) for data in (*run.unknown.values(), *run.exposed.values(), *run.shifted.values())]
         for data, coarse in wanted:
             key = key_of(data, coarse)
             if key in found or key in missing:
@@ -63,6 +63,13 @@ def shared_images(one: "Source", others: "Sequence[Source]") -> int:
     return sum(digest in known for digest in one.manifest.hashes)
 
 
+def of_classes(source: "Source", names: Sequence[str] | None) -> bool:
+    """Whether the labels of a set are those of these classes; a set that numbers its classes has some of them."""
+    own = source.manifest.class_names
+    numbers = tuple(str(label) for label in range(len(names or ())))
+    return own is not None and names is not None and (own == tuple(names) or own == numbers[: len(own)])
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """The sets of one run.
@@ -70,6 +77,7 @@ class Opened:
     Attributes:
         fit: what scores are fitted on.
         test: unseen known images.
+        shifted: sets of shifted known images by the run's names for them.
         unknown: OOD sets by the run's names for them, those that are there.
         exposed: sets that few-shot shows images of, likewise.
         unshown: OOD sets of which few-shot can show none, as it was told to → why.
@@ -78,6 +86,7 @@ class Opened:
 
     fit: "Source"
     test: "Source"
+    shifted: "Mapping[str, Source]"
     unknown: "Mapping[str, Source]"
     exposed: "Mapping[str, Source]"
     unshown: Mapping[str, str]
@@ -90,16 +99,19 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
     An OOD set that is nothing but known images is left out, and said.
 
     Raises:
-        DataError: the known set is missing, or no OOD set of a protocol that needs one is left.
+        DataError: a known set is missing, or no OOD set of a protocol that needs one is left.
         InputError: fit and test know other classes, or the protocol needs labels that are not there.
     """
-    for data in (run.fit, run.test):
-        if (key := key_of(data, run.coarse)) in sets.missing:
+    known = {key_of(data, run.coarse): data for data in (run.fit, run.test)}
+    known |= {key_of(data): data for data in run.shifted.values()}
+    for key, data in known.items():
+        if key in sets.missing:
             raise DataError(f"{run.name}: its known set {data} is missing: {sets.missing[key]}")
     fit, test = (sets.found[key_of(data, run.coarse)] for data in (run.fit, run.test))
+    shifted = {name: sets.found[key_of(data)] for name, data in run.shifted.items()}
     names = fit.manifest.class_names
     # A test set without labels is as good where nothing is said about its classes.
-    if test.manifest.class_names is not None and names != test.manifest.class_names:
+    if test.manifest.class_names is not None and not of_classes(test, names):
         raise InputError(f"{run.name}: {fit.name} and {test.name} have other classes; a test set has those of the fit")
     if run.protocol in ("one-class", "pairs") and len(names or ()) < 2:
         raise InputError(
@@ -113,7 +125,7 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
         if key_of(data) in sets.missing:
             continue
         source = sets.found[key_of(data)]
-        count = shared_images(source, [fit, test])
+        count = shared_images(source, [fit, test, *shifted.values()])
         if count == len(source):
             notes.append(f"{run.name}: {name} ({data}) is left out: all of its {count} images are known images.")
             continue
@@ -143,4 +155,4 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
                 f"byte, test images of {name}."
             )
         exposed[name] = source
-    return Opened(fit, test, unknown, exposed, unshown, tuple(notes))
+    return Opened(fit, test, shifted, unknown, exposed, unshown, tuple(notes))
