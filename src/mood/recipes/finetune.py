@@ -192,7 +192,7 @@ def _new_network(config: FinetuneConfig, architecture: "Architecture", outputs: 
     from mood.core.errors import ModelError
     from mood.recipes.tasks import compute_again
 
-    rate = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+    rate: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
     module: Any = architecture.build(num_classes=outputs, **rate)
     head = module.get_classifier()
     if not isinstance(head, torch.nn.Module):
