@@ -250,6 +250,26 @@ LAST = 'name = "fine-tune"\n'
             r"stage 'fine-tune': .* cut it into 3 equal parts: set it to 15",
         ),
         (LAST, LAST + 'strategy = "fsdp"\n', r"stage 'fine-tune': .*start them with torchrun"),
+        (
+            LAST,
+            LAST + 'model = "resnet10t"\nmodel_options = []\naccumulate = 2\n',
+            r"stage 'fine-tune': accumulate is 2, and batch normalisation needs the whole batch",
+        ),
+        (
+            LAST,
+            LAST + 'model = "deit_tiny_distilled_patch16_224"\nmodel_options = []\n',
+            r"stage 'fine-tune': deit_tiny_distilled_patch16_224 has more than one head",
+        ),
+        (
+            LAST,
+            LAST + 'model = "vgg11"\nmodel_options = []\n',
+            r"stage 'fine-tune': model 'vgg11' does not take these options",
+        ),
+        (
+            LAST,
+            LAST + 'model = "dla34"\nmodel_options = []\ndrop_path = 0.0\ncheckpoint_activations = true\n',
+            r"stage 'fine-tune': dla34 cannot compute its inner values again: leave checkpoint_activations out",
+        ),
         (LAST, LAST + "freeze = 7\n", r"stage 'fine-tune': freeze is 7; it must be .* from 0 to 1, the blocks"),
         (LAST, LAST + 'model_options = ["img_size=18"]\n', r"stage 'fine-tune': .*patches of 4 pixels do not fill 18"),
         (LAST, LAST + "stream = true\nlimit = 3\n", r"stage 'fine-tune': limit picks images from a list"),

@@ -112,7 +112,7 @@ def check(config: FinetuneConfig, *, coming: "Architecture | None" = None) -> No
 
     Raises:
         InputError: a setting that is out of range or for other processes, or a file that is not there.
-        ModelError: a network that nobody knows, or that cannot be built.
+        ModelError: a network that nobody knows, that cannot be built, or that does not do what is asked of it.
     """
     import torch
 
@@ -120,6 +120,7 @@ def check(config: FinetuneConfig, *, coming: "Architecture | None" = None) -> No
     from mood.models import check_name
     from mood.recipes.inputs import check_given, check_stream, check_training
     from mood.recipes.tasks import freeze
+    from mood.training import check_divisible
 
     if config.l2_sp and config.strategy == "fsdp":
         raise InputError("l2_sp compares whole weights, and strategy fsdp spreads them: set strategy to ddp")
@@ -143,9 +144,11 @@ def check(config: FinetuneConfig, *, coming: "Architecture | None" = None) -> No
         check_name(config.model)
     architecture = architecture_of(config, coming)
     architecture.check()
-    if architecture.known and config.freeze:
+    if architecture.known:
         with torch.device("meta"):
-            freeze(architecture.build(num_classes=2), config.freeze, set())
+            module, own = _new_network(config, architecture, outputs=2)
+        freeze(module, config.freeze, own)
+        check_divisible(module, config.accumulate)
 
 
 def chosen_images(config: FinetuneConfig, source: "Source | Stream") -> "tuple[TrainingSet, tuple[str, ...], int]":
@@ -176,6 +179,27 @@ def chosen_images(config: FinetuneConfig, source: "Source | Stream") -> "tuple[T
         )
     check_batch_size(len(chosen.source), config.batch_size)
     return chosen, names, outputs
+
+
+def _new_network(config: FinetuneConfig, architecture: "Architecture", outputs: int) -> tuple[Any, set[str]]:
+    """A network with new weights, as it is trained, and the names of its head.
+
+    Raises:
+        ModelError: it has two heads, or lacks something that is asked of it.
+    """
+    import torch
+
+    from mood.core.errors import ModelError
+    from mood.recipes.tasks import compute_again
+
+    rate: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+    module: Any = architecture.build(num_classes=outputs, **rate)
+    head = module.get_classifier()
+    if not isinstance(head, torch.nn.Module):
+        raise ModelError(f"{architecture.name} has more than one head, and fine-tuning knows networks with one")
+    if config.checkpoint_activations:
+        compute_again(module, architecture.name)
+    return module, {name for name, child in module.named_modules() if child is head}
 
 
 def _optimisation(config: FinetuneConfig, device: str, precision: str) -> "Optimisation":
@@ -230,7 +254,7 @@ def _finetune(config: FinetuneConfig, source: "Source | None", together: "Proces
     import torch
 
     from mood.core import artifact
-    from mood.core.errors import InputError, ModelError
+    from mood.core.errors import InputError
     from mood.data import TrainingImages, open_source
     from mood.models import (
         Architecture,
@@ -297,11 +321,7 @@ def _finetune(config: FinetuneConfig, source: "Source | None", together: "Proces
         options = {**start.architecture.options, "num_classes": outputs}
         architecture = Architecture(start.architecture.name, options)
         seed_everything(config.seed)
-        module: Any = architecture.build(drop_path_rate=config.drop_path) if config.drop_path else architecture.build()
-        head = module.get_classifier()
-        if not isinstance(head, torch.nn.Module):
-            raise ModelError(f"{architecture.name} has more than one head, and fine-tuning knows networks with one")
-        own = {name for name, child in module.named_modules() if child is head}
+        module, own = _new_network(config, architecture, outputs)
         body = {
             name: value
             for name, value in start.module.state_dict().items()
@@ -309,7 +329,7 @@ def _finetune(config: FinetuneConfig, source: "Source | None", together: "Proces
         }
         module.load_state_dict(body, strict=False)
         with torch.no_grad():
-            for parameter in head.parameters():
+            for parameter in module.get_classifier().parameters():
                 parameter.mul_(config.init_scale)
         freeze(module, config.freeze, own)
         training = TrainingImages(
@@ -320,12 +340,6 @@ def _finetune(config: FinetuneConfig, source: "Source | None", together: "Proces
             std=start.transform.std,
             seed=config.seed,
         )
-        if config.checkpoint_activations:
-            if not hasattr(module, "set_grad_checkpointing"):
-                raise ModelError(
-                    f"{architecture.name} cannot compute its inner values again: leave checkpoint_activations out"
-                )
-            module.set_grad_checkpointing()
         anchors = {
             name: body[name].to(together.device, copy=True) for name, _ in module.named_parameters() if name in body
         }

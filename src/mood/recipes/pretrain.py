@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -90,9 +90,11 @@ def _check(config: PretrainConfig, given: Mapping[str, Any]) -> None:
     """
     import torch
 
-    from mood.core.errors import InputError, ModelError
+    from mood.core.errors import InputError
     from mood.models import PRETEXTS, make_pretext
     from mood.recipes.inputs import check_stream, check_training
+    from mood.recipes.tasks import compute_again
+    from mood.training import check_divisible
 
     if config.accumulate > 1 and PRETEXTS[config.pretext].compares:
         raise InputError(
@@ -111,8 +113,9 @@ def _check(config: PretrainConfig, given: Mapping[str, Any]) -> None:
     classes = {"classes": 2} if config.pretext == "classification" else {}
     with torch.device("meta"):
         pretext = make_pretext(config.pretext, said.build(), {**given, **classes})
-    if config.checkpoint_activations and not hasattr(pretext.encoder, "set_grad_checkpointing"):
-        raise ModelError(f"{config.model} cannot compute its inner values again: leave checkpoint_activations out")
+    check_divisible(pretext, config.accumulate)
+    if config.checkpoint_activations:
+        compute_again(pretext.encoder, config.model)
 
 
 def _said(config: PretrainConfig) -> "Architecture":
@@ -263,7 +266,7 @@ def _pretrain(
         union,
     )
     from mood.recipes.rejected import rejections
-    from mood.recipes.tasks import PretextTask
+    from mood.recipes.tasks import PretextTask, compute_again
     from mood.recipes.together import open_output_of_all
     from mood.training import seed_everything, train
 
@@ -320,7 +323,7 @@ def _pretrain(
         if device.type == "cpu":
             without_fused_attention(pretext)
         if config.checkpoint_activations:
-            cast(Any, encoder).set_grad_checkpointing()
+            compute_again(encoder, config.model)
         trained = train(
             PretextTask(pretext, images, config, output.scratch),
             _optimisation(config, str(device), resolve_precision(config.precision, device)),

@@ -191,6 +191,21 @@ class ClassifierTask(ImagesTask):
         return {"accuracy": right / total}
 
 
+def compute_again(module: Any, name: str) -> None:
+    """Let a network compute the inner values of each block a second time instead of keeping them.
+
+    Raises:
+        ModelError: timm has no such way for it.
+    """
+    try:
+        if hasattr(module, "set_grad_checkpointing"):
+            module.set_grad_checkpointing()
+            return
+    except AssertionError:  # so do many networks of timm say that they cannot
+        pass
+    raise ModelError(f"{name} cannot compute its inner values again: leave checkpoint_activations out")
+
+
 def freeze(module: Any, blocks: int, head: set[str]) -> None:
     """Keep the weights of the lowest blocks and of all below them; -1 keeps all but the head.
 

@@ -1,5 +1,6 @@
 """How to optimise any module: loop, schedule, averaged weights, checkpoint and resume. Knows nothing of images."""
 
+from mood.training.batch_norm import check_divisible
 from mood.training.draws import seed_everything, uniform
 from mood.training.loop import DivisibleTask, Task, train
 from mood.training.optimisation import Optimisation
@@ -12,6 +13,7 @@ __all__ = [
     "Share",
     "Strategy",
     "Task",
+    "check_divisible",
     "check_strategy",
     "processes",
     "seed_everything",

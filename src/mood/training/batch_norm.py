@@ -11,10 +11,25 @@ from torch.autograd.function import FunctionCtx
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from mood.core.errors import InputError
+
 
 def normalises_batches(module: nn.Module) -> bool:
     """Whether what a network makes of an image depends, in training, on the others in its batch."""
     return any(isinstance(child, _BatchNorm) for child in module.modules())
+
+
+def check_divisible(module: nn.Module, accumulate: int) -> None:
+    """Refuse to cut batches that a network must see at once.
+
+    Raises:
+        InputError: parts whose gradients are added up, and batch normalisation.
+    """
+    if accumulate > 1 and normalises_batches(module):
+        raise InputError(
+            f"accumulate is {accumulate}, and batch normalisation needs the whole batch at once: set "
+            "accumulate to 1, and use more processes or checkpoint_activations where memory is short"
+        )
 
 
 class StatisticsOfAll(TorchFunctionMode):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mood.core.errors import InputError, MoodError
 from mood.core.progress import progress
 from mood.training import checkpoint, depth
-from mood.training.batch_norm import StatisticsOfAll, normalises_batches
+from mood.training.batch_norm import StatisticsOfAll, check_divisible, normalises_batches
 from mood.training.draws import seed_everything, seed_of
 from mood.training.log import Log
 from mood.training.optimisation import Optimisation
@@ -145,11 +145,7 @@ def _share(task: Task, settings: Optimisation, together: Processes) -> Share:
         return Share()
     if not isinstance(task, DivisibleTask):
         raise InputError("this training runs in one process, without accumulated gradients")
-    if settings.accumulate > 1 and normalises_batches(task.module):
-        raise InputError(
-            f"accumulate is {settings.accumulate}, and batch normalisation needs the whole batch at once: set "
-            "accumulate to 1, and use more processes or checkpoint_activations where memory is short"
-        )
+    check_divisible(task.module, settings.accumulate)
     return Share.of_batch(task.batch_size, settings.accumulate)
 
 
