@@ -254,24 +254,31 @@ def one_class_each(session: Session) -> list[Figure]:
     kept = session.kept(session.scored_classes(session.texts, classes, session.knows_classes))
     found = []
     for text, scored in kept.items():
-        result = one_class(np.stack([scored.values[name] for name in names]), labels)
-        for index, name in enumerate(names):
-            inside = int((labels == index).sum())
-            more = {"n_id": inside, "n_ood": len(labels) - inside}
-            under = scored.values[name]
-            others = [(name, other) for other in names if other != name]
-            estimate = _mean_of_pairs(session, scored, labels, others)
-            found.append(session.estimated(text, name, "auroc", estimate, **more))
-            estimate = auroc_interval(under[labels == index], under[labels != index], confidence=session.confidence)
-            found.append(session.estimated(text, name, "auroc_pooled", estimate, **more))
-            found += [
-                session.figure(text, f"{name} / {other}", "auroc", result.pairs[index, column])
-                for column, other in enumerate(names)
-                if column != index
-            ]
-        every = [(known, unknown) for known in names for unknown in names if unknown != known]
-        found.append(session.estimated(text, "mean", "auroc", _mean_of_pairs(session, scored, labels, every)))
-        found.append(session.figure(text, "mean", "auroc_pooled", result.pooled.mean()))
+        found += session.figures(f"{text}/one class", partial(_each_class, session, text, scored, labels))
+    return found
+
+
+def _each_class(session: Session, text: str, scored: Scored, labels: np.ndarray) -> list[Figure]:
+    names = session.class_names
+    result = one_class(np.stack([scored.values[name] for name in names]), labels)
+    found = []
+    for index, name in enumerate(names):
+        inside = int((labels == index).sum())
+        more = {"n_id": inside, "n_ood": len(labels) - inside}
+        under = scored.values[name]
+        others = [(name, other) for other in names if other != name]
+        estimate = _mean_of_pairs(session, scored, labels, others)
+        found.append(session.estimated(text, name, "auroc", estimate, **more))
+        estimate = auroc_interval(under[labels == index], under[labels != index], confidence=session.confidence)
+        found.append(session.estimated(text, name, "auroc_pooled", estimate, **more))
+        found += [
+            session.figure(text, f"{name} / {other}", "auroc", result.pairs[index, column])
+            for column, other in enumerate(names)
+            if column != index
+        ]
+    every = [(known, unknown) for known in names for unknown in names if unknown != known]
+    found.append(session.estimated(text, "mean", "auroc", _mean_of_pairs(session, scored, labels, every)))
+    found.append(session.figure(text, "mean", "auroc_pooled", result.pooled.mean()))
     return found
 
 
@@ -302,13 +309,21 @@ def pairs_each(session: Session) -> list[Figure]:
     kept = session.kept(session.scored_classes(session.texts, classes, session.knows_classes))
     found = []
     for text, scored in kept.items():
-        for known, unknown in pairs:
-            under = scored.values[known]
-            inside, outside = (under[labels == names.index(name)] for name in (known, unknown))
-            estimate = auroc_interval(inside, outside, confidence=session.confidence)
-            more = {"n_id": len(inside), "n_ood": len(outside)}
-            found.append(session.estimated(text, f"{known} / {unknown}", "auroc", estimate, **more))
-        found.append(session.estimated(text, "mean", "auroc", _mean_of_pairs(session, scored, labels, pairs)))
+        found += session.figures(f"{text}/pairs", partial(_each_pair, session, text, scored, labels, pairs))
+    return found
+
+
+def _each_pair(
+    session: Session, text: str, scored: Scored, labels: np.ndarray, pairs: Sequence[tuple[str, str]]
+) -> list[Figure]:
+    found = []
+    for known, unknown in pairs:
+        under = scored.values[known]
+        inside, outside = (under[labels == session.class_names.index(name)] for name in (known, unknown))
+        estimate = auroc_interval(inside, outside, confidence=session.confidence)
+        more = {"n_id": len(inside), "n_ood": len(outside)}
+        found.append(session.estimated(text, f"{known} / {unknown}", "auroc", estimate, **more))
+    found.append(session.estimated(text, "mean", "auroc", _mean_of_pairs(session, scored, labels, pairs)))
     return found
 
 
