@@ -223,8 +223,8 @@ def _small_fit(session: Session) -> list[str]:
 
 
 def _unread(session: Session) -> list[str]:
-    """A word on each set of which some images cannot be read: its figures are of the others."""
-    sets = {"fit": session.sets.fit, "test": session.sets.test, **session.sets.shifted, **session.sets.unknown}
+    """A word on each measured set of which some images cannot be read: its figures are of the others."""
+    sets = {"test": session.sets.test, **session.sets.shifted, **session.sets.unknown}
     return [
         f"{session.run.name}: {count} of the {len(source)} images of {name} cannot be read; the figures are of the "
         "others."
