@@ -1036,6 +1036,17 @@ def test_a_set_without_two_readable_images_is_left_out_and_the_others_are_measur
     ]
 
 
+def test_images_that_cannot_be_read_are_counted_beside_the_figures_of_the_others(recipe, tmp_path, here):
+    torn = tmp_path / "torn"
+    noise(torn, 5)
+    file = min(torn.rglob("*.png"))
+    file.write_bytes(file.read_bytes()[:60])
+    results = run(recipe("multi-class", sets=f'far = {{ torn = "{torn}" }}'), tmp_path / "out").results
+    assert [note for note in results.notes if "cannot be read" in note] == [
+        "stripes: 1 of the 5 images of torn cannot be read; the figures are of the others."
+    ]
+
+
 @pytest.mark.parametrize("text", ["msp", "odin"])
 def test_a_score_that_is_not_a_number_is_left_out_and_the_others_are_measured(recipe, tmp_path, monkeypatch, text):
     from mood import scores

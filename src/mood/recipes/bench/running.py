@@ -190,7 +190,7 @@ def _run(config: "BenchConfig", run: RunPlan, opened: Opened, networks: Networks
         found.costs.append(
             Cost(run=run.name, network=called, score=name, kind=name, fit_seconds=0.0, score_seconds=seconds)
         )
-    found.notes += _small_fit(session)
+    found.notes += _small_fit(session) + _unread(session)
 
 
 def _readable(opened: Opened, network: Network) -> tuple[Opened, dict[str, str]]:
@@ -219,6 +219,17 @@ def _small_fit(session: Session) -> list[str]:
         f"{session.run.name}, {session.network.plan.name}: {images} images for {width} dimensions: a covariance is "
         "singular there, and distances without shrinkage look at the directions that occur alone; "
         "'mahalanobis shrinkage=oas' or 'chosen' does better."
+    ]
+
+
+def _unread(session: Session) -> list[str]:
+    """A word on each measured set of which some images cannot be read: its figures are of the others."""
+    sets = {"test": session.sets.test, **session.sets.shifted, **session.sets.unknown}
+    return [
+        f"{session.run.name}: {count} of the {len(source)} images of {name} cannot be read; the figures are of the "
+        "others."
+        for name, source in sets.items()
+        if (count := len(session.network.extracted(source, OWN).rejections))
     ]
 
 
