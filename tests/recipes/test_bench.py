@@ -24,6 +24,7 @@ from mood.evaluation.protocols import OPENOOD
 from mood.models import load_model, save_model
 from mood.recipes.bench import BenchConfig, bench
 from mood.recipes.bench import networks as networks_module
+from mood.recipes.bench import running as running_module
 from mood.recipes.bench.plan import load_plan
 from mood.recipes.bench.results import read_results
 from mood.recipes.bench.sets import of_classes
@@ -1102,3 +1103,39 @@ def test_a_pair_is_of_two_known_classes(recipe, tmp_path, pair):
     results = run(recipe("pairs", rest, scores='["knn k=3"]', sets=""), tmp_path / "out").results
     assert not results.figures
     assert "two different classes of class 0, class 1" in results.left_out[0].reason
+
+
+def test_where_no_set_can_be_read_each_is_told_and_the_next_run_goes_on(recipe, tmp_path, here):
+    bad = noise(tmp_path / "bad", 3)
+    for file in bad.rglob("*.png"):
+        file.write_bytes(file.read_bytes()[:60])
+    path = recipe("multi-class", sets=f'far = {{ bad = "{bad}" }}')
+    results = run(path, tmp_path / "out").results
+    assert not results.figures
+    assert [item.what for item in results.left_out] == ["tiny, bad"]
+
+
+def test_a_set_that_can_be_read_again_is_measured_when_a_killed_run_goes_on(recipe, tmp_path, monkeypatch):
+    path = recipe("multi-class", scores='["mood shrinkage=oas", "msp"]')
+    readable, applied = running_module._readable, networks_module.applied
+    calls = []
+
+    def without_grain(opened, network):
+        unknown = {name: source for name, source in opened.unknown.items() if name != "grain"}
+        return replace(opened, unknown=unknown), {"grain": "not now"}
+
+    def stops(score, shards):
+        calls.append(score)
+        if len(calls) == 3:  # after the first of two scores, on two sets
+            raise KeyboardInterrupt
+        return applied(score, shards)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(running_module, "_readable", without_grain)
+        patched.setattr(networks_module, "applied", stops)
+        with pytest.raises(KeyboardInterrupt):
+            run(path, tmp_path / "out")
+    assert running_module._readable is readable
+    results = run(path, tmp_path / "out").results
+    assert results.of("stripes", score="mood shrinkage=oas", key="grain", metric="auroc")
+    assert not results.left_out

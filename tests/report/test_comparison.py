@@ -131,7 +131,7 @@ def test_figures_beyond_the_budget_are_told(monkeypatch):
     short = render_comparison(page())
     shown = short.count("<figure")
     assert 0 < shown < count
-    assert f"{count - shown} are too much for one page; the folder" in short
+    assert f"Not shown, since a page holds no more: {count - shown}; the folder" in short
     assert "Further figures" not in whole
     Reader(short)
 

@@ -170,7 +170,7 @@ def _lines(name: str, heading: str, lines: Sequence[str]) -> Html | None:
 
 
 def _left_beside(hidden: int) -> list[str]:
-    return [f"{hidden} are too much for one page; the folder figures beside it has all."] if hidden else []
+    return [f"Not shown, since a page holds no more: {hidden}; the folder figures has all."] if hidden else []
 
 
 def _within_budget(every: Sequence[Drawn]) -> dict[str, list[Html]]:

@@ -103,8 +103,14 @@ def _run(config: "BenchConfig", run: RunPlan, opened: Opened, networks: Networks
     called, trial = networks.trial.plan.name, networks.trial.number
     at = (run.name, called, str(trial))
     if opened.unknown:
-        opened, unreadable = _readable(opened, networks.any)
+        try:
+            opened, unreadable = _readable(opened, networks.any)
+        except MoodError as error:
+            found.left_out.append(LeftOut(run.name, called, str(error)))
+            return
         found.left_out += [LeftOut(run.name, f"{called}, {name}", why) for name, why in unreadable.items()]
+        if not opened.unknown:
+            return
     every: dict[str, Scored] = {}
     spent: dict[str, float] = {"intervals": 0.0}
 
@@ -120,7 +126,8 @@ def _run(config: "BenchConfig", run: RunPlan, opened: Opened, networks: Networks
             units.keep_scores((*at, text, name), replace(one, passes=networks.seconds[networks.at(name)]))
 
     def scored(texts: Sequence[str], wanted: "Mapping[str, Source]") -> Mapping[str, Scored]:
-        done = {text: one for text in texts if (one := kept(text)) is not None}
+        # A set that could not be read before may be there now, and what was kept then lacks it.
+        done = {text: one for text in texts if (one := kept(text)) is not None and wanted.keys() <= one.values.keys()}
         rest = [text for text in texts if text not in done]
         known = session.knows_classes
         for text, one in networks.any.score(rest, opened.fit, wanted, knows_classes=known):
