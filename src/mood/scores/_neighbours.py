@@ -1,11 +1,12 @@
 """How far the k-th nearest of many rows is, exactly, at the cost of rough products.
 
 One product in bf16 (float32 where the processor has no instructions for bf16) bounds all half squared distances from
-both sides, by the rounding that was really made. Some tens of rows for each query may then be the k-th; float32
-distances leave one or two of them, and float64 decides. So the rough product decides how long it takes, and never what
-comes out.
+both sides, by the rounding that was really made. Some tens of rows for each query may then be the k-th; products in
+float32, and then differences, leave one or two of them, and float64 decides. So the rough product decides how long it
+takes, and never what comes out.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -72,6 +73,7 @@ class Rough:
     Attributes:
         table: (G · g, D + 3 and zeros) bf16 or float32; row i belongs to group i mod G. Rows beyond the bank are far.
         fine: (M, D) float32.
+        squares: (M,) float32, ‖b‖².
         groups: G.
         centre: (D,) float32; any point would do.
         length: the largest ‖b‖.
@@ -80,6 +82,7 @@ class Rough:
 
     table: Tensor
     fine: Tensor
+    squares: Tensor
     groups: int
     centre: Tensor
     length: float
@@ -108,7 +111,7 @@ class Rough:
         for column in range(width, width + 3):
             table[:count, column] = rest
             rest -= table[:count, column].float()
-        return Rough(table, fine, groups, centre, float(square.max().sqrt()), float(errors.max()))
+        return Rough(table, fine, square, groups, centre, float(square.max().sqrt()), float(errors.max()))
 
     def products(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """(n, G · g) products with (n, D) float32 rows about the centre, and (n, 1) how far off these are.
@@ -126,8 +129,24 @@ class Rough:
         off = errors * self.length + lengths * self.error
         return rounded @ self.table.T, off + sums * ((lengths + errors) * self.length + 1)
 
-    def distances(self, queries: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-        """(pairs,) float32 squared distances of queries from rows of the bank, and how far off these may be."""
+    def by_products(self, queries: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+        """(pairs,) float32 squared distances of queries, in order, from bank rows, and how far off these may be."""
+        counts = torch.bincount(row, minlength=len(queries))
+        ends = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+            pairs = torch.sparse_csr_tensor(
+                ends, column, queries.new_zeros(len(row)), (len(queries), len(self.fine)), check_invariants=False
+            )
+            # Products of these pairs alone, without copies of their rows: a twentieth of the time of differences.
+            products = torch.sparse.sampled_addmm(pairs, queries, self.fine.T, beta=0.0).values()
+        own, theirs = queries.square().sum(1)[row], self.squares[column]
+        # Three sums of D terms and two sums of these (Higham, Accuracy and Stability of Numerical Algorithms, 3.1).
+        off = (queries.shape[1] + 16) * torch.finfo(torch.float32).eps / 2 * (own.sqrt() + theirs.sqrt()).square_()
+        return own + theirs - 2 * products, off
+
+    def by_differences(self, queries: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, much nearer where a distance is small, and slower."""
         found = torch.empty(len(row))
         for start in range(0, len(row), PAIRS):
             part = slice(start, start + PAIRS)
@@ -147,17 +166,18 @@ def _screened(queries: Tensor, rough: Rough, bank: Tensor, k: int, read: Callabl
     rest = (~fallen).nonzero()[:, 0]
     if not len(rest):
         return found
-    squared, off = rough.distances(centred, row, column)
     counts = torch.bincount(row, minlength=len(queries))
     slot = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
     ends = torch.full((2, len(queries), int(counts.max())), torch.inf)
-    ends[0, row, slot], ends[1, row, slot] = squared - off, squared + off
-    # The k-th smallest lies between these two.
-    least, most = ends.kthvalue(k, dim=2).values[:, rest]
     row_ends = torch.empty(2, len(queries))
-    row_ends[:, rest] = torch.stack([least, most])
-    nearer = squared + off < row_ends[0, row]
-    left = ~nearer & (squared - off <= row_ends[1, row])
+    left = nearer = torch.ones(len(row), dtype=torch.bool)
+    for measured in (rough.by_products, rough.by_differences):
+        squared, off = measured(centred, row[left], column[left])
+        ends[0, row[left], slot[left]], ends[1, row[left], slot[left]] = squared - off, squared + off
+        # The k-th smallest lies between these two.
+        row_ends[:, rest] = ends.kthvalue(k, dim=2).values[:, rest]
+        nearer = ends[1, row, slot] < row_ends[0, row]
+        left = ~nearer & (ends[0, row, slot] <= row_ends[1, row])
     rank = k - torch.bincount(row[nearer], minlength=len(queries))
     row, column = row[left], column[left]
     exact = torch.empty(len(row), dtype=torch.float64)
