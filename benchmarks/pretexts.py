@@ -1,4 +1,4 @@
-"""Which pretext makes the better features, at CIFAR scale and for equal budgets? One arm a pretext, and one without.
+"""Which pretext makes the better features, at CIFAR scale and for like budgets? One arm a pretext, and one without.
 
     python benchmarks/pretexts.py --data-root DIR --work RUNS                 # all arms, then the page
     python benchmarks/pretexts.py --data-root DIR --work RUNS --arm mae       # one arm: they can run apart

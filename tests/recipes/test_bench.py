@@ -97,6 +97,25 @@ def run(path, output, **changes):
     return bench(BenchConfig(plan=path, output=output, replicates=20, workers=0, **changes))
 
 
+def killed_and_run_again(monkeypatch, path, output, call):
+    """The results after a kill at the call-th scoring of a set, and how many sets the second run scored."""
+    applied, calls = networks_module.applied, []
+
+    def stops(score, shards):
+        calls.append(score)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return applied(score, shards)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(networks_module, "applied", stops)
+        with pytest.raises(KeyboardInterrupt):
+            run(path, output)
+        calls.clear()
+        patched.setattr(networks_module, "applied", lambda *given: calls.append(given) or applied(*given))
+        return run(path, output).results, len(calls)
+
+
 PUBLISHED = """
 [[published]]
 run = "stripes"
@@ -554,22 +573,11 @@ def test_options_are_chosen_on_known_images_and_said(recipe, tmp_path):
 def test_a_killed_run_goes_on_and_ends_alike(recipe, tmp_path, monkeypatch):
     path = recipe("multi-class", scores='["mood shrinkage=oas", "knn k=3", "msp"]')
     whole = run(path, tmp_path / "whole").results
-    applied, calls = networks_module.applied, []
-
-    def stops(score, shards):
-        calls.append(score)
-        if len(calls) == 5:  # inside the second of three scores, on three sets each
-            raise KeyboardInterrupt
-        return applied(score, shards)
-
-    monkeypatch.setattr(networks_module, "applied", stops)
-    with pytest.raises(KeyboardInterrupt):
-        run(path, tmp_path / "killed")
-    calls.clear()
-    monkeypatch.setattr(networks_module, "applied", lambda score, shards: calls.append(score) or applied(score, shards))
-    again = run(path, tmp_path / "killed").results
+    again, calls = killed_and_run_again(
+        monkeypatch, path, tmp_path / "killed", 5
+    )  # inside the second of three scores, on three sets each
     assert again.figures == whole.figures
-    assert len(calls) == 6, "the first score was not made again"
+    assert calls == 6, "the first score was not made again"
 
 
 def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
@@ -721,22 +729,11 @@ def test_each_class_may_have_a_network_of_its_own(each_class, tuned, here, tmp_p
 def test_a_killed_run_goes_on_at_the_class_where_it_was(each_class, tuned, tmp_path, monkeypatch):
     path = each_class(f'"{tuned}/{{class}}"')
     whole = run(path, tmp_path / "whole").results
-    applied, calls = networks_module.applied, []
-
-    def stops(score, shards):
-        calls.append(score)
-        if len(calls) == 3:  # the first of two scores of the second class
-            raise KeyboardInterrupt
-        return applied(score, shards)
-
-    monkeypatch.setattr(networks_module, "applied", stops)
-    with pytest.raises(KeyboardInterrupt):
-        run(path, tmp_path / "killed")
-    calls.clear()
-    monkeypatch.setattr(networks_module, "applied", lambda score, shards: calls.append(score) or applied(score, shards))
-    again = run(path, tmp_path / "killed").results
+    again, calls = killed_and_run_again(
+        monkeypatch, path, tmp_path / "killed", 3
+    )  # the first of two scores of the second class
     assert again.figures == whole.figures
-    assert len(calls) == 2, "the first class was not scored again"
+    assert calls == 2, "the first class was not scored again"
     spent = [[cost for cost in results.costs if cost.kind == "extraction"] for results in (whole, again)]
     assert spent[0] == spent[1], "the passes of both networks, also of the one that was not wanted again"
     assert spent[0][0].score_seconds > 0
@@ -1117,25 +1114,20 @@ def test_where_no_set_can_be_read_each_is_told_and_the_next_run_goes_on(recipe, 
 
 def test_a_set_that_can_be_read_again_is_measured_when_a_killed_run_goes_on(recipe, tmp_path, monkeypatch):
     path = recipe("multi-class", scores='["mood shrinkage=oas", "msp"]')
-    readable, applied = running_module._readable, networks_module.applied
-    calls = []
 
     def without_grain(opened, network):
         unknown = {name: source for name, source in opened.unknown.items() if name != "grain"}
         return replace(opened, unknown=unknown), {"grain": "not now"}
 
-    def stops(score, shards):
-        calls.append(score)
-        if len(calls) == 3:  # after the first of two scores, on two sets
-            raise KeyboardInterrupt
-        return applied(score, shards)
+    def stops(session):
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setattr(running_module, "_readable", without_grain)
-        patched.setattr(networks_module, "applied", stops)
+        patched.setattr(running_module, "_small_fit", stops)  # after all scores and figures
         with pytest.raises(KeyboardInterrupt):
             run(path, tmp_path / "out")
-    assert running_module._readable is readable
     results = run(path, tmp_path / "out").results
-    assert results.of("stripes", score="mood shrinkage=oas", key="grain", metric="auroc")
+    for score in ("mood shrinkage=oas", "msp"):
+        assert results.of("stripes", score=score, key="grain", metric="auroc")
     assert not results.left_out

@@ -152,7 +152,8 @@ def _run(config: "BenchConfig", run: RunPlan, opened: Opened, networks: Networks
         return {text: every[text] for text in texts}
 
     def figures(name: str, make: Callable[[], list[Figure]], kind: str = "intervals") -> list[Figure]:
-        made, seconds = units.figures((*at, "figures", name), make)
+        # Of these sets: one that could not be read before has no figure among those that were kept.
+        made, seconds = units.figures((*at, "figures", name, *opened.unknown), make)
         spent[kind] = spent.get(kind, 0.0) + seconds
         return made
 
