@@ -11,8 +11,8 @@ from mood.core.errors import DataError
 from mood.evaluation import over_trials, roc_curve
 from mood.recipes.bench.networks import Scored, kind_of
 from mood.recipes.bench.plan import score_spec
-from mood.recipes.bench.protocols import ID, Session
 from mood.recipes.bench.results import Results
+from mood.recipes.bench.session import ID, Session
 from mood.recipes.bench.tables import costs, measured_grids, published_grids
 from mood.recipes.set_cards import set_card
 from mood.report import Card, Comparison, Drawn, Ends, Thumbnail, extremes, render_comparison

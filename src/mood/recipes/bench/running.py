@@ -9,8 +9,9 @@ from mood.core.errors import MoodError
 from mood.recipes.bench.networks import OWN, Network, Scored, over_classes
 from mood.recipes.bench.pages import Shown, shown
 from mood.recipes.bench.plan import Plan, RunPlan
-from mood.recipes.bench.protocols import PROTOCOLS, Session
+from mood.recipes.bench.protocols import PROTOCOLS
 from mood.recipes.bench.results import Cost, Figure, LeftOut, Results
+from mood.recipes.bench.session import Session
 from mood.recipes.bench.sets import Opened, Sets, sets_of
 from mood.recipes.bench.trials import ALL, Networks, Trial
 from mood.recipes.bench.units import Units
