@@ -1021,17 +1021,40 @@ def test_features_that_are_no_numbers_are_told(recipe, tmp_path, tiny_network):
     assert "not finite" in results.left_out[0].reason
 
 
-def test_a_set_without_two_readable_images_is_left_out_and_the_others_are_measured(recipe, tmp_path, here):
-    bad = tmp_path / "bad"
-    noise(bad, 3)
-    for file in sorted(bad.rglob("*.png"))[:2]:
+def unreadable(path, whole=1):
+    """A folder of three images, so many of which can be read."""
+    for file in sorted(noise(path, 3).rglob("*.png"))[whole:]:
         file.write_bytes(file.read_bytes()[:60])
+    return path
+
+
+def test_a_set_without_two_readable_images_is_left_out_and_the_others_are_measured(recipe, tmp_path, here):
+    bad = unreadable(tmp_path / "bad")
     sets = f'far = {{ bad = "{bad}", grain = "{here}/grain" }}'
     results = run(recipe("multi-class", sets=sets), tmp_path / "out").results
     assert {figure.key for figure in results.figures if figure.metric == "auroc"} == {"grain"}
     assert [(item.what, item.reason.split(" can be")[0]) for item in results.left_out] == [
         ("tiny, bad", "1 of its 3 images")
     ]
+
+
+def test_a_shifted_set_that_cannot_be_read_ends_its_run_with_one_word(recipe, tmp_path):
+    path = recipe("full-spectrum", f'shifted = {{ moved = "{unreadable(tmp_path / "bad")}" }}\n')
+    results = run(path, tmp_path / "out").results
+    assert not results.figures, "without it the figures would be of something else"
+    (left,) = results.left_out
+    assert left.reason.startswith("shifted set moved: 1 of its 3 images can be read")
+
+
+def test_a_set_to_be_shown_that_cannot_be_read_ends_its_own_probe_alone(recipe, tmp_path):
+    rest = f'shots = [0, 1]\ntrials = 1\nexposed = {{ noise = "{unreadable(tmp_path / "bad", 0)}" }}\n'
+    results = run(recipe("few-shot", rest), tmp_path / "out").results
+    assert results.of("stripes", key="noise, 0 shown")
+    assert results.of("stripes", key="grain, 1 shown")
+    assert not results.of("stripes", key="noise, 1 shown")
+    (left,) = results.left_out
+    assert left.what == "tiny, noise, linear probe"
+    assert "of what is to be shown, not one image of bad could be read" in left.reason
 
 
 def test_images_that_cannot_be_read_are_counted_beside_the_figures_of_the_others(recipe, tmp_path, here):
@@ -1103,10 +1126,7 @@ def test_a_pair_is_of_two_known_classes(recipe, tmp_path, pair):
 
 
 def test_where_no_set_can_be_read_each_is_told_and_the_next_run_goes_on(recipe, tmp_path, here):
-    bad = noise(tmp_path / "bad", 3)
-    for file in bad.rglob("*.png"):
-        file.write_bytes(file.read_bytes()[:60])
-    path = recipe("multi-class", sets=f'far = {{ bad = "{bad}" }}')
+    path = recipe("multi-class", sets=f'far = {{ bad = "{unreadable(tmp_path / "bad", 0)}" }}')
     results = run(path, tmp_path / "out").results
     assert not results.figures
     assert [item.what for item in results.left_out] == ["tiny, bad"]

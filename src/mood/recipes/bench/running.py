@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mood.core.errors import MoodError
+from mood.core.errors import DataError, MoodError
 from mood.recipes.bench.networks import OWN, Network, Scored, over_classes
 from mood.recipes.bench.pages import Shown, shown
 from mood.recipes.bench.plan import Plan, RunPlan
@@ -203,18 +203,32 @@ def _run(config: "BenchConfig", run: RunPlan, opened: Opened, networks: Networks
 
 
 def _readable(opened: Opened, network: Network) -> tuple[Opened, dict[str, str]]:
-    """The sets without those OOD sets that have no two readable images, and why: one would end every score's run."""
-    reasons = {}
-    for name, source in opened.unknown.items():
-        try:
-            count = len(network.extracted(source, OWN).positions)
-        except MoodError as error:
-            reasons[name] = str(error)
-            continue
-        if count < 2:
-            reasons[name] = f"{count} of its {len(source)} images can be read, and an interval needs two"
-    unknown = {name: source for name, source in opened.unknown.items() if name not in reasons}
-    return replace(opened, unknown=unknown), reasons
+    """The sets without those that have no two readable images, and why: one would end every score's run.
+
+    Raises:
+        MoodError: that is so of shifted known images, without which a figure would be of something else.
+    """
+    for name, source in opened.shifted.items():
+        if why := _unreadable(source, network, 2):
+            raise DataError(f"shifted set {name}: {why}")
+    unknown = {name: why for name, source in opened.unknown.items() if (why := _unreadable(source, network, 2))}
+    exposed = {name: why for name, source in opened.exposed.items() if (why := _unreadable(source, network, 1))}
+    kept = replace(
+        opened,
+        unknown={name: source for name, source in opened.unknown.items() if name not in unknown},
+        exposed={name: source for name, source in opened.exposed.items() if name not in exposed},
+        unshown={**opened.unshown, **{name: f"of what is to be shown, {why}" for name, why in exposed.items()}},
+    )
+    return kept, unknown
+
+
+def _unreadable(source: "Source", network: Network, fewest: int) -> str:
+    """Why a set has not the images that are needed (an interval needs two), or ""."""
+    try:
+        count = len(network.extracted(source, OWN).positions)
+    except MoodError as error:
+        return str(error)
+    return "" if count >= fewest else f"{count} of its {len(source)} images can be read; at least {fewest} must be"
 
 
 def _small_fit(session: Session) -> list[str]:
