@@ -726,6 +726,19 @@ def test_each_class_may_have_a_network_of_its_own(each_class, tuned, here, tmp_p
     assert "has met no other label" in msp.reason
 
 
+def test_pairs_want_the_networks_of_their_known_classes_alone(recipe, tuned, tiny_network, tmp_path):
+    (tmp_path / "class-1").symlink_to(tuned / "class-1")
+    path = recipe("pairs", 'pairs = [["class 1", "class 0"]]', scores='["knn k=3"]', sets="")
+    path.write_text(path.read_text().replace(str(tiny_network), f"{tmp_path}/{{class}}"))
+    results = run(path, tmp_path / "out").results
+    assert not results.left_out
+    (pair,) = results.of("stripes", key="class 1 / class 0")
+    path = recipe("one-class", scores='["knn k=3"]', sets="")
+    path.write_text(path.read_text().replace(str(tiny_network), f"{tuned}/{{class}}"))
+    (whole,) = run(path, tmp_path / "whole").results.of("stripes", key="class 1 / class 0")
+    assert pair.value == pytest.approx(whole.value)
+
+
 def test_a_killed_run_goes_on_at_the_class_where_it_was(each_class, tuned, tmp_path, monkeypatch):
     path = each_class(f'"{tuned}/{{class}}"')
     whole = run(path, tmp_path / "whole").results
@@ -772,7 +785,7 @@ def test_all_networks_of_classes_that_are_missing_are_named_before_any_pass(
     results = run(each_class(f'"{tmp_path}/{{class}}"'), tmp_path / "half").results
     (left,) = results.left_out
     assert left.what == "tiny, class 1"
-    assert left.reason.endswith("the mean is over all classes, so none is measured")
+    assert left.reason.endswith("the mean is over all of these classes, so none is measured")
     assert not results.figures
 
 

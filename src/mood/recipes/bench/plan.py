@@ -33,7 +33,7 @@ class NetworkPlan(NetworkConfig, EmbeddingConfig):
     """what tables call it"""
     model: str | tuple[str, ...] = "embedded"
     """timm name, a folder that mood wrote, or 'embedded'; several are trials of one network. Under the one-class
-    protocol {class} in it stands for the name of each known class, which then has a network of its own"""
+    and pairs protocols {class} in it stands for the name of each known class, which then has a network of its own"""
     random_weights: bool = False
     """keep random weights (a control)"""
     six_numbers: bool = False
@@ -270,7 +270,7 @@ def _check_each_class(network: NetworkPlan, protocol: Protocol, where: str) -> N
     if without := [trial for trial in network.trials if CLASS not in trial]:
         raise InputError(f"{where}: {CLASS} is not in its trial {without[0]!r}; all trials have it, or none has")
     about = f"{where}: model is {network.trials[0]!r}, a network for each class"
-    if protocol != "one-class":
+    if protocol not in ("one-class", "pairs"):
         raise InputError(
             f"{about}; the {protocol} protocol takes one for all classes: name one, or set protocol to 'one-class'"
         )

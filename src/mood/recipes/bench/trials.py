@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mood.core.errors import MoodError
+from mood.evaluation.protocols import TABLE_8
 from mood.recipes.bench.networks import Network, open_network
 from mood.recipes.bench.plan import CLASS, NetworkPlan, RunPlan
 from mood.recipes.bench.results import LeftOut
@@ -60,7 +61,7 @@ class Trial:
     def left_out(self, run: str) -> list[LeftOut]:
         """What it lacks: classes of one reason together, as there may be hundreds of them."""
         model = self.plan.trials[self.number]
-        more = "; the mean is over all classes, so none is measured" if self.plan.of_each_class else ""
+        more = "; the mean is over all of these classes, so none is measured" if self.plan.of_each_class else ""
         classes: dict[str, list[str]] = {}
         for name, reason in self.lacking.items():
             classes.setdefault(reason.replace(self.models[name], model) + more, []).append(name)
@@ -142,6 +143,9 @@ def trials_of(runs: Sequence[RunPlan], sets: Sets, *, device: str) -> tuple[tupl
     def of_run(run: RunPlan) -> tuple[Trial, ...]:
         fit = sets.found.get(key_of(run.fit, run.coarse))
         names = () if fit is None else tuple(fit.manifest.class_names or ())
+        if run.protocol == "pairs":
+            # A name that is no class has its own word, from the protocol.
+            names = tuple(name for name in names if name in {known for known, _ in run.pairs or TABLE_8}) or names
         return tuple(_trial(plan, number, names, look) for plan in run.networks for number in range(len(plan.trials)))
 
     return tuple(of_run(run) for run in runs)
