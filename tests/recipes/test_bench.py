@@ -30,6 +30,7 @@ from mood.recipes.bench.results import read_results
 from mood.recipes.bench.sets import of_classes
 from mood.recipes.bench.trials import spelled
 from mood.recipes.finetune import FinetuneConfig, finetune
+from mood.report.grid import escaped
 from mood.scores import available
 
 ROOT = Path(__file__).parents[2]
@@ -161,6 +162,10 @@ def test_multi_class_gives_every_metric_and_every_file(recipe, tmp_path):
     paired = results.of("stripes", score="msp", key="noise", metric="auroc_of_mood shrinkage=oas_less_this")[0]
     assert 0 <= paired.p_value <= 1
     out = tmp_path / "out"
+    told = f"{100 * paired.value:+.1f} " + ("(< 0.001)" if paired.p_value < 0.0005 else f"({paired.p_value:.3f})")
+    below = (out / "table.md").read_text().split("stripes, AUROC of mood shrinkage=oas less that of each score")[1]
+    assert f"| tiny | msp | {escaped(told)} |" in below
+    assert "5 % for all of them together are 0.025 for each" in below
     table = pq.read_table(out / "results.parquet")
     assert (
         table.num_rows
@@ -321,6 +326,11 @@ def test_six_numbers_are_one_gaussian_under_every_protocol(recipe, tmp_path, her
     results = run(path, tmp_path / "out").results
     found = results.of("stripes", network="control")
     assert {figure.score for figure in found} - {"", "linear probe"} == {"mahalanobis"}
+    if protocol == "confusion":
+        assert [(item.what, item.reason) for item in results.left_out] == [
+            (f"control, {name}: cells", "they are the largest of msp, which it has not; all are counted")
+            for name in ("noise", "grain")
+        ]
     if protocol == "multi-class":
         known, test, unknown = (six_of(here / name, tiny_network) for name in ("fit", "test", "noise"))
         inverse = np.linalg.inv(np.cov(known.T, bias=True))

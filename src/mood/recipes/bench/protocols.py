@@ -30,7 +30,7 @@ from mood.evaluation.protocols import (
 )
 from mood.recipes.bench.networks import HEAD, OWN, Scored, predictions
 from mood.recipes.bench.plan import PROBE
-from mood.recipes.bench.results import Figure
+from mood.recipes.bench.results import LESS_THIS, Figure
 from mood.recipes.bench.session import ID, Session
 from mood.recipes.bench.sets import of_classes
 
@@ -118,7 +118,7 @@ def _paired(session: Session, kept: Mapping[str, Scored]) -> list[Figure]:
             except InputError:
                 continue  # one image has no variance
             more = {"low": compared.low, "high": compared.high, "p_value": compared.p_value}
-            found.append(session.figure(text, name, f"auroc_of_{first}_less_this", compared.difference, **more))
+            found.append(session.figure(text, name, LESS_THIS.format(first), compared.difference, **more))
     return found
 
 
@@ -221,6 +221,8 @@ def confusion(session: Session) -> list[Figure]:
             for text, scored in kept.items()
         }
         cells = largest_cells(matrices[rival]) if rival in matrices else ()
+        if rival not in matrices:
+            session.left_out(f"{name}: cells", f"they are the largest of {rival}, which it has not; all are counted")
         for text, matrix in matrices.items():
             more = {"n_id": len(kept[text].values[ID]), "n_ood": len(labels)}
             for unknown, known in cells:

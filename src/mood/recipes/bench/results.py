@@ -10,6 +10,8 @@ from typing import Any
 from mood.recipes.bench.plan import PublishedPlan, RowPlan
 
 RESULTS = "results.json"
+LESS_THIS = "auroc_of_{}_less_this"
+"""What the difference is called between the AUROC of a run's first score and that of another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mood.evaluation import Spread, over_trials
 from mood.recipes.bench.plan import PublishedPlan, RowPlan
-from mood.recipes.bench.results import Figure, Results, trials_of
+from mood.recipes.bench.results import LESS_THIS, Figure, Results, trials_of
 from mood.report import Grid
 from mood.report.grid import escaped, tex
 
@@ -54,11 +54,13 @@ def published_grids(results: Results) -> list[Grid]:
 
 
 def measured_grids(results: Results) -> list[Grid]:
-    """Every run's own tables, one for each metric that its protocol is known by."""
+    """Every run's own tables, one for each metric that its protocol is known by, and that of paired tests."""
     found = []
     for run in dict.fromkeys(figure.run for figure in results.figures):
         protocol = next(figure.protocol for figure in results.figures if figure.run == run)
         found += [grid for metric in SHOWN[protocol] if (grid := measured(results, run, metric)) is not None]
+        if (grid := paired(results, run)) is not None:
+            found.append(grid)
     return found
 
 
@@ -100,6 +102,37 @@ def measured(results: Results, run: str, metric: str) -> Grid | None:
     marked = {key for by_reason in seen.values() for key in by_reason}
     columns = ("network", "score", *(f"{key} †" if key in marked else key for key in keys))
     return Grid(f"{run}, {TITLES.get(metric, metric)}", columns, tuple(rows), 2, tuple(notes))
+
+
+def paired(results: Results, run: str) -> Grid | None:
+    """The AUROC of a run's first score less that of each other, with DeLong's p-value; None where there are none."""
+    figures = [figure for figure in results.of(run) if figure.p_value is not None]
+    if not figures:
+        return None
+    cells = {at[1:4]: of_cell for at, of_cell in trials_of(figures).items()}
+    keys = tuple(dict.fromkeys(figure.key for figure in figures))
+    rows = []
+    for network, score in dict.fromkeys((figure.network, figure.score) for figure in figures):
+        rows.append((network, score, *(_compared(cells.get((network, score, key), ())) for key in keys)))
+    before, after = LESS_THIS.split("{}")
+    first = figures[0].metric.removeprefix(before).removesuffix(after)
+    notes = (
+        "In brackets the p-value of DeLong's test, in which both scores meet the same images; of several trials, which "
+        f"are shown as mean ± standard deviation, none. Each is of one comparison, and here are {len(figures)}: by "
+        f"Bonferroni's rule 5 % for all of them together are {0.05 / len(figures):.2g} for each.",
+    )
+    title = f"{run}, AUROC of {first} less that of each score (points)"
+    return Grid(title, ("network", "score", *keys), tuple(rows), 2, notes)
+
+
+def _compared(figures: Sequence[Figure]) -> str:
+    if not figures:
+        return NOTHING
+    shown = _shown(_spread(figures), 100.0, sign=True)
+    if len(figures) > 1:
+        return shown
+    p_value = figures[0].p_value or 0.0
+    return f"{shown} ({p_value:.3f})" if p_value >= 0.0005 else f"{shown} (< 0.001)"
 
 
 def published(results: Results, table: PublishedPlan) -> Grid:
