@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mood.core.transform import Transform
     from mood.detector import Detector, load
     from mood.models import Model
+    from mood.recipes.bench import BenchResult
     from mood.recipes.monitor import watch
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "PromiseError",
     "Transform",
     "__version__",
+    "bench",
     "calibrate",
     "data",
     "decisions",
@@ -140,6 +142,42 @@ def fit(
     if result.warning is not None:
         warnings.warn(result.warning, stacklevel=2)
     return result.detector
+
+
+def bench(
+    recipe: "str | PathLike[str]",
+    output: "str | PathLike[str]",
+    *,
+    networks: "Mapping[str, Model] | None" = None,
+    **settings: Any,
+) -> "BenchResult":
+    """Measure scores under a protocol, as a recipe lists them; also on networks that only your code can build.
+
+    ```python
+    model = mood.models.own_model(module, mood.Transform(size=(32, 32), resize=32), head="fc")
+    found = mood.bench("photos.toml", "benchmark", networks={"mine": model})   # model = "mine" in the recipe
+    found.results.of("photos", metric="auroc")
+    ```
+
+    Args:
+        recipe: a TOML file, as `mood bench` takes it.
+        output: folder for the report, the tables and the figures.
+        networks: networks in memory, by what the recipe has as their `model`.
+        **settings: the other fields of `mood.recipes.bench.BenchConfig`: `only`, `limit`, `replicates`, `device`, …
+
+    Returns:
+        `results`, every figure, and where they were written.
+
+    Raises:
+        InputError: the recipe is wrong somewhere, or has no such model; a setting that does not exist.
+        OutputError: the output is taken.
+    """
+    from pathlib import Path
+
+    from mood.recipes.bench import BenchConfig
+    from mood.recipes.bench import bench as run
+
+    return run(BenchConfig(plan=Path(recipe), output=Path(output), **settings), networks=networks)
 
 
 def calibrate(detector: "Detector | str | PathLike[str]", data: Any, **settings: Any) -> "Detector":

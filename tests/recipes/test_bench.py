@@ -284,7 +284,7 @@ def test_one_class_and_pairs_are_those_of_fits_on_one_class(recipe, tmp_path, he
     path = recipe("one-class", scores='["knn k=3", "gram"]', sets="")
     results = run(path, tmp_path / "one").results
     network = open_network(
-        load_plan(path).runs[0].networks[0], str(tiny_network), device="auto", batch_size=64, workers=0
+        load_plan(path).runs[0].networks[0], str(tiny_network), brought={}, device="auto", batch_size=64, workers=0
     )
     assert open_model(str(tiny_network)).fingerprint() == network.model.fingerprint()
     (fit,) = network.shards(open_source(str(here / "fit")), OWN)
@@ -500,6 +500,51 @@ model = "{tiny_network}"
     assert run(path, tmp_path / "full").results.beside(table, row, 2)
 
 
+def test_a_network_in_memory_is_measured_like_the_same_one_from_a_folder(recipe, tmp_path, tiny_network):
+    path = recipe("multi-class", scores='["knn k=3", "msp", "gram"]')
+    folder = run(path, tmp_path / "folder").results
+    path.write_text(path.read_text().replace(f'"{tiny_network}"', '["mine", "theirs"]'))
+    model = load_model(tiny_network)
+    brought = bench(
+        BenchConfig(plan=path, output=tmp_path / "brought", replicates=20), networks={"mine": model, "theirs": model}
+    ).results
+    assert [figure for figure in brought.figures if figure.trial == 0] == list(folder.figures)
+    assert {figure.trial for figure in brought.figures} == {0, 1}
+
+
+def test_a_module_of_ones_own_is_measured(recipe, tmp_path, tiny_network):
+    import mood
+
+    module = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, 2))
+    model = mood.models.own_model(module, mood.Transform(size=(16, 16), resize=16), head="2")
+    path = recipe("multi-class", scores='["mood shrinkage=oas", "msp", "gradnorm", "gram"]')
+    path.write_text(path.read_text().replace(f'"{tiny_network}"', '"mine"'))
+    results = mood.bench(path, tmp_path / "out", networks={"mine": model}, replicates=20).results
+    assert {figure.score for figure in results.of("stripes", key="noise")} == {"mood shrinkage=oas", "msp", "gradnorm"}
+    assert results.of("stripes", metric="accuracy")
+    assert [item.what for item in results.left_out] == ["tiny, gram"], "nobody knows its inner layers"
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "message"),
+    [
+        ("", "other", "networks has 'other', and the models of the recipe are mine"),
+        ("random_weights = true", "mine", "random_weights is for networks that mood builds, and 'mine' was brought"),
+        ('model_options = ["num_classes=3"]', "mine", "model_options is for networks that mood builds"),
+    ],
+)
+def test_what_a_network_in_memory_cannot_be_is_told(recipe, tmp_path, tiny_network, change, name, message):
+    path = recipe("multi-class")
+    path.write_text(path.read_text().replace(f'model = "{tiny_network}"', f'model = "mine"\n{change}'))
+    config = BenchConfig(plan=path, output=tmp_path / "out", replicates=20)
+    if name == "mine":
+        results = bench(config, networks={name: load_model(tiny_network)}).results
+        assert message in results.left_out[0].reason
+    else:
+        with pytest.raises(InputError, match=message):
+            bench(config, networks={name: load_model(tiny_network)})
+
+
 def test_a_network_that_cannot_be_had_is_left_out(recipe, tmp_path):
     path = recipe("multi-class")
     path.write_text(path.read_text() + '\n[[runs.networks]]\nname = "other"\nmodel = "networks/nowhere"\n')
@@ -526,7 +571,7 @@ def test_an_option_that_the_head_does_not_allow_is_left_out_without_a_pass(recip
     from mood.data import open_source
 
     plan = load_plan(recipe("multi-class")).runs[0].networks[0]
-    network = networks_module.open_network(plan, str(tiny_network), device="auto", batch_size=64, workers=0)
+    network = networks_module.open_network(plan, str(tiny_network), brought={}, device="auto", batch_size=64, workers=0)
     monkeypatch.setattr(network, "shards", lambda *_: pytest.fail("a pass was made"))
     ((_, left_out),) = network.score(["residual dim=32"], open_source(str(here / "fit")), {}, knows_classes=True)
     assert left_out.reason.startswith("dim is 32")

@@ -1,15 +1,17 @@
 """`mood bench`: networks × sets × scores under a protocol, from one recipe, beside what was published."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
-from mood.core.errors import DataError
+from mood.core.errors import DataError, InputError
 from mood.core.ranges import Count, Level, Seed
 from mood.recipes.settings import OutputConfig, PassConfig
 
 if TYPE_CHECKING:
+    from mood.models import Model
     from mood.recipes.bench.results import Results
 
 
@@ -54,11 +56,15 @@ class BenchResult:
         return f"{for_terminal(self.results)}\n\nreport: {self.output / 'report.html'}"
 
 
-def bench(config: BenchConfig) -> BenchResult:
+def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None) -> BenchResult:
     """Run a recipe; what is finished is not run again, and what cannot be run is named, with the rest done.
 
+    Args:
+        config: of the command.
+        networks: networks in memory, by what the recipe has as their `model`.
+
     Raises:
-        InputError: the recipe is wrong somewhere; nothing was started then.
+        InputError: the recipe is wrong somewhere, or has no model of such a name; nothing was started then.
         OutputError: the output is taken.
     """
     from mood.core.output import open_output
@@ -72,8 +78,12 @@ def bench(config: BenchConfig) -> BenchResult:
 
     plan = load_plan(config.plan)
     runs = chosen_runs(plan, small=config.small, only=config.only)
+    brought = networks or {}
+    models = {trial for run in runs for network in run.networks for trial in network.trials}
+    if stray := [name for name in brought if name not in models]:
+        raise InputError(f"networks has {stray[0]!r}, and the models of the recipe are {', '.join(sorted(models))}")
     sets = open_sets(runs, roots=config.data_root, limit=config.limit)
-    trials = trials_of(runs, sets, device=config.device)
+    trials = trials_of(runs, sets, brought=brought, device=config.device)
     settings = to_dict(config) | {
         "plan": to_dict(plan),
         "images": {key: item.manifest.fingerprint for key, item in sets.found.items()},
@@ -81,7 +91,7 @@ def bench(config: BenchConfig) -> BenchResult:
     }
     with open_output(config.output, settings, overwrite=config.overwrite) as output:
         if not output.finished:
-            results, parts = run_all(config, plan, runs, sets, trials, output.scratch, settings)
+            results, parts = run_all(config, plan, runs, sets, trials, output.scratch, settings, brought)
             write_results(results, output.work)
             write_tables(results, output.work)
             write_page(results, parts, output.work)

@@ -338,8 +338,18 @@ def numbers(scores: np.ndarray) -> np.ndarray:
     return scores
 
 
-def open_network(plan: NetworkPlan, trial: str, *, device: str, batch_size: int, workers: int) -> Network:
+def open_network(
+    plan: NetworkPlan, trial: str, *, brought: "Mapping[str, Model]", device: str, batch_size: int, workers: int
+) -> Network:
     """Open one trial of a network.
+
+    Args:
+        plan: of the network.
+        trial: one of its models.
+        brought: networks in memory by what the recipe calls them; all other models are looked for.
+        device: "auto", "cpu", "cuda", …
+        batch_size: images a pass.
+        workers: processes that decode.
 
     Raises:
         MoodError: it cannot be had, or not with these options.
@@ -347,13 +357,19 @@ def open_network(plan: NetworkPlan, trial: str, *, device: str, batch_size: int,
     from mood.models import open_model, six_numbers
     from mood.recipes.inputs import model_options
 
-    model = open_model(
-        trial,
-        checkpoint=plan.checkpoint,
-        options=model_options(plan.model_options),
-        random_weights=plan.random_weights,
-        transform=model_options(plan.transform_options),
-    )
+    if trial in brought:
+        for name in ("checkpoint", "model_options", "random_weights", "transform_options"):
+            if getattr(plan, name):
+                raise InputError(f"{name} is for networks that mood builds, and {trial!r} was brought in Python")
+        model = brought[trial]
+    else:
+        model = open_model(
+            trial,
+            checkpoint=plan.checkpoint,
+            options=model_options(plan.model_options),
+            random_weights=plan.random_weights,
+            transform=model_options(plan.transform_options),
+        )
     if plan.six_numbers:
         plan = replace(plan, pool=None, layer=None, precision="fp32")
         model, device = six_numbers(model.transform), "cpu"

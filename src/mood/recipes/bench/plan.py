@@ -32,8 +32,9 @@ class NetworkPlan(NetworkConfig, EmbeddingConfig):
     name: str
     """what tables call it"""
     model: str | tuple[str, ...] = "embedded"
-    """timm name, a folder that mood wrote, or 'embedded'; several are trials of one network. Under the one-class
-    and pairs protocols {class} in it stands for the name of each known class, which then has a network of its own"""
+    """timm name, a folder that mood wrote, 'embedded', or a name that `mood.bench` is given a network for; several
+    are trials of one network. Under the one-class and pairs protocols {class} in it stands for the name of each known
+    class, which then has a network of its own"""
     random_weights: bool = False
     """keep random weights (a control)"""
     six_numbers: bool = False

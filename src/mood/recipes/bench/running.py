@@ -18,6 +18,7 @@ from mood.recipes.bench.units import Units
 
 if TYPE_CHECKING:
     from mood.data import Source
+    from mood.models import Model
     from mood.recipes.bench import BenchConfig
 
 
@@ -41,6 +42,7 @@ def run_all(
     trials: Sequence[Sequence[Trial]],
     scratch: Path,
     settings: Mapping[str, Any],
+    brought: "Mapping[str, Model]",
 ) -> tuple[Results, list[Shown]]:
     """Run the protocols.
 
@@ -52,6 +54,7 @@ def run_all(
         trials: of each run.
         scratch: where units are kept.
         settings: the full effective configuration, for the report.
+        brought: networks in memory by what the recipe calls them.
 
     Returns:
         The results, and what a page shows of each run and network.
@@ -75,7 +78,13 @@ def run_all(
             if trial.lacking:
                 found.left_out += trial.left_out(run.name)
                 continue
-            networks = Networks(trial, device=config.device, batch_size=config.batch_size, workers=config.workers)
+            networks = Networks(
+                trial,
+                brought=brought,
+                device=config.device,
+                batch_size=config.batch_size,
+                workers=config.workers,
+            )
             _run(config, run, opened, networks, units, found)
     results = Results(
         title=plan.title,

@@ -14,7 +14,7 @@ from mood.recipes.bench.results import LeftOut
 from mood.recipes.bench.sets import Sets, key_of
 
 if TYPE_CHECKING:
-    from mood.models import Stage
+    from mood.models import Model, Stage
 
 ALL = ""
 """What the one network for all classes is called among those of its trial."""
@@ -75,14 +75,19 @@ class Networks:
 
     Args:
         trial: that lacks none.
+        brought: networks in memory by what the recipe calls them.
         device: "auto", "cpu", "cuda", …
         batch_size: images a pass.
         workers: processes that decode.
     """
 
-    def __init__(self, trial: Trial, *, device: str, batch_size: int, workers: int) -> None:
+    def __init__(
+        self, trial: Trial, *, brought: "Mapping[str, Model]", device: str, batch_size: int, workers: int
+    ) -> None:
         self.trial = trial
-        self._opened = partial(open_network, trial.plan, device=device, batch_size=batch_size, workers=workers)
+        self._opened = partial(
+            open_network, trial.plan, brought=brought, device=device, batch_size=batch_size, workers=workers
+        )
         self._open: tuple[str, Network] | None = None
         self.seconds: dict[str, dict[str, float | None]] = {}
         """What each pass took, by network and as in `Network.seconds`; also of networks that are closed."""
@@ -120,12 +125,15 @@ def spelled(name: str) -> str:
     return re.sub(r"^\.|[^A-Za-z0-9_.-]", "-", name)
 
 
-def trials_of(runs: Sequence[RunPlan], sets: Sets, *, device: str) -> tuple[tuple[Trial, ...], ...]:
+def trials_of(
+    runs: Sequence[RunPlan], sets: Sets, *, brought: "Mapping[str, Model]", device: str
+) -> tuple[tuple[Trial, ...], ...]:
     """The trials of each run, with every network opened once, one after the other.
 
     Args:
         runs: of the recipe.
         sets: opened; where the known set of a run is missing, nobody knows its classes, nor which networks they have.
+        brought: networks in memory by what the recipe calls them.
         device: "auto", "cpu", "cuda", …
     """
     met: dict[str, Weights | str] = {}
@@ -134,7 +142,8 @@ def trials_of(runs: Sequence[RunPlan], sets: Sets, *, device: str) -> tuple[tupl
         at = _called(plan, model)
         if at not in met:
             try:
-                model_of = open_network(plan, model, device=device, batch_size=1, workers=0).model
+                opened = open_network(plan, model, brought=brought, device=device, batch_size=1, workers=0)
+                model_of = opened.model
                 met[at] = Weights(model_of.fingerprint(), model_of.transform.fingerprint, model_of.history)
             except MoodError as error:
                 met[at] = str(error)
