@@ -198,6 +198,14 @@ def test_it_prints_ours_the_paper_and_the_difference(recipe, tmp_path):
         assert words in text
 
 
+def test_a_row_of_which_the_paper_says_nothing_is_of_ours_alone(recipe, tmp_path):
+    row = '\n[[published.rows]]\nname = "{}"\nvalues = ["-", "-", "-"]\n{}'
+    more = row.format("only here", 'network = "tiny"\nscore = "msp"\n') + row.format("nobody", "")
+    summary = run(recipe("multi-class", published=PUBLISHED + more), tmp_path / "out").summary()
+    lines = [line.split()[:3] for line in summary.splitlines() if line.startswith(("only here", "nobody"))]
+    assert lines == [["only", "here", "here"], ["only", "here", "interval"]]
+
+
 def test_a_row_may_have_keys_and_scores_of_its_own_and_as_many_digits_as_are_printed(recipe, tmp_path):
     published = """
 [[published]]
@@ -1062,7 +1070,7 @@ def test_a_recipe_of_openood_runs_from_its_folder_of_data(known, tmp_path, tiny_
     data = openood_data(tmp_path / "data", benchmark)
     text = next(path for path in TABLES if path.stem == OPENOODS[known]).read_text()
     model = re.search(r'model = "(mim|beit)[^"]*"', text)[0]
-    for old, new in ((model, f'model = "{tiny_network}"'), ('scores = ["all"]', 'scores = ["knn k=3"]')):
+    for old, new in ((model, f'model = "{tiny_network}"'), ('scores = ["all"]', 'scores = ["mood", "knn k=3"]')):
         assert old in text
         text = text.replace(old, new)
     recipe = tmp_path / "recipe.toml"

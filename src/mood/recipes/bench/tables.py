@@ -136,7 +136,10 @@ def _compared(figures: Sequence[Figure]) -> str:
 
 
 def published(results: Results, table: PublishedPlan) -> Grid:
-    """The paper's table in its own layout; below a row that is measured here, ours, its interval and the difference."""
+    """The paper's table in its own layout; below a row that is measured here, ours, its interval and the difference.
+
+    A row of which the paper says nothing is of ours alone, and is not there where nothing was measured.
+    """
     columns = range(len(table.columns))
     scales = [1.0 if metric == "accepted" else 100.0 for metric in table.metrics or ("auroc",) * len(columns)]
     printed = [value for row in table.rows for value in row.values if not isinstance(value, str)]
@@ -154,7 +157,9 @@ def published(results: Results, table: PublishedPlan) -> Grid:
         deviations = row.deviations or ("-",) * len(row.values)
         paper = [_printed(*pair, digits, sign) for pair in zip(row.values, deviations, strict=True)]
         measured_here = here is not None and any(value is not None for value in here)
-        rows.append((row.name, "paper" if measured_here else PAPER_ONLY, *paper))
+        said = any(not isinstance(value, str) for value in row.values)
+        if said:
+            rows.append((row.name, "paper" if measured_here else PAPER_ONLY, *paper))
         if here is None or not measured_here:
             continue
         shown = [_shown(value, scale, digits, sign) for value, scale in zip(here, scales, strict=True)]
@@ -162,7 +167,8 @@ def published(results: Results, table: PublishedPlan) -> Grid:
         between = [_interval(*pair, digits) for pair in zip(cells.get(row.name, ()), scales, strict=False)]
         if any(word != NOTHING for word in between):
             rows.append((row.name, "interval", *between))
-        rows.append((row.name, "difference", *_differences(here, row.values, scales, digits)))
+        if said:
+            rows.append((row.name, "difference", *_differences(here, row.values, scales, digits)))
     return Grid(table.title, ("method", "", *table.columns), tuple(rows), 2)
 
 
