@@ -1219,7 +1219,7 @@ def test_a_set_that_can_be_read_again_is_measured_when_a_killed_run_goes_on(reci
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(running_module, "_readable", without_grain)
+        patched.setattr(running_module, "readable", without_grain)
         patched.setattr(running_module, "_small_fit", stops)  # after all scores and figures
         with pytest.raises(KeyboardInterrupt):
             run(path, tmp_path / "out")

@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 
 def multi_class(session: Session) -> list[Figure]:
     """Each OOD set against the test images; means over near, far and all; a paired test against the first score."""
-    kept = session.kept(session.scored(session.texts, {ID: session.sets.test, **session.sets.unknown}))
+    kept = session.scores({ID: session.sets.test, **session.sets.unknown})
     found = []
     right = _right(session)
     for text, scored in kept.items():
-        found += session.figures(f"{text}/metrics", partial(_against, session, text, scored))
+        found += session.made.figures(f"{text}/metrics", partial(_against, session, text, scored))
         if right is not None:
             known = scored.values[ID]
             found.append(session.figure(text, ID, "aurc", aurc(known, ~right), n_id=len(known)))
@@ -127,10 +127,10 @@ def one_class_each(session: Session) -> list[Figure]:
     names = session.class_names
     labels = session.labels(session.sets.test)
     classes = {name: index for index, name in enumerate(names)}
-    kept = session.kept(session.scored_classes(session.texts, classes, session.knows_classes))
+    kept = session.scores_of_classes(classes)
     found = []
     for text, scored in kept.items():
-        found += session.figures(f"{text}/one class", partial(_each_class, session, text, scored, labels))
+        found += session.made.figures(f"{text}/one class", partial(_each_class, session, text, scored, labels))
     return found
 
 
@@ -182,10 +182,10 @@ def pairs_each(session: Session) -> list[Figure]:
                 raise InputError(f"pair ({pair[0]}, {pair[1]}): two different classes of {', '.join(names)} are needed")
     labels = session.labels(session.sets.test)
     classes = {name: names.index(name) for name in dict.fromkeys(known for known, _ in pairs)}
-    kept = session.kept(session.scored_classes(session.texts, classes, session.knows_classes))
+    kept = session.scores_of_classes(classes)
     found = []
     for text, scored in kept.items():
-        found += session.figures(f"{text}/pairs", partial(_each_pair, session, text, scored, labels, pairs))
+        found += session.made.figures(f"{text}/pairs", partial(_each_pair, session, text, scored, labels, pairs))
     return found
 
 
@@ -205,7 +205,7 @@ def _each_pair(
 
 def confusion(session: Session) -> list[Figure]:
     """How many images of which unknown class are taken for which known one, in the rival's twelve largest cells."""
-    kept = session.kept(session.scored(session.texts, {ID: session.sets.test, **session.sets.unknown}))
+    kept = session.scores({ID: session.sets.test, **session.sets.unknown})
     rival = session.run.rival or ""
     found: list[Figure] = []
     for name, source in session.sets.unknown.items():
@@ -262,7 +262,7 @@ def few_shot(session: Session) -> list[Figure]:
     network, run = session.network, session.run
     kept: dict[str, Scored] = {}
     if 0 in run.shots:
-        kept = session.kept(session.scored(session.texts, {ID: session.sets.test, **session.sets.unknown}))
+        kept = session.scores({ID: session.sets.test, **session.sets.unknown})
     known, test = (network.shards(source, OWN) for source in (session.sets.fit, session.sets.test))
     embedding = torch.cat([part.embedding for part in known])
     classes = torch.cat([part.need("labels") for part in known])
@@ -298,7 +298,7 @@ def few_shot(session: Session) -> list[Figure]:
         for shots in run.shots:
             for trial in range(run.trials if shots else 0):
                 try:
-                    found += session.figures(f"{name}/{shots}/{trial}", partial(probed, shots, trial), "probes")
+                    found += session.made.figures(f"{name}/{shots}/{trial}", partial(probed, shots, trial), "probes")
                 except MoodError as error:
                     session.left_out(f"{name}, {PROBE} of {shots}", str(error))
                     break
@@ -312,7 +312,7 @@ def shifted_known(session: Session) -> list[Figure]:
     made = {shift: shifted(session.sets.test, shift) for shift in session.run.shifts}
     moved = {**made, **session.sets.shifted}
     wanted = {ID: session.sets.test, **{f"{ID}, {shift}": source for shift, source in moved.items()}}
-    kept = session.kept(session.scored(session.texts, {**wanted, **session.sets.unknown}))
+    kept = session.scores({**wanted, **session.sets.unknown})
     found: list[Figure] = []
     for text, scored in kept.items():
         under = {shift: scored.values[f"{ID}, {shift}"] for shift in moved}
@@ -339,7 +339,7 @@ def shifted_known(session: Session) -> list[Figure]:
                 figures.append(session.estimated(text, shift, "auroc_of_shift", estimate))
             return figures
 
-        found += session.figures(f"{text}/spectrum", spectrum)
+        found += session.made.figures(f"{text}/spectrum", spectrum)
     if session.knows_classes and session.sets.test.manifest.labels is not None:
         for shift, source in {ID: session.sets.test, **moved}.items():
             if of_classes(source, session.class_names):

@@ -1,12 +1,13 @@
 """What a protocol is given: the images of one run, the networks of one trial, and how figures are made of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mood.evaluation import evaluate, flagged_share
+from mood.recipes.bench.made import Made
 from mood.recipes.bench.networks import OWN, Network, Scored
 from mood.recipes.bench.plan import RunPlan
 from mood.recipes.bench.results import Figure
@@ -38,9 +39,7 @@ class Session:
         run: of the recipe.
         sets: opened.
         networks: of the trial.
-        scored: score texts, sets → what they say; resumes what a killed run has done.
-        scored_classes: the same for one fit a class.
-        figures: name, maker, what kind of work it is ("intervals" unless said) → its figures; resumes likewise.
+        made: its scores and figures.
         replicates: of the bootstrap.
         confidence: of the intervals.
         seed: of the bootstrap.
@@ -50,9 +49,7 @@ class Session:
     run: RunPlan
     sets: Opened
     networks: Networks
-    scored: "Callable[[Sequence[str], Mapping[str, Source]], Mapping[str, Scored]]"
-    scored_classes: Callable[[Sequence[str], Mapping[str, int], bool], Mapping[str, Scored]]
-    figures: Callable[..., list[Figure]]
+    made: Made
     replicates: int
     confidence: float
     seed: int
@@ -132,8 +129,15 @@ class Session:
         """
         return np.concatenate([part.need("labels").numpy() for part in self.network.shards(source, kind)])
 
-    def kept(self, scored: Mapping[str, Scored]) -> dict[str, Scored]:
-        """The scores that could be had; the others are told."""
+    def scores(self, sets: "Mapping[str, Source]") -> dict[str, Scored]:
+        """What the run's scores say of sets: those that can be had, for the others are told."""
+        return self._told(self.made.scores(self.texts, sets, self.knows_classes))
+
+    def scores_of_classes(self, classes: Mapping[str, int]) -> dict[str, Scored]:
+        """The same of all test images, with each score fitted on one class after the other."""
+        return self._told(self.made.scores_of_classes(self.texts, classes, self.knows_classes))
+
+    def _told(self, scored: Mapping[str, Scored]) -> dict[str, Scored]:
         for text, found in scored.items():
             if found.reason:
                 self.left_out(text, found.reason)
