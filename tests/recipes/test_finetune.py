@@ -322,7 +322,10 @@ def test_images_without_labels_and_of_one_class_are_refused(config, stripes, str
         finetune(config(), source=stripes(8, classes=1))
 
 
-def test_images_to_measure_on_must_have_the_same_classes(config, stripes, stripes_folder, tmp_path, write_classes):
+def test_images_to_measure_on_must_have_the_same_classes(
+    config, stripes, stripes_folder, tmp_path, write_classes, monkeypatch
+):
+    monkeypatch.setattr("mood.models.open_model", lambda *_, **__: pytest.fail("weights were loaded before"))
     with pytest.raises(InputError, match="none of the 1 classes"):
         finetune(config(eval=str(stripes_folder(tmp_path / "one", 8, classes=1))), source=stripes(16))
     with pytest.raises(InputError, match="has no labels"):

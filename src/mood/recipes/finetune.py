@@ -293,6 +293,13 @@ def _finetune(config: FinetuneConfig, source: "Source | None", together: "Proces
             limit=config.limit,
         )
     chosen, names, outputs = chosen_images(config, images)
+    test = (
+        None
+        if config.eval is None
+        else open_source(config.eval, roots=config.data_root, coarse=config.coarse, classes=names)
+    )
+    if test is not None and test.manifest.class_names != names:
+        raise InputError(f"the classes of {test.name} come in another order than those of {images.name}")
     start: Model = open_model(
         config.model,
         checkpoint=config.checkpoint,
@@ -309,13 +316,6 @@ def _finetune(config: FinetuneConfig, source: "Source | None", together: "Proces
             rejected = len(rejections(config.output))
             return FinetuneResult(config.output, seen, classes, last_metrics(config.output), True, rejected)
         classes = len(names)
-        test = (
-            None
-            if config.eval is None
-            else open_source(config.eval, roots=config.data_root, coarse=config.coarse, classes=names)
-        )
-        if test is not None and test.manifest.class_names != names:
-            raise InputError(f"the classes of {test.name} come in another order than those of {images.name}")
         # Whatever opens by a name is of timm's making.
         assert start.architecture is not None
         options = {**start.architecture.options, "num_classes": outputs}
