@@ -22,10 +22,20 @@ def reference(fit_rows, queries, weight, bias, dim) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dim", [0, 3, 9])
-def test_formula(dim):
-    fit_rows, queries, weight, bias = made()
+@pytest.mark.parametrize("classes", [4, 10, 25])
+def test_formula(dim, classes):
+    fit_rows, queries, weight, bias = made(classes=classes)
     found = scores.fit("residual", Features(fit_rows), head=Head(weight, bias), dim=dim)(Features(queries))
     np.testing.assert_allclose(found.numpy(), reference(fit_rows, queries, weight, bias, dim), rtol=1e-9)
+
+
+@pytest.mark.parametrize("classes", [2, 5, 30])
+def test_a_head_whose_outputs_repeat_each_other(classes):
+    """Its rank is 2, and among all origins that fit it best the shortest is wanted."""
+    fit_rows, queries, weight, bias = made(classes=classes)
+    weight = np.resize(weight[:2], weight.shape)
+    found = scores.fit("residual", Features(fit_rows), head=Head(weight, bias), dim=3)(Features(queries))
+    np.testing.assert_allclose(found.numpy(), reference(fit_rows, queries, weight, bias, 3), rtol=1e-9)
 
 
 @pytest.mark.parametrize(("width", "dim"), [(2048, 1000), (768, 512), (767, 383), (1, 0)])

@@ -97,7 +97,8 @@ def principal_space(head: Head, dim: int | None) -> Round[Any, Any, Any]:
     default = 1000 if width >= 2048 else 512 if width >= 768 else width // 2
     chosen = default if dim is None else between("dim", dim, 0, width - 1)
     weight, bias = head.weight.to(torch.float64), head.bias.to(torch.float64)
-    origin = -(torch.linalg.pinv(weight) @ bias)
+    # The shortest solution, as W⁺ gives it, by a pivoted QR: less than half the time of an SVD.
+    origin = torch.linalg.lstsq(weight, -bias[:, None], driver="gelsy").solution[:, 0]
     return Round(partial(_collect, origin=origin), SecondMoment.merge, partial(_finish, origin=origin, dim=chosen))
 
 
