@@ -64,7 +64,7 @@ def test_finished_with_the_same_settings_is_reused(tmp_path: Path, kind: Kind) -
 def test_other_settings_are_refused_with_the_difference_and_replaced_with_overwrite(tmp_path: Path, kind: Kind) -> None:
     make(tmp_path / "out", ONE, kind)
     before = names(tmp_path)
-    with pytest.raises(OutputError, match=r"alpha 0\.05 there, 0\.1 now\): choose another -o.*--overwrite"):
+    with pytest.raises(OutputError, match=r"\(alpha: 0\.05 → 0\.1\): choose another -o.*--overwrite$"):
         make(tmp_path / "out", OTHER, kind)
     assert content(tmp_path / "out") == "made"
     assert make(tmp_path / "out", OTHER, kind, "replaced", overwrite=True)
@@ -73,10 +73,32 @@ def test_other_settings_are_refused_with_the_difference_and_replaced_with_overwr
     assert names(tmp_path) == before
 
 
+def test_a_difference_is_of_single_values_by_the_way_to_them(tmp_path: Path) -> None:
+    runs = [{"name": "a", "scores": ["mood", "knn k=20"]}, {"name": "b", "scores": ["msp"]}]
+    make(tmp_path / "out", {"plan": {"title": "T", "runs": runs}, "images": {"known": "5f"}}, "folder")
+    other = [{"name": "a", "scores": ["mood", "knn k=5"]}, {"name": "b", "scores": ["msp", "ödin"]}]
+    settings = {"plan": {"title": "T", "runs": other}, "images": {"known": "5f", "strange": "a0"}}
+    with pytest.raises(OutputError) as raised:
+        make(tmp_path / "out", settings, "folder")
+    assert (
+        '(images.strange: not there → "a0"; plan.runs[0].scores[1]: "knn k=20" → "knn k=5"; '
+        'plan.runs[1].scores[1]: not there → "ödin"): choose'
+    ) in str(raised.value)
+
+
 def test_a_long_difference_is_cut_short(tmp_path: Path) -> None:
-    make(tmp_path / "out", {str(n): "x" * 99 for n in range(5)}, "folder")
-    with pytest.raises(OutputError, match=r"0 \"x{36}\.\.\. there, null now.*; 2 more\)"):
+    make(tmp_path / "out", {str(n): "x" * 99 for n in range(6)}, "folder")
+    with pytest.raises(OutputError, match=r"\(0: \"x{23}… → not there; 1: .*3: [^;]*; 2 more\)"):
         make(tmp_path / "out", {}, "folder")
+
+
+def test_who_is_refused_is_told_what_replacing_takes(tmp_path: Path) -> None:
+    make(tmp_path / "out", ONE, "folder")
+    with (
+        pytest.raises(OutputError, match=r"replace it with --overwrite \(a minute\)$"),
+        open_output(tmp_path / "out", OTHER, replacing="a minute"),
+    ):
+        pass
 
 
 def test_the_old_result_stays_until_the_new_one_is_finished(tmp_path: Path, kind: Kind) -> None:

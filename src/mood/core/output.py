@@ -20,6 +20,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,9 @@ from mood.core.errors import OutputError
 FORMAT = "mood.output/1"
 
 Kind = Literal["folder", "file"]
+
+# What stands in a difference for a setting that one side does not have.
+_NOTHING = object()
 
 # Outputs that this process is writing.
 _held: set[Path] = set()
@@ -107,6 +111,7 @@ def open_output(
     *,
     kind: Kind = "folder",
     overwrite: bool = False,
+    replacing: str = "",
 ) -> Iterator[Output]:
     """Open the place that a run writes to.
 
@@ -124,6 +129,7 @@ def open_output(
         settings: what decides the result, as JSON (`to_dict` and whatever else the result depends on).
         kind: whether the run writes a folder or a single file.
         overwrite: replace what mood wrote there with other settings, once the new result is finished.
+        replacing: a word on what that takes, for whoever is refused without it.
 
     Raises:
         OutputError: something else is there, another run is writing it now, or nothing can be written there.
@@ -144,8 +150,8 @@ def open_output(
         there = _settings_of(place, kind)
         if there not in (None, settings) and not overwrite:
             raise OutputError(
-                f"{path} was made with another configuration ({_difference(there or {}, settings)}): choose another "
-                "-o, or replace it with --overwrite"
+                f"{path} was made with another configuration ({_difference(there, settings)}): choose another -o, or "
+                f"replace it with --overwrite{replacing and f' ({replacing})'}"
             )
         output.finished = there == settings
         try:
@@ -196,15 +202,26 @@ def _content(path: Path) -> list[str] | str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    changed = [key for key in {**there, **wanted} if there.get(key) != wanted.get(key)]
-    shown = [f"{key} {_short(there.get(key))} there, {_short(wanted.get(key))} now" for key in changed[:3]]
-    return "; ".join([*shown, *([f"{len(changed) - 3} more"] if len(changed) > 3 else [])])
+def _difference(there: Any, wanted: Any) -> str:
+    changed = list(_changes(there, wanted))
+    return "; ".join([*changed[:4], *([f"{len(changed) - 4} more"] if len(changed) > 4 else [])])
+
+
+def _changes(there: Any, wanted: Any, at: str = "") -> Iterator[str]:
+    """Each single value that differs, by the way to it: `plan.runs[0].scores[1]: "knn k=20" → "knn k=5"`."""
+    if isinstance(there, dict) and isinstance(wanted, dict):
+        for key in {**there, **wanted}:
+            yield from _changes(there.get(key, _NOTHING), wanted.get(key, _NOTHING), f"{at}.{key}" if at else key)
+    elif isinstance(there, list) and isinstance(wanted, list):
+        for index, pair in enumerate(zip_longest(there, wanted, fillvalue=_NOTHING)):
+            yield from _changes(*pair, f"{at}[{index}]")
+    elif there != wanted:
+        yield f"{at}: {_short(there)} → {_short(wanted)}"
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    text = "not there" if value is _NOTHING else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:24]}…"
 
 
 def _sidecar(path: Path) -> Path:
