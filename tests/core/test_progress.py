@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mood.core.progress import progress, track
+from mood.core.progress import progress, say, track
 
 WORK = """
 from mood.core.progress import progress, track
@@ -42,6 +42,17 @@ def test_a_terminal_gets_a_bar_with_what_is_measured() -> None:
     assert "learn" in drawn
     assert "3/3" in drawn
     assert "loss 0.25" in drawn
+
+
+def test_a_line_is_said_to_a_pipe_too_and_by_the_first_process_alone(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say("one\n  of two")
+    assert capfd.readouterr() == ("", "one of two\n")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    say("two of two")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_abandoned_loop_ends_quietly(capfd: pytest.CaptureFixture[str]) -> None:

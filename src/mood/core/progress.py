@@ -1,6 +1,6 @@
-"""A bar on the standard error for whoever watches a terminal, and nothing at all for whoever reads a pipe.
+"""A bar on the standard error for whoever watches a terminal, and no bar for whoever reads a pipe.
 
-Of several processes that train together, the first one draws it.
+Of several processes that train together, the first one draws it, and says what there is to say.
 """
 
 import sys
@@ -63,6 +63,16 @@ def progress(total: int | None, description: str, *, start: int = 0) -> Iterator
     # Transient: what stays on the terminal is the result.
     with Progress(*columns, console=Console(stderr=True), transient=True) as drawing:
         yield Bar((drawing, drawing.add_task(description, total=total, completed=start, note="")))
+
+
+def say(words: str) -> None:
+    """One line on the standard error, of work that takes hours: also where nobody watches, and a file keeps it.
+
+    Args:
+        words: what has happened; line breaks in it become spaces.
+    """
+    if not rank():
+        print(" ".join(words.split()), file=sys.stderr, flush=True)
 
 
 def track(iterable: Iterable[T], *, total: int | None = None, description: str = "") -> Iterator[T]:
