@@ -25,6 +25,7 @@ from mood.models import load_model, save_model
 from mood.recipes.bench import BenchConfig, bench
 from mood.recipes.bench import networks as networks_module
 from mood.recipes.bench import running as running_module
+from mood.recipes.bench.kept import scores_folder
 from mood.recipes.bench.plan import load_plan
 from mood.recipes.bench.results import read_results
 from mood.recipes.bench.sets import of_classes
@@ -64,6 +65,12 @@ def here(tmp_path_factory, stripes_folder):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Scores that another test has kept would be found."""
+    monkeypatch.setenv("MOOD_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def recipe(here, tiny_network, tmp_path):
     """`recipe(protocol, rest, scores)`: a recipe of one run on these folders."""
@@ -100,6 +107,7 @@ def run(path, output, **changes):
 
 def killed_and_run_again(monkeypatch, path, output, call):
     """The results after a kill at the call-th scoring of a set, and how many sets the second run scored."""
+    shutil.rmtree(scores_folder())
     applied, calls = networks_module.applied, []
 
     def stops(score, shards):
@@ -263,7 +271,6 @@ def test_features_are_extracted_once_for_all_scores(recipe, tmp_path, monkeypatc
         passes.append(source.name)
         return fill(folder, key, source, *rest)
 
-    monkeypatch.setenv("MOOD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(extract_module, "_fill", counted)
     scores = '["mood", "knn k=3", "msp", "energy", "mahalanobis shrinkage=oas"]'
     run(recipe("multi-class", scores=scores), tmp_path / "o")
@@ -581,7 +588,7 @@ def test_an_option_that_the_head_does_not_allow_is_left_out_without_a_pass(recip
     plan = load_plan(recipe("multi-class")).runs[0].networks[0]
     network = networks_module.open_network(plan, str(tiny_network), brought={}, device="auto", batch_size=64, workers=0)
     monkeypatch.setattr(network, "shards", lambda *_: pytest.fail("a pass was made"))
-    ((_, left_out),) = network.score(["residual dim=32"], open_source(str(here / "fit")), {}, knows_classes=True)
+    (left_out,) = network.score(["residual dim=32"], open_source(str(here / "fit")), {}, knows_classes=True).values()
     assert left_out.reason.startswith("dim is 32")
 
 
@@ -640,14 +647,228 @@ def test_a_killed_run_goes_on_and_ends_alike(recipe, tmp_path, monkeypatch):
         monkeypatch, path, tmp_path / "killed", 5
     )  # inside the second of three scores, on three sets each
     assert again.figures == whole.figures
-    assert calls == 6, "the first score was not made again"
+    assert calls == 5, "neither the first score nor the first set of the second was made again"
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    """Names of the images that passed through a network: once more for scores, for a fit, and for features."""
+    import mood.detector
+    from mood.detector.view import LiveFeatures
+
+    again, fits, features = [], [], []
+    seen_by, live, fill = mood.detector.seen_by, LiveFeatures.__iter__, extract_module._fill
+    monkeypatch.setattr(
+        mood.detector, "seen_by", lambda views, ids, pixels: again.extend(ids) or seen_by(views, ids, pixels)
+    )
+    monkeypatch.setattr(LiveFeatures, "__iter__", lambda given: fits.append(given.source.name) or live(given))
+    monkeypatch.setattr(
+        extract_module,
+        "_fill",
+        lambda folder, key, source, *more: features.append(source.name) or fill(folder, key, source, *more),
+    )
+
+    def since():
+        told = len(again), list(fits), list(features)
+        for one in (again, fits, features):
+            one.clear()
+        return told
+
+    return since
+
+
+FURTHER = '["mood shrinkage=oas", "gram", "odin", "msp"]'
+GRAM = ["fit", "fit"]
+"""What the fit of gram looks at: it has two rounds."""
+
+
+def test_what_was_scored_is_not_scored_again_in_whatever_run(recipe, tmp_path, looked):
+    first = run(recipe("multi-class", scores=FURTHER), tmp_path / "first").results
+    assert looked()[:2] == (30 + 24 + 18, GRAM), "one further pass over three sets, and the fit of gram"
+    path = recipe("confusion", 'rival = "knn k=3"\n', scores=f'["knn k=3", {FURTHER[1:]}')
+    second = run(path, tmp_path / "second").results
+    assert looked() == (0, [], [])
+    assert second.of("stripes", score="gram")
+    path = recipe("multi-class", scores=FURTHER)
+    third = run(path, tmp_path / "first", overwrite=True, confidence=0.9).results
+    assert looked() == (0, [], [])
+    assert [figure.value for figure in third.figures] == [figure.value for figure in first.figures]
+    spent = [[cost for cost in results.costs if cost.kind != "intervals"] for results in (first, third)]
+    assert spent[0] == spent[1], "what it took when it was made"
+
+
+def test_a_set_that_was_fetched_costs_a_pass_over_itself_alone(recipe, tmp_path, here, looked):
+    late = tmp_path / "late"
+    sets = f'near = {{ noise = "{here}/noise" }}\nfar = {{ late = "{late}" }}'
+    path = recipe("multi-class", scores=FURTHER, sets=sets)
+    run(path, tmp_path / "out")
+    looked()
+    noise(late, 9, seed=3)
+    with pytest.raises(OutputError, match=r"images\..*late: not there → .*--overwrite \(only what is new takes long"):
+        run(path, tmp_path / "out")
+    results = run(path, tmp_path / "out", overwrite=True).results
+    assert looked() == (9, [], ["late"])
+    whole = rerun_afresh(path, tmp_path / "whole", tmp_path / "cache")
+    assert whole.figures == results.figures
+
+
+def rerun_afresh(path, output, cache):
+    """The results of a recipe where nothing is kept."""
+    shutil.rmtree(cache)
+    return run(path, output).results
+
+
+def test_a_kill_in_the_further_pass_loses_the_set_that_was_being_scored(recipe, tmp_path, monkeypatch, looked):
+    path = recipe("multi-class", scores=FURTHER)
+    keep, kept = networks_module.Kept.keep, []
+
+    def stops(self, source, found):
+        if found.kind == "further pass":
+            kept.append(source.name)
+            if kept == ["test", "test", "noise", "noise", "grain"]:
+                raise KeyboardInterrupt
+        keep(self, source, found)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(networks_module.Kept, "keep", stops)
+        with pytest.raises(KeyboardInterrupt):
+            run(path, tmp_path / "out")
+    assert looked()[:2] == (30 + 24 + 18, GRAM)
+    results = run(path, tmp_path / "out").results
+    assert looked() == (18, [], []), "the set that was being scored, and no fit"
+    assert rerun_afresh(path, tmp_path / "whole", tmp_path / "cache").figures == results.figures
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ('"knn k=3"', '"knn k=5"'),
+        ('name = "tiny"', 'name = "tiny"\npool = "avg"'),
+        ("tiny_network", "scaled"),
+        ('name = "tiny"', 'name = "tiny"\ntransform_options = ["crop_pct=0.5"]'),
+        ('/fit"', '/other"'),
+        ('/test"', '/other"'),
+        ('protocol = "multi-class"', 'protocol = "one-class"'),
+        ('"knn k=3", "gram"', '"gram"'),
+    ],
+)
+def test_no_score_of_another_thing_is_found(recipe, tmp_path, here, tiny_network, stripes_folder, change):
+    """Other options, pooling, weights, transform, known or unknown images, and fits on one class."""
+    stripes_folder(here / "other", 44, seed=5)
+    path = recipe("multi-class", scores='["mood shrinkage=oas", "knn k=3", "gram"]')
+    if change[1] == "scaled":
+        model = load_model(tiny_network)
+        with torch.no_grad():
+            model.module.norm.weight[:16] *= 2
+        save_model(tmp_path / "scaled", model)
+        change = (str(tiny_network), str(tmp_path / "scaled"))
+    run(path, tmp_path / "before")
+    assert change[0] in path.read_text()
+    path.write_text(path.read_text().replace(*change))
+    results = run(path, tmp_path / "out").results
+    assert results.figures
+    assert rerun_afresh(path, tmp_path / "whole", tmp_path / "cache").figures == results.figures
+
+
+def test_a_file_of_scores_that_is_damaged_is_made_again(recipe, tmp_path, caplog, looked):
+    path = recipe("multi-class", scores=FURTHER)
+    first = run(path, tmp_path / "out").results
+    looked()
+    files = sorted(scores_folder().iterdir())
+    assert len(files) == 4 * 3 + 1, "four scores of three sets, and the fit of gram"
+    for number, file in enumerate(files):
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content[: len(content) // (1 + number % 2)])
+    assert run(path, tmp_path / "again").results.figures == first.figures
+    assert looked()[:2] == (30 + 24 + 18, GRAM)
+    assert sum("are damaged, and are made again" in text for text in caplog.messages) == len(files)
+    assert sorted(scores_folder().iterdir()) == files
+
+
+def test_an_image_may_be_moved_through_the_eyes_of_another_score(recipe, tmp_path):
+    """`odin` reads logits alone: they are the same beside scores of inner layers, whose network gives more."""
+    alone, beside = (
+        run(recipe("multi-class", scores=scores), tmp_path / name).output
+        for name, scores in (("alone", '["odin"]'), ("beside", '["odin", "gram", "lee_mahalanobis"]'))
+        if shutil.rmtree(tmp_path / "cache", ignore_errors=True) is None
+    )
+    values = [
+        pq.read_table(folder / "scores.parquet", filters=[("score", "=", "odin")])["value"].to_numpy()
+        for folder in (alone, beside)
+    ]
+    assert len(values[0]) == 30 + 24 + 18
+    np.testing.assert_array_equal(*values)
+
+
+def test_the_scores_of_all_images_are_written(recipe, tmp_path, here, monkeypatch):
+    from mood.data import open_source
+    from mood.recipes.bench import image_scores
+
+    monkeypatch.setattr(image_scores, "ROWS", 50)
+    path = recipe("multi-class", scores='["knn k=3", "residual dim=32", "msp"]')
+    results = run(path, tmp_path / "out").results
+    file = pq.ParquetFile(tmp_path / "out" / "scores.parquet")
+    rows = file.read().to_pylist()
+    assert [*rows[0]] == ["run", "network", "trial", "score", "set", "class", "id", "value"]
+    for score in ("knn k=3", "msp"):
+        values = {
+            name: [row["value"] for row in rows if (row["score"], row["set"]) == (score, name)]
+            for name in ("id", "noise", "grain")
+        }
+        for name in ("noise", "grain"):
+            (figure,) = results.of("stripes", score=score, key=name, metric="auroc")
+            assert auroc(values["id"], values[name]) == figure.value
+    for score, name in (("knn k=3", "noise"), ("msp", "grain")):
+        ids = [row["id"] for row in rows if (row["score"], row["set"]) == (score, name)]
+        assert ids == [*open_source(str(here / name)).manifest.ids]
+    assert len(rows) == 2 * (30 + 24 + 18)
+    assert {row["class"] for row in rows} == {None}
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    assert max(sizes) <= 2 * 50, "of all rows only a few are held"
+    assert file.metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_the_scores_of_all_images_under_each_class_are_written(recipe, tmp_path, here):
+    from mood.data import open_source
+
+    results = run(recipe("one-class", scores='["knn k=3"]', sets=""), tmp_path / "out").results
+    test = open_source(str(here / "test")).manifest
+    rows = pq.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
+    assert [(row["set"], row["class"]) for row in rows] == [("id", f"class {n}") for n in (0, 1) for _ in range(30)]
+    assert [row["id"] for row in rows] == [*test.ids, *test.ids]
+    under = np.array([row["value"] for row in rows if row["class"] == "class 1"])
+    (figure,) = results.of("stripes", key="class 1 / class 0")
+    assert auroc(under[test.labels == 1], under[test.labels == 0]) == figure.value
+
+
+def test_what_is_missing_is_said_at_once_and_each_network_when_it_is_done(recipe, tmp_path, here, capfd, monkeypatch):
+    path = recipe("multi-class", sets=f'far = {{ noise = "{here}/noise", gone = "nowhere" }}', scores='["msp", "gmm"]')
+    path.write_text(path.read_text() + '\n[[runs.networks]]\nname = "other"\nmodel = "networks/nowhere"\n')
+    monkeypatch.setitem(sys.modules, "sklearn.mixture", None)
+
+    def first(*given):
+        said.extend(capfd.readouterr().err.splitlines())
+        return readable(*given)
+
+    said, readable = [], running_module.readable
+    monkeypatch.setattr(running_module, "readable", first)
+    run(path, tmp_path / "out")
+    missing, left_out = said
+    assert missing.startswith("missing: nowhere: ")
+    assert left_out.startswith("left out: stripes, other: model 'networks/nowhere' is neither")
+    out, err = capfd.readouterr()
+    assert re.fullmatch(r"1 of 1: stripes, tiny: \d+\.\d s, 1 left out\n", err)
+    assert not out
+    run(path, tmp_path / "out")
+    assert capfd.readouterr() == ("", ""), "nothing was done"
 
 
 def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
     path = recipe("multi-class")
     first = run(path, tmp_path / "out").results
     assert run(path, tmp_path / "out").results == first
-    with pytest.raises(OutputError, match="replicates|overwrite"):
+    with pytest.raises(OutputError, match=r"\(replicates: 20 → 21\).*--overwrite \(only what is new takes long"):
         bench(BenchConfig(plan=path, output=tmp_path / "out", replicates=21))
 
 
@@ -762,7 +983,6 @@ def test_each_class_may_have_a_network_of_its_own(each_class, tuned, here, tmp_p
         most.append(sum(module() is not None for module in alive))
         return network
 
-    monkeypatch.setenv("MOOD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(extract_module, "_fill", counted)
     monkeypatch.setattr(trials, "open_network", watched)
     path = each_class(f'"{tuned}/{{class}}"', scores='["knn k=3", "mood shrinkage=oas", "msp", "lee_mahalanobis"]')
@@ -1168,11 +1388,14 @@ def test_a_score_that_is_not_a_number_is_left_out_and_the_others_are_measured(re
         score = fit(name, *args, **options)
         return Broken(score) if name == text else score
 
-    monkeypatch.setattr(scores, "fit", fitted)
-    results = run(recipe("multi-class", scores=f'["mood shrinkage=oas", "{text}"]'), tmp_path / "out").results
+    path = recipe("multi-class", scores=f'["mood shrinkage=oas", "{text}"]')
+    with monkeypatch.context() as patched:
+        patched.setattr(scores, "fit", fitted)
+        results = run(path, tmp_path / "out").results
     assert {figure.score for figure in results.figures} >= {"mood shrinkage=oas"}
     assert not [figure for figure in results.figures if figure.score == text]
     assert "a score that is not a number" in results.left_out[0].reason
+    assert run(path, tmp_path / "later").results.of("stripes", score=text), "what is no number was not kept"
 
 
 def test_what_was_left_out_is_tried_again_when_a_killed_run_goes_on(recipe, tmp_path, monkeypatch):

@@ -5,10 +5,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
+from mood.core.cache import cache_home
 from mood.core.errors import InputError
 from mood.models import Embedder, open_model
+from mood.recipes.bench.kept import Kept, SetScores, scores_folder
 from mood.recipes.cache import CacheConfig, cache
 from mood.recipes.extract import INDEX, alone, cache_folder, extract_features
 
@@ -55,12 +58,12 @@ def test_it_says_what_it_holds_and_leaves_no_locks(two_sets):
     result = cache(CacheConfig())
     assert (result.sets, result.cleared) == (2, False)
     assert result.size == sum(file.stat().st_size for folder in two_sets for file in folder.iterdir())
-    assert f"{cache_folder()}: holds 2 sets of features" in result.summary()
+    assert f"{cache_home()}: holds 2 sets of features and 0 of scores" in result.summary()
     assert not list(cache_folder().glob("*.lock"))
 
 
 def test_cleared_it_is_empty_and_is_filled_again(two_sets, tiny_network, stripes):
-    assert "removed 2 sets" in cache(CacheConfig(clear=True)).summary()
+    assert "removed 2 sets of features" in cache(CacheConfig(clear=True)).summary()
     assert not list(cache_folder().iterdir())
     assert cache(CacheConfig()).sets == 0
     assert len(extract_features(stripes(5), Embedder(open_model(str(tiny_network)), device="cpu")).store) == 5
@@ -73,6 +76,27 @@ def test_what_was_read_lately_is_kept(two_sets, tiny_network, stripes):
     extract_features(stripes(5), Embedder(open_model(str(tiny_network)), device="cpu", precision="fp32"))
     assert cache(CacheConfig(unused_days=30.0, clear=True)).sets == 1
     assert cache(CacheConfig()).sets == 1
+
+
+def test_scores_of_a_benchmark_are_counted_and_removed_like_features(tmp_path, stripes):
+    kept = Kept({"score": "msp"})
+    about = {"chosen": "", "kind": "stored", "fit_seconds": 1.0, "score_seconds": 2.0, "passes": {}}
+    for count in (5, 7):
+        kept.keep(stripes(count), SetScores(values=np.arange(count) / 2, **about))
+    files = list(scores_folder().iterdir())
+    result = cache(CacheConfig())
+    assert (result.sets, result.scores, result.size) == (0, 2, sum(file.stat().st_size for file in files))
+    assert "holds 0 sets of features and 2 of scores" in result.summary()
+    for file in files:
+        os.utime(file, (0, time.time() - 40 * 24 * 3600))
+    found = kept.of(stripes(5))
+    assert found is not None
+    np.testing.assert_array_equal(found.values, np.arange(5) / 2)
+    assert cache(CacheConfig(unused_days=30.0, clear=True)).scores == 1
+    assert kept.of(stripes(7)) is None
+    assert kept.of(stripes(5)) is not None
+    assert cache(CacheConfig(clear=True)).scores == 1
+    assert not list(scores_folder().iterdir())
 
 
 def test_what_another_run_is_writing_is_left(two_sets, held):

@@ -1,4 +1,4 @@
-"""`mood cache`: what the features that are kept cost on disk, and how to be rid of them."""
+"""`mood cache`: what features and scores that are kept cost on disk, and how to be rid of them."""
 
 import shutil
 import time
@@ -13,10 +13,10 @@ _DAY = 24 * 3600
 
 @config
 class CacheConfig:
-    """Show what the feature cache holds, and clear it."""
+    """Show what the cache of features and scores holds, and clear it."""
 
     clear: bool = False
-    """remove what is shown; features are made again when they are needed"""
+    """remove what is shown; it is made again when it is needed"""
     unused_days: NotNegative = 0.0
     """only what nothing has read for so many days"""
 
@@ -28,13 +28,15 @@ class CacheResult:
     Attributes:
         folder: where it is.
         sets: how many sets of features.
-        size: of them together, in bytes.
+        scores: how many sets of scores, of `mood bench`.
+        size: of all of them together, in bytes.
         cleared: whether they were removed.
         busy: sets that were left because another run is writing them.
     """
 
     folder: Path
     sets: int
+    scores: int
     size: int
     cleared: bool
     busy: int
@@ -43,17 +45,19 @@ class CacheResult:
         """One line for a person."""
         word = "removed" if self.cleared else "holds"
         left = f"; {self.busy} are being written and were left" if self.busy else ""
-        return f"{self.folder}: {word} {self.sets} sets of features, {self.size / 1e6:.1f} MB{left}"
+        held = f"{self.sets} sets of features and {self.scores} of scores"
+        return f"{self.folder}: {word} {held}, {self.size / 1e6:.1f} MB{left}"
 
 
 def cache(config: CacheConfig) -> CacheResult:
     """Count the cache, and remove it where that is asked for."""
+    from mood.core.cache import cache_home
+    from mood.recipes.bench.kept import SUFFIX, scores_folder
     from mood.recipes.extract import INDEX, alone, cache_folder
 
-    folder = cache_folder()
-    sets = size = busy = 0
+    sets = scores = size = busy = 0
     before = time.time() - config.unused_days * _DAY
-    for path in sorted(item for item in folder.glob("*") if item.is_dir()):
+    for path in sorted(item for item in cache_folder().glob("*") if item.is_dir()):
         index = path / INDEX
         if (index if index.exists() else path).stat().st_mtime > before:
             continue
@@ -65,4 +69,11 @@ def cache(config: CacheConfig) -> CacheResult:
                     continue
                 shutil.rmtree(path)
         sets, size = sets + 1, size + bytes_held
-    return CacheResult(folder, sets, size, config.clear, busy)
+    for path in scores_folder().glob(f"*{SUFFIX}"):
+        about = path.stat()
+        if about.st_mtime > before:
+            continue
+        if config.clear:
+            path.unlink(missing_ok=True)
+        scores, size = scores + 1, size + about.st_size
+    return CacheResult(cache_home(), sets, scores, size, config.clear, busy)

@@ -173,23 +173,9 @@ def extract_features(
 
     # Also where the cache has the features, and nothing is loaded.
     check_loading(batch_size, workers)
-    key = {
-        "format": FORMAT,
-        "model": embedder.model.fingerprint(),
-        "images": source.manifest.fingerprint,
-        "pool": embedder.pool,
-        "layer": embedder.layer,
-        "precision": embedder.precision,
-        "device": embedder.device.type,
-        # The last bits of a matrix product may depend on the number of rows.
-        "batch_size": batch_size,
-    }
+    key = {**pass_key(embedder, batch_size), "images": source.manifest.fingerprint}
     if augmented_by is not None:
         key["augmented"] = {"seed": augmented_by, "by": asdict(_official())}
-    if embedder.inner:
-        key["inner"] = list(embedder.inner)
-    if embedder.decoder is not None and embedder.model.beside is not None:
-        key["decoder"] = embedder.model.beside.fingerprint()
     folder = cache_folder() / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     if not _is_whole(folder, len(source)):
         with alone(folder):
@@ -197,6 +183,25 @@ def extract_features(
             if not _is_whole(folder, len(source), clear=True):
                 _fill(folder, key, source, embedder, batch_size, workers, augmented_by)
     return _open(folder, source)
+
+
+def pass_key(embedder: "Embedder", batch_size: int) -> dict[str, Any]:
+    """All that decides what a pass gives but the images, as JSON."""
+    key: dict[str, Any] = {
+        "format": FORMAT,
+        "model": embedder.model.fingerprint(),
+        "pool": embedder.pool,
+        "layer": embedder.layer,
+        "precision": embedder.precision,
+        "device": embedder.device.type,
+        # The last bits of a matrix product may depend on the number of rows.
+        "batch_size": batch_size,
+    }
+    if embedder.inner:
+        key["inner"] = list(embedder.inner)
+    if embedder.decoder is not None and embedder.model.beside is not None:
+        key["decoder"] = embedder.model.beside.fingerprint()
+    return key
 
 
 def _fill(
@@ -268,8 +273,8 @@ def _locked(folder: Path, wait: bool) -> Iterator[bool]:
             return
     except OSError as error:
         raise OutputError(
-            f"features are kept in {folder.parent}, and nothing can be written there ({error.strerror}): name another "
-            "folder in the environment variable MOOD_CACHE"
+            f"{folder.parent.name} are kept in {folder.parent}, and nothing can be written there ({error.strerror}): "
+            "name another folder in the environment variable MOOD_CACHE"
         ) from error
     with lock:
         try:

@@ -22,7 +22,7 @@ class BenchConfig(PassConfig, OutputConfig):
     plan: Annotated[Path, Argument("RECIPE")]
     """a TOML file with runs, networks, sets, scores and published figures"""
     output: Annotated[Path, NotInFingerprint]
-    """folder for report.html, results.parquet, .json, .csv, table.md, table.tex and the figures"""
+    """folder for report.html, results.parquet, .json, .csv, scores.parquet, table.md, table.tex and the figures"""
     small: bool = False
     """the recipe's stand-ins that run on a small machine, in place of its runs"""
     only: tuple[str, ...] = ()
@@ -89,9 +89,10 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
         "images": {key: item.manifest.fingerprint for key, item in sets.found.items()},
         "weights": digests(trials),
     }
-    with open_output(config.output, settings, overwrite=config.overwrite) as output:
+    cheap = "only what is new takes long then: passes, and scores of images, are kept in the cache"
+    with open_output(config.output, settings, overwrite=config.overwrite, replacing=cheap) as output:
         if not output.finished:
-            results, parts = run_all(config, plan, runs, sets, trials, output.scratch, settings, brought)
+            results, parts = run_all(config, plan, runs, sets, trials, output, settings, brought)
             write_results(results, output.work)
             write_tables(results, output.work)
             write_page(results, parts, output.work)

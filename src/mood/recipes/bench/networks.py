@@ -1,15 +1,16 @@
 """A network of a benchmark, its features, and scores on them: one pass for all scores that one pass can serve."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mood.core.errors import InputError, MoodError
+from mood.recipes.bench.kept import Kept, SetScores
 from mood.recipes.bench.plan import NetworkPlan, score_spec
-from mood.recipes.extract import extract_features
+from mood.recipes.extract import extract_features, pass_key
 
 if TYPE_CHECKING:
     from mood.core.features import Features
@@ -37,7 +38,6 @@ class Scored:
         kind: "stored" (no further pass), "scikit-learn", or "further pass".
         fit_seconds: of fitting it.
         score_seconds: of scoring all sets.
-        passes: what each pass took that its network had made by then, as in `Network.seconds`; empty until it is kept.
     """
 
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -46,15 +46,27 @@ class Scored:
     kind: str = "stored"
     fit_seconds: float = 0.0
     score_seconds: float = 0.0
-    passes: Mapping[str, float | None] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _Fitted:
-    """A fitted score, how it looks at images, which pass it wants, what was chosen for it, and what the fit took."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """A score as a recipe has it: which pass it wants, on what it is fitted, and where what it says is kept."""
 
-    view: "View"
+    name: str
+    options: Mapping[str, Any]
+    choose: bool
     kind: str
+    fit: "Source"
+    label: int | None
+    kept: Kept
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fitted:
+    """A fitted score with how it looks at images, what was chosen for it, and what the fit took."""
+
+    asked: _Asked
+    view: "View"
     chosen: str
     seconds: float
 
@@ -62,10 +74,6 @@ class _Fitted:
     def score(self) -> "Score":
         assert self.view.score is not None
         return self.view.score
-
-    def scored(self, values: Mapping[str, np.ndarray], seconds: float) -> Scored:
-        kind = "scikit-learn" if self.view.score_name in SKLEARN else "stored"
-        return Scored(values, "", self.chosen, kind, self.seconds, seconds)
 
 
 class Network:
@@ -86,6 +94,7 @@ class Network:
         self.batch_size = batch_size
         self.workers = workers
         self._embedders: dict[str, Embedder] = {}
+        self._keys: dict[str, dict[str, Any]] = {}
         self._extracted: dict[tuple[str, str], Extracted] = {}
         self._shards: dict[tuple[str, str], list[Features]] = {}
         self.seconds: dict[str, float | None] = {}
@@ -132,9 +141,14 @@ class Network:
             embedder = self.embedder(kind)
             found = extract_features(source, embedder, batch_size=self.batch_size, workers=self.workers)
             self._extracted[at] = found
-            looks = f"{embedder.pool} {embedder.layer} {embedder.inner} {embedder.decoder is not None}"
-            self.seconds[f"{looks} {at[1]}"] = found.seconds
+            self.seconds[self._at(kind, source)] = found.seconds
         return self._extracted[at]
+
+    def _at(self, kind: str, source: "Source") -> str:
+        """The key of a pass in `seconds`."""
+        embedder = self.embedder(kind)
+        looks = f"{embedder.pool} {embedder.layer} {embedder.inner} {embedder.decoder is not None}"
+        return f"{looks} {source.manifest.fingerprint}"
 
     def shards(self, source: "Source", kind: str) -> "list[Features]":
         """The same as a list: the arrays stay mapped from disk, so that it costs their ids."""
@@ -145,8 +159,11 @@ class Network:
 
     def score(
         self, texts: Sequence[str], fit: "Source", sets: "Mapping[str, Source]", *, knows_classes: bool
-    ) -> "Iterator[tuple[str, Scored]]":
-        """Fit scores and apply them, one after the other; those that want the images again share one further pass.
+    ) -> dict[str, Scored]:
+        """What scores say of sets; those that want the images again share one further pass.
+
+        A set that a score has met after this fit, in whatever run, is not scored again; where that is so of all sets,
+        nothing is fitted.
 
         Args:
             texts: scores as a recipe has them.
@@ -155,28 +172,34 @@ class Network:
             knows_classes: whether the logits are of the known classes.
         """
         from mood import scores
-        from mood.detector import View
 
-        again: dict[str, tuple[View, float]] = {}
+        found: dict[str, Scored] = {}
+        parts: dict[str, dict[str, SetScores]] = {}
+        again: dict[str, _Fitted] = {}
         inner = any(kind_of(scores.info(score_spec(text)[0]).needs) == INNER for text in texts)
         for text in texts:
             try:
-                fitted = self._fitted(text, fit, None, knows_classes)
+                asked = self._asked(text, fit, None, knows_classes)
+                parts[text] = {key: one for key, source in sets.items() if (one := self._had(asked, source))}
+                if parts[text].keys() == sets.keys():
+                    continue
+                fitted = self._fitted(asked)
                 if fitted.view.live:
                     # A score of moved images that reads logits alone may look through the eyes of the others.
                     needs = scores.info(fitted.view.score_name).needs
-                    shared = inner and "embedding" not in needs and fitted.kind == OWN
+                    shared = inner and "embedding" not in needs and asked.kind == OWN
                     view = replace(fitted.view, embedder=self.embedder(INNER)) if shared else fitted.view
-                    again[text] = (view, fitted.seconds)
+                    again[text] = replace(fitted, view=view)
                     continue
-                shards = {key: self.shards(source, fitted.kind) for key, source in sets.items()}
-                began = time.perf_counter()
-                values = {key: applied(fitted.score, parts) for key, parts in shards.items()}
-                yield text, fitted.scored(values, time.perf_counter() - began)
+                for key, source in sets.items():
+                    if key not in parts[text]:
+                        parts[text][key] = self._scored(fitted, source)
             except MoodError as error:
-                yield text, Scored(reason=str(error))
-        if again:
-            yield from self._further_pass(again, sets)
+                found[text] = Scored(reason=str(error))
+        found |= self._further_pass(again, sets, parts)
+        return {
+            text: found[text] if text in found else of_sets({key: parts[text][key] for key in sets}) for text in texts
+        }
 
     def score_class(
         self, text: str, fit: "Source", test: "Source", name: str, label: int, *, knows_classes: bool
@@ -198,87 +221,160 @@ class Network:
             if self.plan.of_each_class:
                 # No other class asks for features of this network.
                 fit = fit.select(np.asarray(fit.manifest.labels) == label)
-            fitted = self._fitted(text, fit, label, knows_classes)
-            if fitted.view.live:
-                raise InputError("it looks at the images again for each class, which one-class detection leaves out")
-            shards = self.shards(test, fitted.kind)
-            began = time.perf_counter()
-            values = {name: applied(fitted.score, shards)}
-            return fitted.scored(values, time.perf_counter() - began)
+            asked = self._asked(text, fit, label, knows_classes)
+            return of_sets({name: self._had(asked, test) or self._scored(self._fitted(asked), test)})
         except MoodError as error:
             return Scored(reason=f"class {name}: {error}")
 
-    def _fitted(self, text: str, fit: "Source", label: int | None, knows_classes: bool) -> "_Fitted":
-        """A score on a set, or on one class of it.
+    def _asked(self, text: str, fit: "Source", label: int | None, knows_classes: bool) -> _Asked:
+        """A score that is to be fitted on a set, or on one class of it.
 
         Raises:
-            MoodError: it cannot be fitted on these features.
+            MoodError: this network has not what it reads, or does not allow its options.
         """
         from mood import scores
-        from mood.detector import View
 
         name, options, choose = score_spec(text)
-        needs = scores.info(name).needs
-        kind = kind_of(needs)
-        if {"logits", "head"} & {*needs} and not knows_classes:
+        info = scores.info(name)
+        kind = kind_of(info.needs)
+        if {"logits", "head"} & {*info.needs} and not knows_classes:
             raise InputError(
                 "it reads logits, and the head of a network of one class has met no other label to tell it from"
                 if self.plan.of_each_class
                 else "its head knows other classes; a network that `mood finetune` trained on the known ones has theirs"
             )
-        embedder = self.embedder(kind)
         # Before the pass: the head is there, and what it does not allow costs nothing.
-        scores.rounds(name, embedder.head, **options)
+        scores.rounds(name, self.embedder(kind).head, **options)
+        if kind not in self._keys:
+            self._keys[kind] = pass_key(self.embedder(kind), self.batch_size)
+        key = {
+            "pass": self._keys[kind],
+            "fit": fit.manifest.fingerprint,
+            "class": label,
+            "labels": not self.plan.six_numbers,
+            "score": name,
+            "options": {**info.options, **options},
+            "chosen": choose,
+        }
+        return _Asked(name, options, choose, kind, fit, label, Kept(key))
+
+    def _had(self, asked: _Asked, source: "Source") -> SetScores | None:
+        """What is kept of a set; what the passes behind it took is part of this network's costs."""
+        one = asked.kept.of(source)
+        if one is not None:
+            for at, seconds in one.passes.items():
+                self.seconds.setdefault(at, seconds)
+        return one
+
+    def _fitted(self, asked: _Asked) -> _Fitted:
+        """A score on its set, or on one class of it.
+
+        Raises:
+            MoodError: it cannot be fitted on these features, or looks at the images again for one class.
+        """
+        from mood import scores
+        from mood.detector import View
+
+        embedder = self.embedder(asked.kind)
+        name, options, why = asked.name, asked.options, ""
 
         def rows() -> Any:
-            shards = self.shards(fit, kind)
-            if label is not None:
-                shards = [part[part.need("labels") == label] for part in shards]
+            shards = self.shards(asked.fit, asked.kind)
+            if asked.label is not None:
+                shards = [part[part.need("labels") == asked.label] for part in shards]
             return [as_one_class(part) for part in shards] if self.plan.six_numbers else shards
 
-        why = ""
-        if choose:
+        def fit(source: Any) -> "Score":
+            return scores.fit(name, source, head=embedder.head, **options)
+
+        if asked.choose:
             choice = scores.select(name, rows())
             name, options, why = choice.name, dict(choice.options), choice.why
         view = View(embedder, name)
-        if view.live and label is not None:
-            return _Fitted(view, kind, why, 0.0)
-        source: Any = view.of(fit, batch_size=self.batch_size, workers=self.workers) if view.live else rows()
+        if view.live:
+            _for_all_classes(asked.label)
+            images = view.of(asked.fit, batch_size=self.batch_size, workers=self.workers)
+            score, seconds = asked.kept.fit(name, lambda: fit(images))
+        else:
+            source = rows()
+            began = time.perf_counter()
+            score = fit(source)
+            seconds = time.perf_counter() - began
+        view = View(embedder, name, score)
+        if view.live:
+            _for_all_classes(asked.label)
+        return _Fitted(asked, view, why, seconds)
+
+    def _scored(self, fitted: _Fitted, source: "Source") -> SetScores:
+        """A score on stored features of a set, and kept.
+
+        Raises:
+            InputError: a score is NaN.
+            OutputError: nothing can be written to the cache.
+        """
+        shards = self.shards(source, fitted.asked.kind)
         began = time.perf_counter()
-        score = scores.fit(name, source, head=embedder.head, **options)
-        return _Fitted(View(embedder, name, score), kind, why, time.perf_counter() - began)
+        values = applied(fitted.score, shards)
+        kind = "scikit-learn" if fitted.view.score_name in SKLEARN else "stored"
+        return self._keep(fitted, source, values, kind, time.perf_counter() - began)
+
+    def _keep(self, fitted: _Fitted, source: "Source", values: np.ndarray, kind: str, seconds: float) -> SetScores:
+        read = (self._at(fitted.asked.kind, images) for images in (fitted.asked.fit, source))
+        one = SetScores(
+            values=values,
+            chosen=fitted.chosen,
+            kind=kind,
+            fit_seconds=fitted.seconds,
+            score_seconds=seconds,
+            passes={at: self.seconds[at] for at in read if at in self.seconds},
+        )
+        fitted.asked.kept.keep(source, one)
+        return one
 
     def _further_pass(
-        self, again: "Mapping[str, tuple[Any, float]]", sets: "Mapping[str, Source]"
-    ) -> "Iterator[tuple[str, Scored]]":
-        """One pass over the images for all scores that want them: each image is decoded once for all of them."""
+        self, again: Mapping[str, _Fitted], sets: "Mapping[str, Source]", parts: dict[str, dict[str, SetScores]]
+    ) -> dict[str, Scored]:
+        """One pass over the images for all scores that want them: each image is decoded once for all of them.
+
+        Args:
+            again: the scores.
+            sets: what to score.
+            parts: what each score says of which set; whatever a score lacks is filled in, and kept set by set, so that
+                a kill costs no more than the set that is being scored.
+
+        Returns:
+            The scores that are left out, with the reason.
+        """
         from mood.core.progress import progress
         from mood.data import batches
         from mood.detector import seen_by
 
-        values: dict[str, dict[str, np.ndarray]] = {text: {} for text in again}
-        spent = dict.fromkeys(again, 0.0)
+        left_out: dict[str, Scored] = {}
         for key, source in sets.items():
-            parts: dict[str, list[np.ndarray]] = {text: [np.empty(0)] for text in again}
+            lacking = {text: one for text, one in again.items() if key not in parts[text] and text not in left_out}
+            if not lacking:
+                continue
+            values: dict[str, list[np.ndarray]] = {text: [np.empty(0)] for text in lacking}
+            spent = 0.0
             with progress(len(source), f"look again at {source.name}") as bar:
                 for batch in batches(source, self.model.transform, batch_size=self.batch_size, workers=self.workers):
                     if len(batch):
                         began = time.perf_counter()
-                        seen = seen_by([view for view, _ in again.values()], batch.ids, batch.pixels)
-                        for (text, (view, _)), features in zip(again.items(), seen, strict=True):
-                            parts[text].append(view.score(features).numpy())
-                        # Nobody can say whose a shared pass is: each carries the same part of it.
-                        for text in again:
-                            spent[text] += (time.perf_counter() - began) / len(again)
+                        seen = seen_by([one.view for one in lacking.values()], batch.ids, batch.pixels)
+                        for (text, one), features in zip(lacking.items(), seen, strict=True):
+                            values[text].append(one.score(features).numpy())
+                        spent += time.perf_counter() - began
                     bar.advance(len(batch) + len(batch.rejections))
-            for text, found in parts.items():
-                values[text][key] = np.concatenate(found)
-        for text, (_, fitted) in again.items():
-            try:
-                every = {key: numbers(found) for key, found in values[text].items()}
-                yield text, Scored(every, "", "", "further pass", fitted, spent[text])
-            except MoodError as error:
-                yield text, Scored(reason=str(error))
+            for text, one in lacking.items():
+                try:
+                    # Nobody can say whose a shared pass is: each carries the same part of it.
+                    each = spent / len(lacking)
+                    parts[text][key] = self._keep(
+                        one, source, numbers(np.concatenate(values[text])), "further pass", each
+                    )
+                except MoodError as error:
+                    left_out[text] = Scored(reason=str(error))
+        return left_out
 
 
 def kind_of(needs: Sequence[str]) -> str:
@@ -289,6 +385,21 @@ def kind_of(needs: Sequence[str]) -> str:
         return RECONSTRUCTION
     # A score that reads the head wants what the head sees, whatever a network gives by its own choice.
     return HEAD if "head" in needs else OWN
+
+
+def of_sets(parts: Mapping[str, SetScores]) -> Scored:
+    """What one score says of sets, as one; of several fits, which were the same, the one that took longest counts.
+
+    Args:
+        parts: set → what it says of it.
+    """
+    return Scored(
+        values={key: one.values for key, one in parts.items()},
+        chosen=next((one.chosen for one in parts.values()), ""),
+        kind=next((one.kind for one in parts.values()), "stored"),
+        fit_seconds=max((one.fit_seconds for one in parts.values()), default=0.0),
+        score_seconds=sum(one.score_seconds for one in parts.values()),
+    )
 
 
 def over_classes(parts: "Mapping[str, Scored]") -> Scored:
@@ -316,6 +427,16 @@ def as_one_class(shard: "Features") -> "Features":
     from mood.core.features import Features
 
     return Features(shard.embedding, ids=shard.ids, labels=torch.zeros(len(shard), dtype=torch.int64))
+
+
+def _for_all_classes(label: int | None) -> None:
+    """A score that looks at the images again is for the known world as a whole.
+
+    Raises:
+        InputError: it is to know one class.
+    """
+    if label is not None:
+        raise InputError("it looks at the images again for each class, which one-class detection leaves out")
 
 
 def applied(score: "Score", shards: "Sequence[Features]") -> np.ndarray:

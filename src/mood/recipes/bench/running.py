@@ -1,11 +1,13 @@
 """All runs of a benchmark, one after the other: whatever cannot be done is named, and the rest is done."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mood.core.errors import MoodError
+from mood.core.progress import say
+from mood.recipes.bench.image_scores import SCORES, ImageScores
 from mood.recipes.bench.made import Made
 from mood.recipes.bench.networks import OWN
 from mood.recipes.bench.pages import Shown, shown
@@ -19,6 +21,7 @@ from mood.recipes.bench.trials import Networks, Trial
 from mood.recipes.bench.units import Units
 
 if TYPE_CHECKING:
+    from mood.core.output import Output
     from mood.models import Model
     from mood.recipes.bench import BenchConfig
 
@@ -41,7 +44,7 @@ def run_all(
     runs: Sequence[RunPlan],
     sets: Sets,
     trials: Sequence[Sequence[Trial]],
-    scratch: Path,
+    output: "Output",
     settings: Mapping[str, Any],
     brought: "Mapping[str, Model]",
 ) -> tuple[Results, list[Shown]]:
@@ -53,7 +56,7 @@ def run_all(
         runs: those of it that are wanted.
         sets: opened.
         trials: of each run.
-        scratch: where units are kept.
+        output: that is being written: units are kept in its scratch, and the scores of all images are written.
         settings: the full effective configuration, for the report.
         brought: networks in memory by what the recipe calls them.
 
@@ -67,7 +70,10 @@ def run_all(
 
     import mood
 
-    found, units = Found(), Units(scratch)
+    found, units = Found(), Units(output.scratch)
+    for key, why in sets.missing.items():
+        say(f"missing: {key}: {why}")
+    ready: list[tuple[RunPlan, Opened, Trial]] = []
     for run, of_run in zip(runs, trials, strict=True):
         try:
             opened = sets_of(run, sets)
@@ -76,9 +82,14 @@ def run_all(
             continue
         found.notes += opened.notes
         for trial in of_run:
-            if trial.lacking:
-                found.left_out += trial.left_out(run.name)
-                continue
+            found.left_out += trial.left_out(run.name)
+            if not trial.lacking:
+                ready.append((run, opened, trial))
+    for item in found.left_out:
+        say(f"left out: {item.run}, {item.what}: {item.reason}")
+    with ImageScores(output.work / SCORES) as images:
+        for number, (run, opened, trial) in enumerate(ready, 1):
+            began, before = time.perf_counter(), len(found.left_out)
             networks = Networks(
                 trial,
                 brought=brought,
@@ -86,7 +97,13 @@ def run_all(
                 batch_size=config.batch_size,
                 workers=config.workers,
             )
-            _run(config, run, opened, networks, units, found)
+            _run(config, run, opened, networks, units, images, found)
+            took = f"{time.perf_counter() - began:.1f} s"
+            short = len(found.left_out) - before
+            say(
+                f"{number} of {len(ready)}: {run.name}, {trial.called('')}: {took}"
+                + (f", {short} left out" if short else "")
+            )
     results = Results(
         title=plan.title,
         figures=tuple(found.figures),
@@ -109,7 +126,15 @@ def run_all(
     return results, found.shown
 
 
-def _run(config: "BenchConfig", run: RunPlan, opened: Opened, networks: Networks, units: Units, found: Found) -> None:
+def _run(
+    config: "BenchConfig",
+    run: RunPlan,
+    opened: Opened,
+    networks: Networks,
+    units: Units,
+    images: ImageScores,
+    found: Found,
+) -> None:
     """One run with one trial of one network."""
     called, trial = networks.trial.plan.name, networks.trial.number
     if opened.unknown:
@@ -137,6 +162,7 @@ def _run(config: "BenchConfig", run: RunPlan, opened: Opened, networks: Networks
     except MoodError as error:
         found.left_out.append(LeftOut(run.name, called, str(error)))
         return
+    images.add(session)
     first = run.name not in {part.run for part in found.shown}
     found.shown.append(shown(session, made.scored, drawn=trial == 0, ends=first))
     for text, one in made.scored.items():
