@@ -749,13 +749,14 @@ def test_a_kill_in_the_further_pass_loses_the_set_that_was_being_scored(recipe, 
         ('/fit"', '/other"'),
         ('/test"', '/other"'),
         ('protocol = "multi-class"', 'protocol = "one-class"'),
-        ('"knn k=3", "gram"', '"gram"'),
+        ('"mahalanobis"', '"mahalanobis++"'),
+        ('"mahalanobis"', '"mahalanobis chosen"'),
     ],
 )
 def test_no_score_of_another_thing_is_found(recipe, tmp_path, here, tiny_network, stripes_folder, change):
-    """Other options, pooling, weights, transform, known or unknown images, and fits on one class."""
+    """Other options, pooling, weights, transform, images, scores, and fits on one class."""
     stripes_folder(here / "other", 44, seed=5)
-    path = recipe("multi-class", scores='["mood shrinkage=oas", "knn k=3", "gram"]')
+    path = recipe("multi-class", scores='["mahalanobis", "knn k=3", "gram"]')
     if change[1] == "scaled":
         model = load_model(tiny_network)
         with torch.no_grad():
@@ -767,7 +768,8 @@ def test_no_score_of_another_thing_is_found(recipe, tmp_path, here, tiny_network
     path.write_text(path.read_text().replace(*change))
     results = run(path, tmp_path / "out").results
     assert results.figures
-    assert rerun_afresh(path, tmp_path / "whole", tmp_path / "cache").figures == results.figures
+    whole = rerun_afresh(path, tmp_path / "whole", tmp_path / "cache")
+    assert (whole.figures, whole.chosen) == (results.figures, results.chosen)
 
 
 def test_a_file_of_scores_that_is_damaged_is_made_again(recipe, tmp_path, caplog, looked):

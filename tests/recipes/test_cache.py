@@ -11,6 +11,7 @@ import pytest
 from mood.core.cache import cache_home
 from mood.core.errors import InputError
 from mood.models import Embedder, open_model
+from mood.recipes.bench import kept as kept_module
 from mood.recipes.bench.kept import Kept, SetScores, scores_folder
 from mood.recipes.cache import CacheConfig, cache
 from mood.recipes.extract import INDEX, alone, cache_folder, extract_features
@@ -97,6 +98,14 @@ def test_scores_of_a_benchmark_are_counted_and_removed_like_features(tmp_path, s
     assert kept.of(stripes(5)) is not None
     assert cache(CacheConfig(clear=True)).scores == 1
     assert not list(scores_folder().iterdir())
+
+
+def test_scores_that_another_code_has_made_are_not_found(stripes, monkeypatch):
+    one = SetScores(values=np.zeros(5), chosen="", kind="stored", fit_seconds=0.0, score_seconds=0.0, passes={})
+    Kept({"score": "msp"}).keep(stripes(5), one)
+    assert Kept({"score": "msp"}).of(stripes(5)) is not None
+    monkeypatch.setattr(kept_module, "_code", lambda: "of a later version")
+    assert Kept({"score": "msp"}).of(stripes(5)) is None
 
 
 def test_what_another_run_is_writing_is_left(two_sets, held):
