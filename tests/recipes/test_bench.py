@@ -335,10 +335,11 @@ def test_six_numbers_are_one_gaussian_under_every_protocol(recipe, tmp_path, her
     found = results.of("stripes", network="control")
     assert {figure.score for figure in found} - {"", "linear probe"} == {"mahalanobis"}
     if protocol == "confusion":
-        assert [(item.what, item.reason) for item in results.left_out] == [
-            (f"control, {name}: cells", "they are the largest of msp, which it has not; all are counted")
-            for name in ("noise", "grain")
+        shown = [
+            [figure.key for figure in results.of("stripes", network=name, score=score) if "→" in figure.key]
+            for name, score in (("tiny", "msp"), ("control", "mahalanobis"))
         ]
+        assert shown[0] == shown[1] != [], "the rival's cells, of all networks"
     if protocol == "multi-class":
         known, test, unknown = (six_of(here / name, tiny_network) for name in ("fit", "test", "noise"))
         inverse = np.linalg.inv(np.cov(known.T, bias=True))
@@ -561,6 +562,227 @@ def test_a_network_that_cannot_be_had_is_left_out(recipe, tmp_path):
     assert results.of("stripes", network="tiny")
 
 
+@pytest.fixture(scope="module")
+def apt_network(here, tiny_network, tmp_path_factory):
+    """The tiny network with a head that says the nearest class mean: right more often than not, and not always."""
+    import mood
+
+    model = load_model(tiny_network)
+    fit = mood.extract(str(here / "fit"), model=model, pool="model", layer="last")
+    means = torch.stack([fit.embedding[fit.labels == label].mean(0) for label in range(2)])
+    head = model.module.get_classifier()
+    with torch.no_grad():
+        head.weight[:] = means
+        head.bias[:] = -means.square().sum(1) / 2 + torch.tensor([0.0, 0.01])
+    folder = tmp_path_factory.mktemp("apt") / "network"
+    save_model(folder, model)
+    return folder
+
+
+@pytest.fixture
+def apt(recipe, tiny_network, apt_network):
+    """`recipe` of the apt network."""
+
+    def write(*args, **more):
+        path = recipe(*args, **more)
+        path.write_text(path.read_text().replace(str(tiny_network), str(apt_network)))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def measured(here, apt_network):
+    """Features of each set, and `by_hand(name, **options)`: what a score that was fitted by hand says of them."""
+    import mood
+
+    model = load_model(apt_network)
+    features = {name: mood.extract(str(here / name), model=model) for name in ("fit", "test", "noise", "grain")}
+
+    def by_hand(name, **options):
+        score = mood.scores.fit(name, features["fit"], head=model.head(), **options)
+        return {at: score(part).numpy() for at, part in features.items()}
+
+    return features, by_hand
+
+
+def area(known, unknown):
+    """AUROC by counting pairs."""
+    return np.mean((unknown[None] > known[:, None]) + 0.5 * (unknown[None] == known[:, None]))
+
+
+def test_the_figures_of_multi_class_are_those_of_scores_by_hand(apt, tmp_path, measured):
+    features, by_hand = measured
+    results = run(apt("multi-class", scores='["knn k=3", "msp"]'), tmp_path / "out").results
+
+    def figure(score, key, metric):
+        (found,) = results.of("stripes", score=score, key=key, metric=metric)
+        return found
+
+    right = (features["test"].logits.argmax(1) == features["test"].labels).numpy()
+    assert 0 < right.mean() < 1, "both right and wrong answers, and not as many"
+    assert right.mean() != 0.5
+    assert figure("", "id", "accuracy").value == right.mean()
+    areas = {}
+    for text, name, options in (("knn k=3", "knn", {"k": 3}), ("msp", "msp", {})):
+        values = by_hand(name, **options)
+        wrong = ~right[np.argsort(values["test"], kind="stable")]
+        risk = (np.cumsum(wrong) / np.arange(1, len(wrong) + 1)).mean()
+        best = (np.cumsum(np.sort(wrong)) / np.arange(1, len(wrong) + 1)).mean()
+        assert len(np.unique(values["test"])) == len(wrong), "no ties, whose order is chance"
+        assert figure(text, "id", "aurc").value == pytest.approx(risk)
+        assert figure(text, "id", "excess_aurc").value == pytest.approx(risk - best)
+        for unknown in ("noise", "grain"):
+            areas[text, unknown] = area(values["test"], values[unknown])
+            assert figure(text, unknown, "auroc").value == pytest.approx(areas[text, unknown])
+            both = np.mean((values[unknown][None] > values["test"][:, None]) & right[:, None])
+            assert figure(text, unknown, "oscr").value == pytest.approx(both)
+    for unknown in ("noise", "grain"):
+        paired = figure("msp", unknown, "auroc_of_knn k=3_less_this")
+        assert paired.value == pytest.approx(areas["knn k=3", unknown] - areas["msp", unknown])
+        assert abs(paired.value) > 0.01
+
+
+def test_the_figures_of_one_class_are_those_of_scores_by_hand(apt, tmp_path, measured):
+    import mood
+
+    features, _ = measured
+    results = run(apt("one-class", scores='["knn k=3"]', sets=""), tmp_path / "out").results
+    fit, test = features["fit"], features["test"]
+    for label in range(2):
+        values = mood.scores.fit("knn", fit[fit.labels == label], k=3)(test).numpy()
+        inside = (test.labels == label).numpy()
+        (pooled,) = results.of("stripes", key=f"class {label}", metric="auroc_pooled")
+        assert pooled.value == pytest.approx(area(values[inside], values[~inside]))
+        assert pooled.value != pytest.approx(0.5)
+        assert pooled.low <= pooled.value <= pooled.high
+
+
+def test_the_figures_of_shifts_are_those_of_scores_by_hand(apt, tmp_path, here, measured, apt_network):
+    import mood
+    from mood.data import open_source
+    from mood.data.shifts import shifted
+
+    features, by_hand = measured
+    path = apt("full-spectrum", 'shifts = ["noise=0.2"]\n', scores='["knn k=3"]')
+    results = run(path, tmp_path / "out").results
+    moved = mood.extract(shifted(open_source(str(here / "test")), "noise=0.2"), model=load_model(apt_network))
+    plain = by_hand("knn", k=3)
+    there = mood.scores.fit("knn", features["fit"], k=3)(moved).numpy()
+    expected = {
+        ("noise=0.2", "auroc_of_shift"): area(plain["test"], there),
+        ("noise", "auroc"): area(np.concatenate([plain["test"], there]), plain["noise"]),
+        ("noise", "auroc_without_shifts"): area(plain["test"], plain["noise"]),
+    }
+    for (key, metric), value in expected.items():
+        (figure,) = results.of("stripes", key=key, metric=metric)
+        assert figure.value == pytest.approx(value)
+        assert abs(value - 0.5) > 0.01
+    for key, part in (("id", features["test"]), ("noise=0.2", moved)):
+        (share,) = results.of("stripes", key=key, metric="accuracy")
+        assert share.value == (part.logits.argmax(1) == part.labels).double().mean()
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_the_cells_of_a_confusion_are_counted_by_hand(apt, tmp_path, stripes_folder, measured, apt_network, knows):
+    """The known class is the head's where it knows the classes, else that of the nearest mean."""
+    import mood
+
+    features, _ = measured
+    stripes_folder(tmp_path / "near", 60, classes=3, seed=5)
+    near = mood.extract(str(tmp_path / "near"), model=load_model(apt_network))
+    rest = 'rival = "mood shrinkage=oas"\n'
+    path = apt(
+        "confusion", rest, scores='["knn k=3", "mood shrinkage=oas"]', sets=f'near = {{ near = "{tmp_path}/near" }}'
+    )
+    if not knows:
+        model = load_model(apt_network)
+        save_model(tmp_path / "other", replace(model, class_names=("this", "that")))
+        path.write_text(path.read_text().replace(str(apt_network), str(tmp_path / "other")))
+    results = run(path, tmp_path / "out").results
+    fit = features["fit"]
+    if knows:
+        said = near.logits.argmax(1).numpy()
+    else:
+        unit = {at: part.embedding.double().numpy() for at, part in {"fit": fit, "near": near}.items()}
+        unit = {at: rows / np.linalg.norm(rows, axis=1, keepdims=True) for at, rows in unit.items()}
+        means = np.stack([unit["fit"][fit.labels == label].mean(0) for label in range(2)])
+        said = ((unit["near"][:, None] - means[None]) ** 2).sum(2).argmin(1)
+    assert 0 < said.sum() < len(said), "both classes are said"
+    counts = {}
+    for text, name, options in (("knn k=3", "knn", {"k": 3}), ("mood shrinkage=oas", "mood", {"shrinkage": "oas"})):
+        score = mood.scores.fit(name, fit, **options)
+        known = np.sort(score(features["test"]).numpy())
+        accepted = score(near).numpy() <= known[int(np.ceil(0.95 * len(known))) - 1]
+        for kind in range(3):
+            for label in range(2):
+                here_too = accepted & (near.labels.numpy() == kind) & (said == label)
+                counts[text, f"near: class {kind} → class {label}"] = here_too.sum()
+    cells = {
+        text: {key: count for (score, key), count in counts.items() if score == text and count}
+        for text in ("knn k=3", "mood shrinkage=oas")
+    }
+    ordered = {text: sorted(of_score, key=lambda key: -of_score[key]) for text, of_score in cells.items()}
+    assert ordered["knn k=3"] != ordered["mood shrinkage=oas"], "it tells whose cells they are"
+    for text in ordered:
+        found = [figure for figure in results.of("stripes", score=text, metric="accepted") if "→" in figure.key]
+        assert [figure.key for figure in found] == ordered["mood shrinkage=oas"]
+        assert [figure.value for figure in found] == [counts[text, figure.key] for figure in found]
+
+
+def test_a_network_may_be_the_rival_of_another(recipe, tmp_path, tiny_network, measured):
+    """Both show the cells of the rival's network, which is measured first though it stands last."""
+    path = recipe("confusion", 'rival = "fresh / knn k=3"\n', scores='["knn k=3", "msp"]')
+    fresh = f'[[runs.networks]]\nname = "fresh"\nmodel = "{tiny_network}"\nrandom_weights = true\n'
+    path.write_text(path.read_text() + fresh)
+    results = run(path, tmp_path / "out").results
+    rival = results.of("stripes", network="fresh", score="knn k=3")
+    cells = [figure for figure in rival if figure.key.startswith("noise: kind")]
+    assert [figure.value for figure in cells] == sorted((figure.value for figure in cells), reverse=True)
+    for network, score in (("tiny", "knn k=3"), ("tiny", "msp"), ("fresh", "msp")):
+        shown = [f.key for f in results.of("stripes", network=network, score=score) if f.key.startswith("noise: kind")]
+        assert shown == [figure.key for figure in cells]
+
+
+def test_an_ood_set_that_is_the_test_set_is_told_also_where_it_is_the_only_one(recipe, tmp_path, here):
+    sets = f'far = {{ itself = "{here}/test", gone = "gone.txt" }}'
+    results = run(recipe("multi-class", sets=sets), tmp_path / "out").results
+    (left,) = results.left_out
+    assert (
+        f"no OOD set is left: all 30 images of itself ({here}/test) are known images; gone is not there" in left.reason
+    )
+
+
+@pytest.mark.parametrize(
+    ("protocol", "rest", "what", "told"),
+    [
+        ("multi-class", "", "", "all 30 images of its test set"),
+        ("full-spectrum", 'shifted = { moved = "TEST" }', "", "all 30 images of the shifted set moved are fit or test"),
+        ("few-shot", 'shots = [1]\nexposed = { noise = "TEST" }', "tiny, noise, linear probe", "are known images"),
+    ],
+)
+def test_a_set_in_the_place_of_another_is_told(recipe, tmp_path, here, protocol, rest, what, told):
+    path = recipe(protocol, rest.replace("TEST", f"{here}/test") + "\n", scores='["knn k=3"]')
+    if protocol == "multi-class":
+        path.write_text(path.read_text().replace(f'fit = "{here}/fit"', f'fit = "{here}/test"'))
+    results = run(path, tmp_path / "out").results
+    (left,) = [item for item in results.left_out if told in item.reason]
+    assert left.what == (what or left.what)
+    assert bool(results.figures) == bool(what)
+
+
+def test_images_that_a_shifted_or_a_shown_set_shares_with_the_known_ones_are_counted(recipe, tmp_path, here):
+    noise(tmp_path / "more", 12, seed=9)
+    for number, file in enumerate(sorted((here / "test").rglob("*.png"))[:3]):
+        (tmp_path / "more" / "kind 0" / f"shared {number}.png").write_bytes(file.read_bytes())
+    for protocol, rest, told in (
+        ("full-spectrum", f'shifted = {{ moved = "{tmp_path}/more" }}', "3 of the 15 images of moved"),
+        ("few-shot", f'shots = [1]\nexposed = {{ noise = "{tmp_path}/more" }}', "are shown, are, byte for byte, known"),
+    ):
+        results = run(recipe(protocol, rest + "\n", scores='["knn k=3"]'), tmp_path / protocol).results
+        assert told in " ".join(results.notes)
+
+
 def test_a_set_of_known_images_is_left_out_and_shared_images_are_counted(recipe, tmp_path, here):
     mixed = tmp_path / "mixed"
     noise(mixed, 6)
@@ -667,6 +889,10 @@ def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
         (("far = { grain", "far = { id"), "cannot be called 'id'"),
         (("far = { grain", "far = { mean"), "cannot be called 'mean'"),
         (('protocol = "multi-class"', 'protocol = "confusion"'), "rival"),
+        (
+            ('protocol = "multi-class"', 'protocol = "confusion"\nrival = "huge / msp"'),
+            "the network of its rival is 'huge', and its networks are tiny",
+        ),
         (('protocol = "multi-class"', 'protocol = "full-spectrum"'), "shifts"),
         (('protocol = "multi-class"', 'protocol = "multi-class"\nshifts = ["blur=-1"]'), "blur"),
         (

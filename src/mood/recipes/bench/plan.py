@@ -79,7 +79,8 @@ class RunPlan:
     pairs: tuple[tuple[str, str], ...] = ()
     """(ID class, OOD class) of the pairs protocol; Table 8's twelve unless said"""
     rival: str | None = None
-    """the score whose largest twelve cells the confusion protocol shows"""
+    """'SCORE' or 'NETWORK / SCORE', whose largest twelve cells the confusion protocol shows; without a network the
+    first that has the score"""
     exposed: dict[str, str] = field(default_factory=dict)
     """NAME = DATA that few-shot shows images of; without it they come from the OOD set and are left out of its test"""
     shots: tuple[Natural, ...] = (0, 1, 2, 3, 10)
@@ -95,6 +96,16 @@ class RunPlan:
     def unknown(self) -> dict[str, str]:
         """All OOD sets, near ones first."""
         return {**self.near, **self.far}
+
+    @property
+    def rival_network(self) -> str:
+        """The network of the rival; "" where any will do."""
+        return (self.rival or "").rpartition(" / ")[0]
+
+    @property
+    def rival_score(self) -> str:
+        """The score of the rival."""
+        return (self.rival or "").rpartition(" / ")[2]
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
@@ -259,10 +270,15 @@ def _check_run(run: RunPlan) -> None:
         raise InputError(f"{where}: a shifted set cannot be called {sorted(both)[0]!r}: something else is called so")
     for shift in run.shifts:
         parse_shift(shift)
-    if run.protocol == "confusion" and run.rival not in run.scores:
-        raise InputError(
-            f"{where}: rival is {run.rival!r}; the confusion protocol shows the cells of one of its scores"
-        )
+    if run.protocol == "confusion":
+        if run.rival_score not in run.scores and "all" not in run.scores:
+            raise InputError(
+                f"{where}: rival is {run.rival!r}; the confusion protocol shows the cells of one of its scores"
+            )
+        if run.rival_network and run.rival_network not in names:
+            raise InputError(
+                f"{where}: the network of its rival is {run.rival_network!r}, and its networks are {', '.join(names)}"
+            )
     if stray := run.exposed.keys() - run.unknown.keys():
         raise InputError(f"{where}: exposed names {sorted(stray)[0]!r}, which is none of its OOD sets")
 

@@ -204,9 +204,12 @@ def _each_pair(
 
 
 def confusion(session: Session) -> list[Figure]:
-    """How many images of which unknown class are taken for which known one, in the rival's twelve largest cells."""
+    """How many images of which unknown class are taken for which known one, in the rival's twelve largest cells.
+
+    The rival's network comes first, and the other networks show the same cells.
+    """
     kept = session.scores({ID: session.sets.test, **session.sets.unknown})
-    rival = session.run.rival or ""
+    run = session.run
     found: list[Figure] = []
     for name, source in session.sets.unknown.items():
         theirs = tuple(source.manifest.class_names or ())
@@ -220,9 +223,13 @@ def confusion(session: Session) -> list[Figure]:
             )
             for text, scored in kept.items()
         }
-        cells = largest_cells(matrices[rival]) if rival in matrices else ()
-        if rival not in matrices:
-            session.left_out(f"{name}: cells", f"they are the largest of {rival}, which it has not; all are counted")
+        if run.rival_score in matrices and run.rival_network in ("", session.network.plan.name):
+            session.cells.setdefault(name, largest_cells(matrices[run.rival_score]))
+        cells = session.cells.get(name, ())
+        if name not in session.cells:
+            session.left_out(
+                f"{name}: cells", f"they are the largest of {run.rival}, which is not there; all are counted"
+            )
         for text, matrix in matrices.items():
             more = {"n_id": len(kept[text].values[ID]), "n_ood": len(labels)}
             for unknown, known in cells:

@@ -75,7 +75,9 @@ def run_all(
             found.left_out.append(LeftOut(run.name, run.fit, str(error)))
             continue
         found.notes += opened.notes
-        for trial in of_run:
+        cells: dict[str, tuple[tuple[int, int], ...]] = {}
+        # The rival's network says which cells all of them show.
+        for trial in sorted(of_run, key=lambda trial: trial.plan.name != run.rival_network):
             if trial.lacking:
                 found.left_out += trial.left_out(run.name)
                 continue
@@ -86,7 +88,7 @@ def run_all(
                 batch_size=config.batch_size,
                 workers=config.workers,
             )
-            _run(config, run, opened, networks, units, found)
+            _run(config, run, opened, networks, units, cells, found)
     results = Results(
         title=plan.title,
         figures=tuple(found.figures),
@@ -109,7 +111,15 @@ def run_all(
     return results, found.shown
 
 
-def _run(config: "BenchConfig", run: RunPlan, opened: Opened, networks: Networks, units: Units, found: Found) -> None:
+def _run(
+    config: "BenchConfig",
+    run: RunPlan,
+    opened: Opened,
+    networks: Networks,
+    units: Units,
+    cells: dict[str, tuple[tuple[int, int], ...]],
+    found: Found,
+) -> None:
     """One run with one trial of one network."""
     called, trial = networks.trial.plan.name, networks.trial.number
     if opened.unknown:
@@ -130,6 +140,7 @@ def _run(config: "BenchConfig", run: RunPlan, opened: Opened, networks: Networks
         replicates=config.replicates,
         confidence=config.confidence,
         seed=config.seed,
+        cells=cells,
         left_out=lambda what, reason: found.left_out.append(LeftOut(run.name, f"{called}, {what}", reason)),
     )
     try:
