@@ -295,6 +295,65 @@ def test_the_users_own_network_from_fit_to_load(clothes, tmp_path):
     assert mood.load(tmp_path / "d", model=Own())(few).equals(detector(few))
     with pytest.raises(mood.ArtifactError, match="weights differ"):
         mood.load(tmp_path / "d", model=Own(seed=1))
+    changed = Own()
+    changed.body[1] = torch.nn.ReLU()
+    with pytest.raises(mood.ArtifactError, match="makes something else of them"):
+        mood.load(tmp_path / "d", model=changed)
+
+
+def test_two_modules_of_the_same_weights_have_features_of_their_own(clothes, tmp_path, monkeypatch):
+    """Whoever repairs a forward(), or names another head, does not get what the cache has of before."""
+    monkeypatch.setenv("MOOD_CACHE", str(tmp_path))
+    transform = Transform.from_pretrained_cfg({"input_size": (3, 32, 32)})
+    few = clothes.select(range(20))
+
+    def embeddings(activation, head):
+        module = Own()
+        module.body[1] = activation
+        return mood.extract(few, model=module, transform=transform, head=head).embedding
+
+    first = embeddings(torch.nn.GELU(), "fc")
+    assert not torch.equal(embeddings(torch.nn.ReLU(), "fc"), first)
+    assert embeddings(torch.nn.GELU(), None).shape == (20, 10), "without a head the module gives the embedding"
+    assert torch.equal(embeddings(torch.nn.GELU(), "fc"), first)
+    assert len([path for path in tmp_path.rglob("*") if path.name == "shard-00000.safetensors"]) == 3
+
+
+def test_a_detector_is_not_saved_over_what_is_there(detector, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "artifact.json").write_text("mine")
+    with pytest.raises(mood.OutputError, match="was not written by mood and is left alone"):
+        detector.save(photos, overwrite=True)
+    assert (photos / "artifact.json").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    (tmp_path / "scores.csv").write_text("id")
+    with pytest.raises(mood.OutputError, match="was not written by mood"):
+        detector.save(tmp_path / "scores.csv")
+    with pytest.raises(mood.OutputError, match="nothing can be written"):
+        detector.save(tmp_path / "scores.csv" / "d")
+    detector.save(tmp_path / "d")
+    with pytest.raises(mood.OutputError, match="holds a detector already: choose another place, or pass overwrite"):
+        detector.save(tmp_path / "d")
+    (tmp_path / "d" / "old").touch()
+    detector.save(tmp_path / "d", overwrite=True)
+    assert not (tmp_path / "d" / "old").exists()
+    assert mood.load(tmp_path / "d").fingerprint() == detector.fingerprint()
+    with pytest.raises(mood.OutputError, match="holds a model already: choose another place$"):
+        detector.save(tmp_path / "d" / "model", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "photos", "scores.csv"]
+
+
+def test_a_save_that_fails_leaves_what_was_there(detector, tmp_path, monkeypatch):
+    detector.save(tmp_path / "d")
+    monkeypatch.setattr(
+        "mood.detector.detector.artifact.write", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full"))
+    )
+    with pytest.raises(mood.OutputError, match="full"):
+        detector.save(tmp_path / "d", overwrite=True)
+    monkeypatch.undo()
+    assert mood.load(tmp_path / "d").fingerprint() == detector.fingerprint()
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
 
 
 def test_what_the_python_face_takes(network, clothes):

@@ -209,6 +209,16 @@ class Embedder:
         images = self._input(pixels)
         return self._through(images)._replace(reconstruction=self._reconstruction(images)).cpu(tokens=tokens)
 
+    def probe(self) -> Tensor:
+        """(2, D + K) float32: embedding and logits of two fixed images of noise.
+
+        Two modules of a user's own may have the same weights and do something else with them; this tells.
+        """
+        height, width = self.model.transform.size
+        noise = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+        seen = self.look(noise)
+        return seen.embedding if seen.logits is None else torch.cat([seen.embedding, seen.logits], 1)
+
     def _reconstruction(self, images: Tensor) -> Tensor | None:
         """(N,) error over the seeded masks; they are the same for every image, so that each is measured alone."""
         if self.decoder is None:

@@ -186,6 +186,10 @@ def extract_features(
     }
     if augmented_by is not None:
         key["augmented"] = {"seed": augmented_by, "by": asdict(_official())}
+    if embedder.model.architecture is None:
+        # The weights of a user's own module do not say what its code does with them.
+        key["head"] = embedder.model.head_name
+        key["probe"] = hashlib.sha256(embedder.probe().numpy().tobytes()).hexdigest()
     if embedder.inner:
         key["inner"] = list(embedder.inner)
     if embedder.decoder is not None and embedder.model.beside is not None:

@@ -192,7 +192,7 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
             own = network.module if network.architecture is None else None
             return FitResult(load(config.output, model=own, device=config.device), config.output, reused=True)
         detector = _fit_images(config, source, other, embedder)
-        detector.save(output.work)
+        detector.write(output.work)
         output.commit()
     return FitResult(detector, config.output)
 
@@ -379,6 +379,6 @@ def _fit_features(config: FitConfig) -> FitResult:
         if output.finished:
             return FitResult(load(config.output), config.output, reused=True)
         detector = make()
-        detector.save(output.work)
+        detector.write(output.work)
         output.commit()
     return FitResult(detector, config.output)
