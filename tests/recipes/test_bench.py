@@ -165,7 +165,7 @@ def test_multi_class_gives_every_metric_and_every_file(recipe, tmp_path):
     told = f"{100 * paired.value:+.1f} " + ("(< 0.001)" if paired.p_value < 0.0005 else f"({paired.p_value:.3f})")
     below = (out / "table.md").read_text().split("stripes, AUROC of mood shrinkage=oas less that of each score")[1]
     assert f"| tiny | msp | {escaped(told)} |" in below
-    assert "5 % for all of them together are 0.025 for each" in below
+    assert "5 % for all of them together are 0.01 for each" in below
     table = pq.read_table(out / "results.parquet")
     assert (
         table.num_rows
@@ -365,7 +365,7 @@ def test_few_shot_is_a_probe_on_shown_images_beside_scores_that_saw_none(recipe,
     results = run(recipe("few-shot", "shots = [0, 1, 3]\ntrials = 2\n"), tmp_path / "out").results
     none = results.of("stripes", key="noise, 0 shown")
     assert {figure.score for figure in none} == {"mood shrinkage=oas", "msp"}
-    three = results.of("stripes", key="noise, 3 shown", score="linear probe")
+    three = results.of("stripes", key="noise, 3 shown", score="linear probe", metric="auroc")
     assert [figure.trial for figure in three] == [0, 1]
     assert {figure.n_ood for figure in three} == {24 - 9}, "shown images are not tested"
     assert {cost.kind for cost in results.costs} >= {"probes", "intervals"}, "fitting a probe is no interval"
@@ -641,21 +641,48 @@ def test_the_figures_of_multi_class_are_those_of_scores_by_hand(apt, tmp_path, m
         paired = figure("msp", unknown, "auroc_of_knn k=3_less_this")
         assert paired.value == pytest.approx(areas["knn k=3", unknown] - areas["msp", unknown])
         assert abs(paired.value) > 0.01
+    (mean,) = results.of("stripes", score="msp", key="mean", metric="auroc_of_knn k=3_less_this")
+    gaps = [areas["knn k=3", unknown] - areas["msp", unknown] for unknown in ("noise", "grain")]
+    assert mean.value == pytest.approx(np.mean(gaps))
 
 
 def test_the_figures_of_one_class_are_those_of_scores_by_hand(apt, tmp_path, measured):
     import mood
 
     features, _ = measured
-    results = run(apt("one-class", scores='["knn k=3"]', sets=""), tmp_path / "out").results
+    path = apt("one-class", scores='["knn k=3", "mood shrinkage=oas"]', sets="")
+    results = run(path, tmp_path / "out").results
     fit, test = features["fit"], features["test"]
+    gaps = []
     for label in range(2):
         values = mood.scores.fit("knn", fit[fit.labels == label], k=3)(test).numpy()
         inside = (test.labels == label).numpy()
-        (pooled,) = results.of("stripes", key=f"class {label}", metric="auroc_pooled")
+        (pooled,) = results.of("stripes", score="knn k=3", key=f"class {label}", metric="auroc_pooled")
+        other = mood.scores.fit("mood", fit[fit.labels == label], shrinkage="oas")(test).numpy()
+        gaps.append(pooled.value - area(other[inside], other[~inside]))
         assert pooled.value == pytest.approx(area(values[inside], values[~inside]))
         assert pooled.value != pytest.approx(0.5)
         assert pooled.low <= pooled.value <= pooled.high
+    (paired,) = results.of("stripes", score="mood shrinkage=oas", metric="auroc_of_knn k=3_less_this")
+    assert paired.value == pytest.approx(np.mean(gaps))
+    path.write_text(path.read_text().replace('"one-class"', '"pairs"\npairs = [["class 0", "class 1"]]'))
+    (paired,) = run(path, tmp_path / "pairs").results.of("stripes", metric="auroc_of_knn k=3_less_this")
+    assert paired.value == pytest.approx(gaps[0])
+
+
+def test_a_probe_stands_against_the_first_score_on_the_images_that_neither_was_shown(apt, tmp_path, measured):
+    from mood.evaluation.protocols import expose
+
+    features, by_hand = measured
+    path = apt("few-shot", "shots = [0, 2]\ntrials = 1\n", scores='["msp"]')
+    results = run(path, tmp_path / "out").results
+    values = by_hand("msp")
+    shown = expose(features["noise"].labels.numpy(), 2, trial=0, apart=False)
+    assert shown.sum() == 6
+    (probe,) = results.of("stripes", key="noise, 2 shown", metric="auroc")
+    (paired,) = results.of("stripes", key="noise, 2 shown", metric="auroc_of_msp_less_this")
+    assert paired.value == pytest.approx(area(values["test"], values["noise"][~shown]) - probe.value)
+    assert paired.value != pytest.approx(area(values["test"], values["noise"]) - probe.value)
 
 
 def test_the_figures_of_shifts_are_those_of_scores_by_hand(apt, tmp_path, here, measured, apt_network):
