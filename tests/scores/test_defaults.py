@@ -54,6 +54,7 @@ OURS = {
     ("kpca_corp", "seed"): 0,
     ("lee_mahalanobis", "epsilon"): 0.0014,  # the paper chooses among 0 and 0.0005 to 0.01 on OOD images
     ("lee_mahalanobis", "shrinkage"): "auto",
+    ("lee_mahalanobis", "weights"): None,  # each layer alike; the paper learns them from OOD images
     ("lof", "k"): 20,
     ("lof", "bank"): 10_000,
     ("lof", "seed"): 0,
