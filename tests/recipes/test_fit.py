@@ -85,6 +85,8 @@ def test_every_score_becomes_a_detector_and_comes_back(name, network, clothes, t
         ({"conformal": "by-class", "model": "headless"}, "by-class reads logits"),
         ({"score": "vim", "model": "headless"}, "needs the linear head"),
         ({"inner": "nonsense"}, "inner is 'nonsense', and mood looks at no inner layer"),
+        ({"masks": 4}, "masks is 4, and mood looks at no masked image: leave masks out"),
+        ({"mask_seed": 1}, "mask_seed is 1, and mood looks at no masked image"),
         ({"layer": ""}, "layer must be 'last'"),
         ({"score": "relative_mahalanobis", "data": "unlabelled"}, "relative_mahalanobis reads labels, and .* has none"),
     ],

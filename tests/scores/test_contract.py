@@ -321,6 +321,31 @@ def test_labels_outside_the_head_are_refused(name):
         fitted(name, Features(torch.randn(3, 3), logits=torch.randn(3, 2), labels=[1, 2, 0]))
 
 
+COMPARES_CLASSES = {
+    "logits": {"entropy", "fdbd", "gen", "gradnorm", "kl_matching", "msp", "odin"},
+    "labels": {"relative_mahalanobis", "relative_mahalanobis++"},
+}
+"""Whose value would be the same for every image, were there one of these alone."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("alone", ["logits", "labels"])
+def test_one_class_alone_leaves_a_score_that_varies_or_is_refused(name, alone):
+    if alone == "logits":
+        fit_rows, queries, linear = made(classes=1), made(QUERIES, seed=1, classes=1), head(classes=1)
+        refused = name in COMPARES_CLASSES["logits"] | COMPARES_CLASSES["labels"]
+    else:
+        whole, queries, linear = made(), made(QUERIES, seed=1), head()
+        one_label = columns(whole, set(COLUMNS)) | {"labels": torch.zeros(N, dtype=torch.int64)}
+        fit_rows = Features(whole.embedding, ids=whole.ids, **one_label)
+        refused = name in COMPARES_CLASSES["labels"]
+    if refused:
+        with pytest.raises(InputError, match="for every image; take"):
+            fitted(name, fit_rows, head=linear)
+    else:
+        assert fitted(name, fit_rows, head=linear)(queries).std() > 1e-9
+
+
 FITTED = [name for name in NAMES if scores.available()[name].fitted]
 
 

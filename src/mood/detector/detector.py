@@ -116,6 +116,8 @@ class Detector:
         if self.embedder is not None:
             at = (self.embedder.model.fingerprint(), self.embedder.pool, self.embedder.layer, self.embedder.precision)
             digest.update(json.dumps(at + self.embedder.inner).encode())
+            if self.embedder.decoder is not None:
+                digest.update(json.dumps([self.embedder.masks, self.embedder.mask_seed]).encode())
         for name, tensor in sorted(tensors.items()):
             digest.update(name.encode() + np.ascontiguousarray(tensor.numpy()).tobytes())
         arrays, how = decisions.state(self.calibration)
@@ -322,6 +324,8 @@ class Detector:
                 "precision": self.embedder.precision,
                 "inner": "+".join(map(str, self.embedder.inner)),
                 "reconstruction": self.embedder.decoder is not None,
+                "masks": self.embedder.masks,
+                "mask_seed": self.embedder.mask_seed,
                 "own": None
                 if model.architecture
                 else {
@@ -384,8 +388,7 @@ def load(folder: str | Path, *, model: nn.Module | None = None, device: str = "a
             device=device,
             precision=about["precision"],
             # Detectors of the first versions have none.
-            inner=about.get("inner", ""),
-            reconstruction=about.get("reconstruction", False),
+            **{key: about[key] for key in ("inner", "reconstruction", "masks", "mask_seed") if key in about},
         )
         if own is not None:
             _check_code(folder, embedder, torch.tensor(own["probe"]))

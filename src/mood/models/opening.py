@@ -17,7 +17,7 @@ from mood.core import artifact
 from mood.core.errors import InputError, ModelError
 from mood.core.transform import Transform
 from mood.models.model import Architecture, Beside, Model, Stage, patch_embedding
-from mood.models.pretexts import make_pretext
+from mood.models.pretexts import make_pretext, reconstructs
 from mood.models.weights import implied_options, load_weights, read_state
 
 EMBEDDED = "embedded"
@@ -270,8 +270,8 @@ def resized(model: Model, size: int | tuple[int, int]) -> Model:
 
 
 def _random_decoder(architecture: Architecture, beside: Beside | None, seed: int) -> Beside | None:
-    """Of a masked autoencoder; nobody reads what other pretexts leave."""
-    if beside is None or beside.name != "mae":
+    """Of a pretext that predicts pixels; nobody reads what others leave."""
+    if beside is None or not reconstructs(beside.name):
         return None
     encoder = _seeded(architecture, seed)
     with torch.random.fork_rng(devices=[]):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from mood.core.config import to_dict
+from mood.core.config import fields, to_dict
 from mood.core.errors import InputError
 from mood.recipes.inputs import score_options
 
@@ -43,6 +43,10 @@ def check_score(config: "FitConfig", data: "Source | Features", embedder: "Embed
     needs = scores.info(config.score).needs
     if config.inner != "auto" and not {"layers", "tokens"} & {*needs}:
         raise InputError(f"inner is {config.inner!r}, and {config.score} looks at no inner layer: leave inner out")
+    for name in ("masks", "mask_seed"):
+        value = getattr(config, name)
+        if value != fields(type(config))[name].default and "reconstruction" not in needs:
+            raise InputError(f"{name} is {value}, and {config.score} looks at no masked image: leave {name} out")
     scores.rounds(config.score, None if embedder is None else embedder.head, **options)
     if embedder is not None:
         _check_columns(config, cast("Source", data), embedder.model)

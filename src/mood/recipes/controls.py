@@ -59,6 +59,8 @@ class Control:
                 precision=fitted.precision,
                 inner="+".join(map(str, fitted.inner)),
                 reconstruction=fitted.decoder is not None,
+                masks=fitted.masks,
+                mask_seed=fitted.mask_seed,
             )
             score_name = detector.score_name
         self.score_name = score_name

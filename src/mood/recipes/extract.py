@@ -194,6 +194,7 @@ def extract_features(
         key["inner"] = list(embedder.inner)
     if embedder.decoder is not None and embedder.model.beside is not None:
         key["decoder"] = embedder.model.beside.fingerprint()
+        key["masks"] = [embedder.masks, embedder.mask_seed]
     folder = cache_folder() / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     if not _is_whole(folder, len(source)):
         with alone(folder):

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from mood.core.config import Argument, NotInFingerprint, config, fields, to_dict
 from mood.core.errors import InputError
-from mood.core.ranges import Level, Seed, Share
+from mood.core.ranges import Count, Level, Seed, Share
 from mood.recipes.settings import (
     EmbeddingConfig,
     NetworkConfig,
@@ -48,6 +48,10 @@ class FitConfig(PromiseConfig, NetworkConfig, EmbeddingConfig, SelectionConfig, 
     inner: str = "auto"
     """blocks that scores of inner layers look at, joined by +; auto = at a quarter, half, three quarters and all of the
     depth"""
+    masks: Count = 8
+    """random masks that mim_reconstruction averages the decoder's error over, the same for every image"""
+    mask_seed: Seed = 0
+    """which masks these are"""
     score: str = "mood"
     """one of `mood scores`, or several with commas between them (mood,msp), which become one number"""
     combine: Literal["mean", "max", "fisher"] = "mean"
@@ -177,6 +181,8 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
         precision=config.precision,
         inner=config.inner if {"layers", "tokens"} & {*needs} else "",
         reconstruction="reconstruction" in needs,
+        masks=config.masks,
+        mask_seed=config.mask_seed,
     )
     if config.output is None:
         return FitResult(_fit_images(config, source, other, embedder), None)
@@ -344,7 +350,7 @@ def _fit_features(config: FitConfig) -> FitResult:
     from mood.recipes.inputs import check_features
 
     of_network = [name for base in (NetworkConfig, EmbeddingConfig) for name in fields(base)]
-    check_features(config, "model", "random_weights", "inner", "other_classes", *of_network)
+    check_features(config, "model", "random_weights", "inner", "masks", "mask_seed", "other_classes", *of_network)
     features = load_features(config.data, coarse=config.coarse, classes=config.classes, limit=config.limit)
     hashes = feature_hashes(features)
     apart = None if config.calibration is None else Features.load(config.calibration)
