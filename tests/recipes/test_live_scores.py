@@ -165,7 +165,8 @@ def test_the_reconstruction_error_is_that_of_the_decoder(pretext, changes, numbe
     again = mood.load(tmp_path / "d")
     assert again(few).equals(detector(few))
     assert again.fingerprint() == detector.fingerprint()
-    examined = examine(detector, few, {"same": few}, fitted_on=clothes.select(range(60, 120)), replicates=10)
+    others = clothes.select(range(5, 10))
+    examined = examine(detector, few, {"others": others}, fitted_on=clothes.select(range(60, 120)), replicates=10)
     assert "random weights" in examined.report.ood[0].controls
     control = Control("random weights", detector, few, batch_size=8, workers=0).embedder
     assert (control.masks, control.mask_seed) == (embedder.masks, embedder.mask_seed)

@@ -90,6 +90,37 @@ def test_shape_dtype_and_finiteness(name, rows):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_labels_are_indices_of_logits_where_they_are_compared_and_any_elsewhere(name):
+    rows = made()
+    other = Features(
+        rows.embedding, ids=rows.ids, labels=1000 + 7 * rows.labels, **columns(rows, set(COLUMNS) - {"labels"})
+    )
+    if scores.compares(name):
+        with pytest.raises(InputError, match=r"label 10\d\d in row 0 has no logit: there are 5"):
+            fitted(name, other, head=head())
+        return
+    close(
+        fitted(name, other, head=head())(made(QUERIES, seed=1)), fitted(name, rows, head=head())(made(QUERIES, seed=1))
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "parts"),
+    [
+        ("she", {}, ("she",)),
+        ("openmax", {}, ("openmax",)),
+        ("msp", {"temperature": 2.0}, ()),
+        ("msp", {"temperature": "fitted"}, ("msp",)),
+        ("mahalanobis,msp", {}, ()),
+        ("mahalanobis, energy", {"energy.temperature": "fitted"}, ("energy",)),
+        ("mood,she,openmax", {}, ("she", "openmax")),
+    ],
+)
+def test_which_parts_compare_labels_with_logits(name, options, parts):
+    assert scores.compares(name, **options) == parts
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_row_is_scored_alone(name):
     score, queries = fitted(name, made(), head=head()), made(QUERIES, seed=1)
     whole = score(queries)

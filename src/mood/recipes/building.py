@@ -11,6 +11,8 @@ from mood.core.errors import InputError
 from mood.recipes.inputs import score_options
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mood.core.feature_store import FeatureStore
     from mood.core.features import Features, Head
     from mood.data import Source
@@ -65,6 +67,9 @@ def _check_columns(config: "FitConfig", source: "Source", model: "Model") -> Non
 
     needs = scores.info(config.score).needs
     reads = {**dict.fromkeys(needs, config.score), **({"logits": "by-class"} if config.conformal == "by-class" else {})}
+    options = score_options(config.score, config.options, config.combine)
+    if compared := scores.compares(config.score, **options):
+        reads["labels"] = " and ".join(compared)
     if "logits" in reads and model.classifier() is None:
         raise InputError(
             f"{reads['logits']} reads logits, and {model.name} has no head that gives any: take a network that has "
@@ -86,6 +91,7 @@ def build(
     embedder: "Embedder | None",
     promise: "Promise",
     card: Mapping[str, Any],
+    outputs: "Tensor | None" = None,
 ) -> "Detector":
     """Fit on some rows and calibrate on others.
 
@@ -98,6 +104,7 @@ def build(
         embedder: the network; None where features were brought.
         promise: whether the rate is promised.
         card: what is known of images and network.
+        outputs: the output of the head for each class, where the score compares labels with outputs.
 
     Raises:
         InputError: no rows, or what the score or the calibration refuses.
@@ -107,11 +114,12 @@ def build(
     from mood.detector import LiveFeatures
     from mood.recipes.calibrating import calibrated
     from mood.recipes.few import few_images
+    from mood.recipes.outputs import as_outputs
 
     if not count:
         raise InputError(f"nothing is left to fit on: held_out is {config.held_out:g}; lower it, or bring more images")
     options = score_options(config.score, config.options, config.combine)
-    score = scores.fit(config.score, rows, head=head, **options)
+    score = scores.fit(config.score, as_outputs(rows, outputs), head=head, **options)
     held, usual = calibrated(config, config.alpha, score, calibration(score))
     few = None
     # Images that a score moves would have to pass through the network once more.
@@ -128,6 +136,7 @@ def build_cross(
     embedder: "Embedder | None",
     promise: "Promise",
     card: Mapping[str, Any],
+    outputs: "Tensor | None" = None,
 ) -> "Detector":
     """Fit and calibrate on the same rows, fold by fold.
 
@@ -141,6 +150,7 @@ def build_cross(
         embedder: likewise.
         promise: likewise.
         card: likewise.
+        outputs: likewise.
 
     Raises:
         InputError: what the score refuses, or fewer different rows than folds.
@@ -149,11 +159,13 @@ def build_cross(
     from mood import scores
     from mood.decisions import Calibration, Conformal, Cross, Usual
     from mood.recipes.few import few_images
+    from mood.recipes.outputs import as_outputs
 
     options = score_options(config.score, config.options, config.combine)
     fold = _folds(hashes, config.folds, config.seed)
     parts = [features[fold == place] for place in range(config.folds)]
-    score, without = scores.fit_folds(config.score, parts, head=head, **options)
+    learned = [as_outputs(part, outputs) for part in parts]
+    score, without = scores.fit_folds(config.score, learned, head=head, **options)
     held: Calibration
     if all(each is score for each in without):
         held, without = Conformal(score(features).numpy(), ties=config.ties), ()

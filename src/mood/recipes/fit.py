@@ -266,9 +266,10 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     from mood.recipes.building import build, build_cross, check_score
     from mood.recipes.calibrating import check_settings, promise_of_cut, promise_of_folds, promise_of_set
     from mood.recipes.extract import extract_features
-    from mood.recipes.inputs import NOTHING
+    from mood.recipes.inputs import NOTHING, score_options
+    from mood.recipes.outputs import compared_outputs
     from mood.recipes.recognition import checked
-    from mood.scores import info
+    from mood.scores import compares, info
 
     model = embedder.model
     hashes = source.manifest.hashes
@@ -286,6 +287,8 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
         promise, count = promise_of_set(other, keys, source.name, model), len(other)
     check_settings(config, config.alpha, count)
     check_score(config, source, embedder)
+    options, classes = score_options(config.score, config.options, config.combine), source.manifest.class_names or ()
+    outputs = compared_outputs(config.score, options, model, classes, other_classes=config.other_classes)
     view = View(embedder, config.score)
     how: dict[str, int] = {"batch_size": config.batch_size, "workers": config.workers}
     if config.fit_on == "augmented":
@@ -297,14 +300,15 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     said = checked(
         model,
         stored,
-        source.manifest.class_names or (),
+        classes,
         reads_outputs=bool({"logits", "head"} & {*info(config.score).needs}),
         other_classes=config.other_classes,
+        compared=compares(config.score, **options),
     )
     card = {
         "data": source.name,
         "manifest": source.manifest.fingerprint,
-        "class_names": list(source.manifest.class_names or ()),
+        "class_names": list(classes),
         "rejected": len(extracted.rejections),
         "model": model.name,
         "weights": model.source,
@@ -319,7 +323,7 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     if cross:
         readable = [hashes[position] for position in extracted.positions.tolist()]
         features = Features.concat(list(extracted.store))
-        made = build_cross(config, features, readable, embedder.head, embedder, promise, card)
+        made = build_cross(config, features, readable, embedder.head, embedder, promise, card, outputs)
         return replace(made, fitted_on=keys, calibrated_on=keys)
     apart = source.select(cut) if other is None else other
     if other is None and config.fit_on == "clean":
@@ -334,7 +338,7 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     rows: FeatureStore | LiveFeatures = stored
     if view.live:
         rows = view.of(source.select(~cut), **how)
-    made = build(config, rows, len(stored), seen, embedder.head, embedder, promise, card)
+    made = build(config, rows, len(stored), seen, embedder.head, embedder, promise, card, outputs)
     return replace(made, fitted_on=keys, calibrated_on=image_keys(apart.manifest.hashes).unique())
 
 
@@ -347,7 +351,9 @@ def _fit_features(config: FitConfig) -> FitResult:
     from mood.recipes.brought import feature_hashes, features_fingerprint, load_features
     from mood.recipes.building import build, build_cross, check_score
     from mood.recipes.calibrating import check_settings, promise_of_features
-    from mood.recipes.inputs import check_features
+    from mood.recipes.inputs import check_features, score_options
+    from mood.recipes.recognition import check_rows
+    from mood.scores import compares
 
     of_network = [name for base in (NetworkConfig, EmbeddingConfig) for name in fields(base)]
     check_features(config, "model", "random_weights", "inner", "masks", "mask_seed", "other_classes", *of_network)
@@ -362,6 +368,7 @@ def _fit_features(config: FitConfig) -> FitResult:
     def make() -> "Detector":
         card = {"data": config.data, "model": "features"}
         check_score(config, features, None)
+        check_rows(features, compares(config.score, **score_options(config.score, config.options, config.combine)))
         if config.conformal == "cross":
             check_settings(config, config.alpha, len(features))
             made = build_cross(config, features, hashes, None, None, promise_of_features(None, ()), card)

@@ -27,7 +27,7 @@ class ScoreInfo:
         summary: one line.
         source: the paper, and the equation where it has a number.
         needs: the columns of `Features` that a fit reads, and "head" where the linear head is wanted.
-            Scoring reads the same ones but never labels nor head.
+            Scoring reads the same ones but never labels nor head. A fit that reads labels and logits compares them.
         options: name → default.
         fitted: whether it learns from ID features; the others are ready as they are.
         memory: what it needs beside the features for 1000 classes × 1M images of 768 values, as its docstring says

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mood.core.errors import DataError, InputError, MissingExtraError
 from mood.recipes.bench.plan import RunPlan
+from mood.recipes.familiar import shared_images
 
 if TYPE_CHECKING:
     from mood.data import Source
@@ -53,14 +54,6 @@ def open_sets(runs: Sequence[RunPlan], *, roots: Sequence[str], limit: int | Non
             except (DataError, InputError, MissingExtraError) as error:
                 missing[key] = str(error)
     return Sets(found, missing)
-
-
-def shared_images(one: "Source", others: "Sequence[Source]") -> int:
-    """How many images of a set are, byte for byte, among those of others; what cannot be read is nobody's."""
-    from mood.recipes.inputs import NOTHING
-
-    known = {digest for other in others for digest in other.manifest.hashes} - {NOTHING}
-    return sum(digest in known for digest in one.manifest.hashes)
 
 
 def of_classes(source: "Source", names: Sequence[str] | None) -> bool:
