@@ -46,7 +46,7 @@ def open_source(
     A string is first an existing path or a glob, then the name of a set:
 
     * a folder: every file below it that is not hidden, in the order of their paths, labelled by the first sub-folder
-      (without labels where files lie in the folder itself);
+      (without labels where files lie in the folder itself, as `Source.unlabelled` says);
     * a Parquet file, or a glob or list of them: the columns `image`, `label`, `coarse_label`;
     * a tar shard of WebDataset, or a glob or list of them, or `shard-{000..012}.tar`: `key.jpg` (or another image), and
       `key.cls` or `key.json` with a label;
@@ -98,7 +98,7 @@ def open_source(
         class_names=class_names,
         coarse_class_names=listing.coarse_class_names,
     )
-    return Source(listing.name, listing.description, manifest, Images(store, rows))
+    return Source(listing.name, listing.description, manifest, Images(store, rows), listing.unlabelled)
 
 
 def _list(data: Any, roots: Sequence[Path], value_range: tuple[float, float] | None) -> Listing:
@@ -202,7 +202,7 @@ def _indices(argument: str, classes: Sequence[str | int] | str | int, listing: L
     wanted = [classes] if isinstance(classes, str | int) else list(classes)
     names = listing.class_names
     if wanted and names is None:
-        raise InputError(f"{argument} is {wanted}, but {listing.description} has no labels.")
+        raise InputError(f"{argument} is {wanted}, but {listing.description} has no labels: {listing.unlabelled}.")
     indices = set()
     for item in wanted:
         if isinstance(item, str) and item in (names or ()):
