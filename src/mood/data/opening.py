@@ -18,7 +18,7 @@ from mood.data.files import FileStore, list_files, list_folder
 from mood.data.imglist import ENDING, list_imglist
 from mood.data.manifest import Manifest, content_hash
 from mood.data.memory import list_memory
-from mood.data.named import data_roots, list_named
+from mood.data.named import beside, data_roots, list_named
 from mood.data.parquet import list_parquet
 from mood.data.source import Images, Listing, Source, Store
 from mood.data.tar import list_tar, numbered
@@ -120,7 +120,7 @@ def _list(data: Any, roots: Sequence[Path], value_range: tuple[float, float] | N
         if matches:
             return _list_paths(matches, text)
         if isinstance(data, os.PathLike):
-            raise DataError(f"There is no file or folder {text}.")
+            raise DataError(f"There is no file or folder {text}{beside(text)}.")
         return list_named(data, roots)
     if isinstance(data, Iterable) and not hasattr(data, "ndim"):
         data = list(data)
