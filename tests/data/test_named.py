@@ -120,13 +120,14 @@ def test_names_that_lead_nowhere(roots, tmp_path, png, write_table):
 def test_what_lies_beside_a_name_that_leads_nowhere_is_named(pets, roots, monkeypatch):
     monkeypatch.chdir(pets.parent)
     (pets.parent / ".peds").mkdir()
+    (pets.parent / "chosen.txt").write_text("")
     for name, message in (
         ("peds", r"There is no file, folder or set 'peds' \(there is pets\)\. Th"),
         ("pet", r"'pet' \(there is pets\)\."),
         (f"{pets}/dogs", rf"\(there is {pets}/dog\), and the name of a set looks otherwise"),
         (pets / "dogs", rf"There is no file or folder {pets}/dogs \(there is {pets}/dog\)\."),
         ("peds/cat", r"'peds/cat' \(there is pets\), and"),
-        ("pets.txt", r"neither here \(there is pets\) nor under"),
+        ("choosen.txt", r"neither here \(there is chosen.txt\) nor under"),
         ("zzzzzz", r"set 'zzzzzz'\. Searched"),
     ):
         with pytest.raises(DataError, match=message):
