@@ -910,6 +910,15 @@ def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
         (('"msp"]', '"mood,knn knn.k=0"]'), "k is 0"),
         (('"msp"]', '"react percentil=0.9"]'), "did you mean 'percentile'"),
         (('"msp"]', '"mahalanobis chosen shrinkage=oas"]'), "either chosen or given"),
+        (
+            ('"msp"]', '"knn chosen"]'),
+            "score 'knn chosen': nothing is chosen on known images for 'knn'; it is for mood, ",
+        ),
+        (('"msp"]', '"all chosen"]'), "nothing is chosen on known images for 'all'"),
+        (
+            ('protocol = "multi-class"', 'protocol = "multi-class"\nexposed = ["strange"]'),
+            r"runs\[0\]: exposed is \['strange'\]; its sets have names: exposed = { NAME = \"DATA\" }",
+        ),
         (("far = { grain", "far = { noise"), "near and far"),
         (("far = { grain", "far = { id"), "cannot be called 'id'"),
         (("far = { grain", "far = { mean"), "cannot be called 'mean'"),
