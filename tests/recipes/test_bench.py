@@ -858,6 +858,31 @@ def test_labels_without_a_logit_are_told(recipe, tmp_path, here, stripes_folder)
     assert "its head knows other classes; a network that `mood finetune` trained on the known ones" in left.reason
 
 
+@pytest.mark.parametrize(
+    ("protocol", "where", "told"),
+    [
+        ("multi-class", "both", "it reads labels, and fit has none: stray.png lies in"),
+        ("multi-class", "fit", "stripes: fit has no labels, and test has: stray.png lies in"),
+        ("one-class", "fit", "stripes: fit has no labels, and test has: stray.png lies in"),
+        ("one-class", "both", "at least two: stray.png lies in"),
+        ("one-class", "test", "stripes: test has no labels: stray.png lies in"),
+    ],
+)
+def test_a_file_that_takes_the_labels_from_a_known_set_is_named(
+    recipe, tmp_path, here, stripes_folder, protocol, where, told
+):
+    for name, seed in (("fit", 0), ("test", 1)):
+        stripes_folder(tmp_path / name, 30, seed=seed)
+        if where in (name, "both"):
+            (tmp_path / name / "stray.png").write_text("no image")
+    path = recipe(protocol, scores='["mahalanobis shrinkage=oas", "knn k=3"]')
+    path.write_text(
+        path.read_text().replace(f"{here}/fit", f"{tmp_path}/fit").replace(f"{here}/test", f"{tmp_path}/test")
+    )
+    done = run(path, tmp_path / "out")
+    assert told in done.summary() + str([item.reason for item in done.results.left_out])
+
+
 def test_an_empty_set_and_a_single_class_are_told(recipe, tmp_path, here):
     (tmp_path / "empty").mkdir()
     sets = f'far = {{ noise = "{here}/noise", empty = "{tmp_path}/empty" }}'
@@ -912,6 +937,15 @@ def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
         (('"msp"]', '"mood,knn knn.k=0"]'), "k is 0"),
         (('"msp"]', '"react percentil=0.9"]'), "did you mean 'percentile'"),
         (('"msp"]', '"mahalanobis chosen shrinkage=oas"]'), "either chosen or given"),
+        (
+            ('"msp"]', '"knn chosen"]'),
+            "score 'knn chosen': nothing is chosen on known images for 'knn'; it is for mood, ",
+        ),
+        (('"msp"]', '"all chosen"]'), "nothing is chosen on known images for 'all'"),
+        (
+            ('protocol = "multi-class"', 'protocol = "multi-class"\nexposed = ["strange"]'),
+            r"runs\[0\]: exposed is \['strange'\]; its sets have names: exposed = { NAME = \"DATA\" }",
+        ),
         (("far = { grain", "far = { noise"), "near and far"),
         (("far = { grain", "far = { id"), "cannot be called 'id'"),
         (("far = { grain", "far = { mean"), "cannot be called 'mean'"),

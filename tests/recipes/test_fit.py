@@ -1,6 +1,7 @@
 """From images to a detector: the cut, the promise, what is refused, and the same bytes twice."""
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,7 @@ def test_every_score_becomes_a_detector_and_comes_back(name, network, clothes, t
         ({"mask_seed": 1}, "mask_seed is 1, and mood looks at no masked image"),
         ({"layer": ""}, "layer must be 'last'"),
         ({"score": "relative_mahalanobis", "data": "unlabelled"}, "relative_mahalanobis reads labels, and .* has none"),
+        ({"score": "mahalanobis", "data": "astray"}, "astray has none: 0.png lies in .* itself"),
     ],
 )
 def test_what_a_score_refuses_is_refused_before_an_image_is_looked_at(
@@ -97,6 +99,8 @@ def test_what_a_score_refuses_is_refused_before_an_image_is_looked_at(
     (tmp_path / "unlabelled").mkdir()
     for position in range(60):
         (tmp_path / "unlabelled" / f"{position}.png").write_bytes(clothes.read(position))
+    shutil.copytree(tmp_path / "unlabelled", tmp_path / "astray" / "hat")
+    (tmp_path / "astray" / "0.png").write_bytes(clothes.read(0))
     headless = open_model(
         "mood_vit_patch4_32",
         options={"embed_dim": 32, "depth": 1, "num_classes": 0, "num_heads": 2},
@@ -105,7 +109,9 @@ def test_what_a_score_refuses_is_refused_before_an_image_is_looked_at(
     save_model(tmp_path / "headless", headless)
     network_that_saw(tmp_path / "fresh", [])
     folders = {
-        key: str(tmp_path / value) for key, value in change.items() if value in ("headless", "fresh", "unlabelled")
+        key: str(tmp_path / value)
+        for key, value in change.items()
+        if value in ("headless", "fresh", "unlabelled", "astray")
     }
 
     def looked_at(*_, **__):

@@ -77,8 +77,8 @@ def _check_columns(config: "FitConfig", source: "Source", model: "Model") -> Non
         )
     if "labels" in reads and source.manifest.labels is None:
         raise InputError(
-            f"{reads['labels']} reads labels, and {source.name} has none: put the images of each class into a folder "
-            "of its own, or choose a score that needs none (mood scores)"
+            f"{reads['labels']} reads labels, and {source.name} has none: {source.unlabelled}; or choose a score that "
+            "needs none (mood scores)"
         )
 
 

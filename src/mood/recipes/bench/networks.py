@@ -226,6 +226,8 @@ class Network:
                 if self.plan.of_each_class
                 else "its head knows other classes; a network that `mood finetune` trained on the known ones has theirs"
             )
+        if "labels" in needs and fit.manifest.labels is None and not self.plan.six_numbers:
+            raise InputError(f"it reads labels, and {fit.name} has none: {fit.unlabelled}")
         embedder = self.embedder(kind)
         # Before the pass: the head is there, and what it does not allow costs nothing.
         scores.rounds(name, embedder.head, **options)

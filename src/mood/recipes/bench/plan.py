@@ -19,6 +19,9 @@ RESERVED = frozenset({"id", "mean", "mean, near", "mean, far"})
 CLASS = "{class}"
 """What stands for the name of each known class where each has a network of its own."""
 
+SETS = ("near", "far", "exposed", "shifted")
+"""Keys of a run that name sets: each is a table NAME = DATA."""
+
 PROBE = "linear probe"
 """What the score of few-shot is called."""
 
@@ -235,7 +238,7 @@ def score_spec(text: str) -> tuple[str, dict[str, Any], bool]:
 
 def _check_run(run: RunPlan) -> None:
     from mood.data.shifts import parse_shift
-    from mood.scores import check
+    from mood.scores import check, check_choice
 
     where = f"run {run.name!r}"
     names = [network.name for network in run.networks]
@@ -249,10 +252,12 @@ def _check_run(run: RunPlan) -> None:
     if not run.scores or len({*run.scores}) < len(run.scores):
         raise InputError(f"{where}: scores are {list(run.scores)}; at least one is needed, each once")
     for text in run.scores:
-        name, options, _ = score_spec(text)
-        if name == "all":
+        name, options, choose = score_spec(text)
+        if name == "all" and not choose:
             continue
         try:
+            if choose:
+                check_choice(name)
             # A package that is missing is told with what else is left out.
             with suppress(MissingExtraError):
                 check(name, **options)
@@ -344,6 +349,9 @@ def _check_measured(table: PublishedPlan, row: RowPlan, run: RunPlan, where: str
 
 
 def _run(raw: Mapping[str, Any], where: str) -> RunPlan:
+    for key in SETS:
+        if not isinstance(value := raw.get(key, {}), dict):
+            raise InputError(f'{where}: {key} is {value!r}; its sets have names: {key} = {{ NAME = "DATA" }}')
     return _made(RunPlan, {**raw, "networks": _each(raw, "networks", f"{where}.networks", _network)}, where)
 
 

@@ -261,7 +261,7 @@ def confusion(session: Session) -> list[Figure]:
     for name, source in session.sets.unknown.items():
         theirs = tuple(source.manifest.class_names or ())
         if not theirs:
-            session.left_out(name, f"{source.name} has no labels, and the confusion is of classes")
+            session.left_out(name, f"{source.name} has no labels, and the confusion is of classes: {source.unlabelled}")
             continue
         labels, predicted = session.labels(source), _classes_of(session, source)
         matrices = {

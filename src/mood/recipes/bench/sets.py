@@ -105,12 +105,17 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
     shifted = {name: sets.found[key_of(data)] for name, data in run.shifted.items()}
     names = fit.manifest.class_names
     # A test set without labels is as good where nothing is said about its classes.
+    if test.manifest.class_names is not None and names is None:
+        raise InputError(f"{run.name}: {fit.name} has no labels, and {test.name} has: {fit.unlabelled}")
     if test.manifest.class_names is not None and not of_classes(test, names):
         raise InputError(f"{run.name}: {fit.name} and {test.name} have other classes; a test set has those of the fit")
     if run.protocol in ("one-class", "pairs") and len(names or ()) < 2:
         raise InputError(
             f"{run.name}: {fit.name} has {len(names or ())} classes; the {run.protocol} protocol needs at least two"
+            + (f": {fit.unlabelled}" if names is None else "")
         )
+    if run.protocol in ("one-class", "pairs") and test.manifest.labels is None:
+        raise InputError(f"{run.name}: {test.name} has no labels: {test.unlabelled}")
     notes = []
     if count := shared_images(test, [fit]):
         if count == len(test):
