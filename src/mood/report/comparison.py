@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mood.report.figures import as_svg
 from mood.report.grid import Grid
-from mood.report.markup import Child, Html, element
+from mood.report.markup import Child, Html, element, join
 from mood.report.parts import SORTED, data_sets, document, heading, provenance, section, sorting, thumbnails
 from mood.report.results import Card, Thumbnail
 from mood.report.thumbnails import data_uris
@@ -20,6 +20,9 @@ ALPHA = 0.05
 BUDGET = 1_500_000
 """Bytes that all figures of a page may take: with its tables and its pictures, which have a budget of their own, it
 stays under 5 MB."""
+
+FURTHER = 1_000_000
+"""Bytes that its further tables may take, likewise."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +65,7 @@ class Comparison:
         published: tables of others, with ours and the difference.
         footnotes: below them.
         methods: what every method reaches, to be sorted by any column.
+        further: likewise by metrics that are looked for less often; each is closed until somebody opens it.
         figures: drawn.
         ends: images at both ends.
         cards: of the data sets.
@@ -81,6 +85,7 @@ class Comparison:
     published: tuple[Grid, ...] = ()
     footnotes: tuple[str, ...] = ()
     methods: tuple[Grid, ...] = ()
+    further: tuple[Grid, ...] = ()
     figures: tuple[Drawn, ...] = ()
     ends: tuple[Ends, ...] = ()
     cards: tuple[Card, ...] = ()
@@ -98,7 +103,7 @@ class Comparison:
 def render_comparison(page: Comparison) -> str:
     """The page as text, to be written as UTF-8; under 5 MB, offline, and the same for the same comparison.
 
-    Where the figures are more than fit, the first ones are shown, and a sentence says how many are not.
+    Where figures or further tables are more than fit, the first ones are shown, and a sentence says how many are not.
 
     Args:
         page: everything on it.
@@ -119,6 +124,7 @@ def render_comparison(page: Comparison) -> str:
         ),
         _tables("published", "Beside what was published", page.published, page.footnotes, sortable=False),
         _tables("methods", "Methods", page.methods, (SORTED,)),
+        _further(page.further),
         _lines("chosen", "Chosen on known images alone", page.chosen),
         *(_figures(place, group, panels) for place, (group, panels) in enumerate(figures.items())),
         _lines("hidden", "Further figures", _left_beside(hidden)),
@@ -136,12 +142,33 @@ def render_comparison(page: Comparison) -> str:
 def _tables(name: str, heading: str, grids: Sequence[Grid], notes: Sequence[str], sortable: bool = True) -> Html | None:
     if not grids:
         return None
-    blocks = []
-    for grid in grids:
-        blocks.append(element("h3", grid.title))
-        blocks.append(element("div", _table(grid, sortable), class_="scroll", tabindex="0"))
-        blocks += [element("p", note, class_="note") for note in grid.notes]
+    blocks = [(element("h3", grid.title), _with_notes(grid, sortable)) for grid in grids]
     return section(name, heading, blocks, (element("p", note, class_="note") for note in notes))
+
+
+def _further(grids: Sequence[Grid]) -> Html | None:
+    """Tables that are closed at first, the first ones that fit."""
+    blocks: list[Html] = []
+    left = FURTHER
+    for grid in grids:
+        block = element("details", element("summary", grid.title), _with_notes(grid, sortable=True))
+        left -= len(block.encode())
+        if left < 0:
+            break
+        blocks.append(block)
+    hidden = len(grids) - len(blocks)
+    told = f"Not shown, since a page holds no more: {hidden}; table.md has all."
+    rest = element("p", told, class_="note") if hidden else None
+    return section("further", "Further metrics", blocks, rest) if grids else None
+
+
+def _with_notes(grid: Grid, sortable: bool) -> Html:
+    return join(
+        (
+            element("div", _table(grid, sortable), class_="scroll", tabindex="0"),
+            [element("p", note, class_="note") for note in grid.notes],
+        )
+    )
 
 
 def _table(grid: Grid, sortable: bool) -> Html:

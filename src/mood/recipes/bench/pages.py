@@ -13,7 +13,7 @@ from mood.recipes.bench.networks import Scored, kind_of
 from mood.recipes.bench.plan import score_spec
 from mood.recipes.bench.results import Results
 from mood.recipes.bench.session import ID, Session
-from mood.recipes.bench.tables import costs, measured_grids, published_grids
+from mood.recipes.bench.tables import costs, further_grids, measured_grids, published_grids, reduced
 from mood.recipes.set_cards import set_card
 from mood.report import Card, Comparison, Drawn, Ends, Thumbnail, extremes, render_comparison
 from mood.report.comparison_figures import confusion_bars, distributions, roc_lines, task_bars
@@ -74,10 +74,11 @@ def write_page(results: Results, parts: Sequence[Shown], folder: Path) -> None:
         drawn.figure.savefig(place / f"{number:02d}-{_slug(drawn.group)}-{_slug(drawn.title)}.png", dpi=150)
     page = Comparison(
         title=results.title,
-        summary=_summary(results),
+        summary=" ".join((*reduced(results), _summary(results))),
         published=tuple(published_grids(results)),
         footnotes=results.footnotes,
         methods=tuple(measured_grids(results)),
+        further=tuple(further_grids(results)),
         figures=tuple(figures),
         ends=tuple(ends for part in parts for ends in part.ends),
         cards=tuple(_merged([card for part in parts for card in part.cards])),

@@ -127,6 +127,18 @@ class Results:
             return []
         return self.of(table.run, network=row.network, score=score, key=key, metric=metric)
 
+    def controls(self, run: str) -> frozenset[str]:
+        """The networks of a run that are controls: random weights, or six numbers of each image."""
+        plan = self.settings.get("plan", {})
+        runs = plan.get("small" if self.settings.get("small") else "runs", ())
+        return frozenset(
+            network["name"]
+            for item in runs
+            if item["name"] == run
+            for network in item["networks"]
+            if network["random_weights"] or network["six_numbers"]
+        )
+
     def of(self, run: str, **wanted: Any) -> list[Figure]:
         """The figures of a run that have these values."""
         return [
