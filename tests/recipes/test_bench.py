@@ -339,6 +339,34 @@ def test_every_table_marks_what_weights_have_seen_and_says_whose():
     assert grid.notes == (f"† noise, for the weights of tiny: {why}.",)
 
 
+def test_numbers_of_images_are_empty_where_no_one_number_says_them(recipe, tmp_path):
+    results = run(recipe("one-class", scores='["knn k=3"]', sets=""), tmp_path / "one").results
+    mean, pair, whole = (
+        results.of("stripes", key=key, metric="auroc")[0] for key in ("mean", "class 1 / class 0", "class 1")
+    )
+    assert (mean.n_id, mean.n_ood, pair.n_id, whole.n_id, whole.n_ood) == (None, None, None, 15, 15)
+    rows = list(csv.DictReader((tmp_path / "one" / "results.csv").read_text().splitlines()))
+    table = pq.read_table(tmp_path / "one" / "results.parquet").to_pylist()
+    for figure, row, kept in zip(results.figures, rows, table, strict=True):
+        assert row["n_id"] == ("" if figure.n_id is None else str(figure.n_id))
+        assert (kept["n_id"], kept["n_ood"]) == (figure.n_id, figure.n_ood)
+    results = run(recipe("multi-class"), tmp_path / "many").results
+    assert {figure.n_id for figure in results.figures if figure.p_value is not None} == {None}
+    assert {figure.n_ood for figure in results.of("stripes", metric="accuracy")} == {None}
+
+
+def test_costs_of_several_trials_say_which(recipe, tmp_path, tiny_network):
+    path = recipe("multi-class", scores='["msp"]')
+    assert "Cost of stripes with tiny: " in run(path, tmp_path / "one").summary()
+    path.write_text(path.read_text().replace(f'"{tiny_network}"', '["mine", "theirs"]'))
+    model = load_model(tiny_network)
+    config = BenchConfig(plan=path, output=tmp_path / "two", replicates=20)
+    summary = bench(config, networks={"mine": model, "theirs": model}).summary()
+    for trial in (0, 1):
+        of_trial = summary.split(f"Cost of stripes with tiny, trial {trial}: ")[1].partition("Cost of")[0]
+        assert of_trial.count("– msp") == 1
+
+
 def test_a_published_table_marks_our_cells_of_sets_that_the_weights_have_seen(recipe):
     published = load_plan(recipe("multi-class", published=PUBLISHED)).published
     figures = [made("msp", "noise", seen="trained on"), made("msp", "grain"), made("msp", "mean")]
@@ -761,9 +789,37 @@ def test_a_package_that_is_missing_leaves_a_score_out(recipe, tmp_path, monkeypa
     assert results.of("stripes", score="msp")
 
 
-def test_few_images_for_many_dimensions_are_told(recipe, tmp_path):
-    results = run(recipe("multi-class"), tmp_path / "out", limit=20).results
-    assert "20 images for 32 dimensions" in " ".join(results.notes)
+@pytest.mark.parametrize(
+    ("scores", "limit", "told"),
+    [
+        ('["mood", "msp"]', 20, "20 images for 32 dimensions, 0.62 times as many, .* has no inverse there"),
+        ('["mood", "msp"]', 60, "60 images for 32 dimensions, 1.9 times as many, .* takes its smallest directions"),
+        (
+            '["mood", "mahalanobis shrinkage=none", "msp"]',
+            60,
+            "'mood', 'mahalanobis shrinkage=none', .* measure 'mood shrinkage=oas', 'mahalanobis shrinkage=oas' beside",
+        ),
+        ('["mood,msp mood.shrinkage=0.0"]', 60, "measure 'mood,msp mood.shrinkage=oas' beside it"),
+        ('["mahalanobis_per_class shrinkage=none"]', 20, "measure 'mahalanobis_per_class shrinkage=oas' beside it"),
+        ('["mood"]', 96, ""),
+        ('["mood shrinkage=oas", "mahalanobis", "ssd", "mood chosen", "msp"]', 20, ""),
+    ],
+)
+def test_few_images_for_a_covariance_that_nothing_shrinks_are_told(
+    recipe, tmp_path, here, stripes_folder, scores, limit, told
+):
+    path = recipe("multi-class", scores=scores)
+    if limit > 60:
+        stripes_folder(tmp_path / "more", limit)
+        path.write_text(path.read_text().replace(f"{here}/fit", f"{tmp_path}/more"))
+    notes = " ".join(run(path, tmp_path / "out", limit=limit).results.notes)
+    assert re.search(told, notes)
+    assert ("that nothing shrinks" in notes) == bool(told)
+
+
+def test_few_images_of_a_class_are_told(recipe, tmp_path):
+    notes = run(recipe("one-class", scores='["mood"]', sets=""), tmp_path / "out").results.notes
+    assert "30 images of a class for 32 dimensions" in " ".join(notes)
 
 
 def test_labels_without_a_logit_are_told(recipe, tmp_path, here, stripes_folder):
@@ -1178,6 +1234,28 @@ def test_every_printed_average_is_that_of_its_row_but_for_the_slips_that_footnot
     assert rows > 60
 
 
+def test_the_smaller_slips_of_table_6a_are_footnotes_that_follow_from_its_numbers():
+    plan = load_plan(next(path for path in TABLES if path.stem == "table-6"))
+    rows = {row.name: row.values for row in plan.published[0].rows}
+    told = " ".join(plan.footnotes)
+    slips = {}
+    for name, (*values, printed) in rows.items():
+        if round(np.mean(values), 1) != printed:
+            slips[name] = round(float(np.mean(values)), 2)
+            assert f"mean {slips[name]}" in told or f"mean {slips[name]:.1f};" in told, name
+    assert slips == {"OCGAN [44]": 65.63, "ours": 97.49, "(improve)": 3.21}
+
+
+def test_a_recipe_that_takes_one_lsun_says_that_the_paper_does_not_say_which():
+    told = "The paper does not say which LSUN it means; lsun-fix is taken."
+    taken = {}
+    for path in TABLES:
+        plan = load_plan(path)
+        if any("lsun-fix" in run.unknown.values() for run in plan.runs):
+            taken[path.stem] = told in plan.footnotes
+    assert taken == dict.fromkeys(("figure-1", "table-1", "table-4", "table-5", "table-7"), True)
+
+
 @pytest.mark.parametrize("name", ["table-5", "figure-3"])
 def test_a_shipped_table_runs_at_its_small_scale(name, tmp_path, monkeypatch):
     """Without the sets of the house at hand: every one of them is a folder of noise."""
@@ -1368,6 +1446,14 @@ def test_a_pair_is_of_two_known_classes(recipe, tmp_path, pair):
     results = run(recipe("pairs", rest, scores='["knn k=3"]', sets=""), tmp_path / "out").results
     assert not results.figures
     assert "two different classes of class 0, class 1" in results.left_out[0].reason
+    assert "Table 8" not in results.left_out[0].reason
+
+
+def test_pairs_that_nobody_named_are_those_of_table_8_and_it_is_said(recipe, tmp_path):
+    results = run(recipe("pairs", scores='["knn k=3"]', sets=""), tmp_path / "out").results
+    assert results.left_out[0].reason.startswith(
+        "pair (airplane, automobile), one of Table 8's unless the run says pairs = [[ID class, OOD class], …]: two "
+    )
 
 
 def test_where_no_set_can_be_read_each_is_told_and_the_next_run_goes_on(recipe, tmp_path, here):

@@ -351,10 +351,11 @@ def _lines(results: Results) -> dict[str, tuple[str, ...]]:
 
 
 def costs(results: Results) -> list[Grid]:
-    """What each kind of work took beside one extraction pass, and each score."""
+    """What each kind of work took beside one extraction pass, and each score; a table for each trial of a network."""
     made = []
-    for run, network in dict.fromkeys((cost.run, cost.network) for cost in results.costs):
-        mine = [cost for cost in results.costs if (cost.run, cost.network) == (run, network)]
+    trials = {(cost.run, cost.network) for cost in results.costs if cost.trial}
+    for run, network, trial in dict.fromkeys((cost.run, cost.network, cost.trial) for cost in results.costs):
+        mine = [cost for cost in results.costs if (cost.run, cost.network, cost.trial) == (run, network, trial)]
         passes = sum(cost.score_seconds for cost in mine if cost.kind == "extraction")
         rows: list[tuple[str, ...]] = []
         for kind in KINDS:
@@ -368,7 +369,8 @@ def costs(results: Results) -> list[Grid]:
                 numbers = (cost.fit_seconds, cost.score_seconds, spent)
                 rows.append((f"– {cost.score}", *(f"{number:.2f}" for number in numbers), _passes(spent, passes)))
         told = f"an extraction pass took {passes:.1f} s" if passes else "nobody timed the extraction pass"
-        title = f"Cost of {run} with {network}: {told}"
+        of_trial = f", trial {trial}" if (run, network) in trials else ""
+        title = f"Cost of {run} with {network}{of_trial}: {told}"
         made.append(Grid(title, ("work", "fit, s", "score, s", "both, s", "passes"), tuple(rows)))
     return made
 
