@@ -25,6 +25,7 @@ from mood.evaluation.protocols import OPENOOD
 from mood.models import load_model, save_model
 from mood.recipes.bench import BenchConfig, bench, tables
 from mood.recipes.bench import networks as networks_module
+from mood.recipes.bench import pages as pages_module
 from mood.recipes.bench import running as running_module
 from mood.recipes.bench.plan import load_plan
 from mood.recipes.bench.results import Figure, Results, read_results
@@ -353,6 +354,25 @@ def test_numbers_of_images_are_empty_where_no_one_number_says_them(recipe, tmp_p
     results = run(recipe("multi-class"), tmp_path / "many").results
     assert {figure.n_id for figure in results.figures if figure.p_value is not None} == {None}
     assert {figure.n_ood for figure in results.of("stripes", metric="accuracy")} == {None}
+
+
+def test_figures_name_the_test_set_and_say_of_which_scores_they_are(recipe, tmp_path, monkeypatch):
+    legends = []
+    drawn = pages_module.distributions
+
+    def kept(known, unknown, name):
+        legends.append((name, *unknown))
+        return drawn(known, unknown, name)
+
+    monkeypatch.setattr(pages_module, "distributions", kept)
+    scores = '["mood shrinkage=oas", "msp", "energy", "entropy"]'
+    run(recipe("full-spectrum", 'shifts = ["blur=1"]\n', scores=scores), tmp_path / "out")
+    assert legends == [("test", "test, blur=1", "noise", "grain")] * 3
+    page = (tmp_path / "out" / "report.html").read_text()
+    told = "Drawn of the first 3 of 4 scores, in the order of the recipe."
+    assert page.count(told) == 2, "above the distributions, and above the ROC curves"
+    run(recipe("multi-class"), tmp_path / "few")
+    assert "Drawn of the first" not in (tmp_path / "few" / "report.html").read_text()
 
 
 def test_costs_of_several_trials_say_which(recipe, tmp_path, tiny_network):

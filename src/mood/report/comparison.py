@@ -33,11 +33,13 @@ class Drawn:
         title: above it.
         figure: drawn by `mood.report.comparison_figures`.
         group: figures of one group stand together under its name.
+        note: a sentence above those of its group.
     """
 
     title: str
     figure: "Figure"
     group: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,6 +113,7 @@ def render_comparison(page: Comparison) -> str:
     pictures = [picture for item in page.ends for picture in (*item.most_unusual, *item.least_unusual)]
     sources = dict(zip(map(id, pictures), data_uris(pictures), strict=True))
     figures = _within_budget(page.figures)
+    notes = {item.group: item.note for item in page.figures if item.note}
     hidden = len(page.figures) - sum(map(len, figures.values()))
     parts: list[Child] = [
         element(
@@ -126,7 +129,7 @@ def render_comparison(page: Comparison) -> str:
         _tables("methods", "Methods", page.methods, (SORTED,)),
         _further(page.further),
         _lines("chosen", "Chosen on known images alone", page.chosen),
-        *(_figures(place, group, panels) for place, (group, panels) in enumerate(figures.items())),
+        *(_figures(place, group, notes.get(group), panels) for place, (group, panels) in enumerate(figures.items())),
         _lines("hidden", "Further figures", _left_beside(hidden)),
         *(_ends(place, item, sources) for place, item in enumerate(page.ends)),
         _lines("missing", "Missing sets", [f"{name}: {reason}" for name, reason in page.missing.items()]),
@@ -186,10 +189,20 @@ def _table(grid: Grid, sortable: bool) -> Html:
         "thead",
         element(
             "tr",
-            (heading(title, sortable, number=place >= grid.words) for place, title in enumerate(grid.columns)),
+            (
+                heading(
+                    title,
+                    sortable,
+                    number=place >= grid.words,
+                    ascending=grid.lower_is_better or place < grid.words,
+                )
+                for place, title in enumerate(grid.columns)
+            ),
         ),
     )
-    return element("table", head, element("tbody", rows), class_="grid-table sortable" if sortable else "grid-table")
+    # Both columns of words stay where they are while the numbers move.
+    kind = " ".join(["grid-table", *["two-words"] * (grid.words > 1), *["sortable"] * sortable])
+    return element("table", head, element("tbody", rows), class_=kind)
 
 
 def _lines(name: str, heading: str, lines: Sequence[str]) -> Html | None:
@@ -213,8 +226,9 @@ def _within_budget(every: Sequence[Drawn]) -> dict[str, list[Html]]:
     return found
 
 
-def _figures(place: int, group: str, panels: Sequence[Html]) -> Html:
-    return section(f"figures-{place}", group, element("div", panels, class_="grid"))
+def _figures(place: int, group: str, note: str | None, panels: Sequence[Html]) -> Html:
+    told = element("p", note, class_="explain") if note else None
+    return section(f"figures-{place}", group, told, element("div", panels, class_="grid"))
 
 
 def _ends(place: int, item: Ends, sources: Mapping[int, str]) -> Html | None:

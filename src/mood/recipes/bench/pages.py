@@ -156,18 +156,23 @@ def _spreads(session: Session, scored: Mapping[str, Scored]) -> list[Drawn]:
     """Figure 2 and ROC curves."""
     kept = {text: one for text, one in scored.items() if ID in one.values}
     at = f"{session.run.name}, {session.network.plan.name}"
-    drawn = []
+    note = f"Drawn of the first {METHODS} of {len(kept)} scores, in the order of the recipe." * (len(kept) > METHODS)
+    known, drawn = session.sets.test.name, []
     for text, one in list(kept.items())[:METHODS]:
-        unknown = {name: values for name, values in one.values.items() if name != ID}
-        figure = distributions(one.values[ID], unknown, session.run.name)
-        drawn.append(Drawn(text, figure, f"{at}: scores (Figure 2 of the paper)"))
+        others = {
+            f"{known}{name.removeprefix(ID)}" if name.startswith(f"{ID}, ") else name: values
+            for name, values in one.values.items()
+            if name != ID
+        }
+        figure = distributions(one.values[ID], others, known)
+        drawn.append(Drawn(text, figure, f"{at}: scores (Figure 2 of the paper)", note))
     for text, one in list(kept.items())[:METHODS]:
         curves = {
             name: roc_curve(one.values[ID], values)
             for name, values in one.values.items()
             if name in session.sets.unknown
         }
-        drawn.append(Drawn(text, roc_lines(curves), f"{at}: ROC"))
+        drawn.append(Drawn(text, roc_lines(curves), f"{at}: ROC", note))
     return drawn
 
 
