@@ -542,6 +542,13 @@ def test_confusion_shows_the_largest_cells_of_the_rival(recipe, tmp_path):
     assert list((tmp_path / "out" / "figures").glob("*confusion*"))
 
 
+def test_a_confusion_says_what_the_weights_have_seen(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("mood.recipes.familiar.familiar", lambda model, source: "all of it" * (source.name == "noise"))
+    results = run(recipe("confusion", 'rival = "msp"\n', scores='["msp"]'), tmp_path / "out").results
+    seen = {figure.key.partition(": ")[0]: figure.seen for figure in results.figures}
+    assert seen == {"noise": "all of it", "grain": ""}
+
+
 @pytest.mark.parametrize("protocol", ["multi-class", "confusion", "one-class", "few-shot", "full-spectrum"])
 def test_six_numbers_are_one_gaussian_under_every_protocol(recipe, tmp_path, here, tiny_network, protocol):
     more = {"confusion": 'rival = "msp"\n', "full-spectrum": 'shifts = ["blur=1"]\n', "few-shot": "shots = [0, 1]\n"}
