@@ -1,6 +1,7 @@
 """`mood bench` on a few small images: every protocol, what is missing, what is wrong, and a kill."""
 
 import csv
+import html
 import json
 import re
 import shutil
@@ -22,15 +23,17 @@ from mood.data.folder_sets import IMAGENET30
 from mood.evaluation import auroc
 from mood.evaluation.protocols import OPENOOD
 from mood.models import load_model, save_model
-from mood.recipes.bench import BenchConfig, bench
+from mood.recipes.bench import BenchConfig, bench, tables
 from mood.recipes.bench import networks as networks_module
+from mood.recipes.bench import pages as pages_module
 from mood.recipes.bench import running as running_module
 from mood.recipes.bench.plan import load_plan
-from mood.recipes.bench.results import read_results
+from mood.recipes.bench.results import Figure, Results, read_results
 from mood.recipes.bench.sets import of_classes
+from mood.recipes.bench.tables import further_grids, measured_grids, published_grids
 from mood.recipes.bench.trials import spelled
 from mood.recipes.finetune import FinetuneConfig, finetune
-from mood.report.grid import escaped
+from mood.report.grid import escaped, tex
 from mood.scores import available
 
 ROOT = Path(__file__).parents[2]
@@ -179,6 +182,220 @@ def test_multi_class_gives_every_metric_and_every_file(recipe, tmp_path):
     assert (out / "report.html").stat().st_size < 5_000_000
 
 
+def made(score="mood", key="noise", metric="auroc", value=0.5, network="tiny", **more):
+    """A figure that nobody measured."""
+    given = {"run": "stripes", "protocol": "multi-class", "trial": 0} | more
+    return Figure(network=network, score=score, key=key, metric=metric, value=value, **given)
+
+
+def results_of(figures, **more):
+    """Results of one run with two networks that are controls."""
+    controls = {"chance": (True, False), "six": (False, True)}
+    networks = [
+        {"name": name, "random_weights": random, "six_numbers": six}
+        for name, (random, six) in ({"tiny": (False, False), "other": (False, False)} | controls).items()
+    ]
+    settings = {"plan": {"runs": [{"name": "stripes", "networks": networks}], "small": []}} | more.pop("settings", {})
+    return Results(title="Stripes", figures=tuple(figures), settings=settings, **more)
+
+
+def test_the_oracle_is_each_networks_own_without_controls_and_says_whose_the_best_are():
+    reached = {
+        ("tiny", "mood"): (0.6, 0.9),
+        ("tiny", "msp"): (0.7, 0.8),
+        ("other", "mood"): (0.5, 0.4),
+        ("other", "msp"): (0.3, 0.2),
+        ("chance", "mood"): (0.99, 0.1),
+        ("chance", "msp"): (0.1, 0.99),
+        ("six", "mahalanobis"): (0.98, 0.98),
+    }
+    figures = [
+        made(score, key, value=value, network=network)
+        for (network, score), values in reached.items()
+        for key, value in zip(("noise", "grain", "mean"), (*values, np.mean(values)), strict=True)
+    ]
+    (grid,) = measured_grids(results_of(figures))
+    assert [row for row in grid.rows if row[1] == "oracle"] == [
+        ("tiny", "oracle", "70.0", "90.0", ""),
+        ("other", "oracle", "50.0", "40.0", ""),
+    ]
+    told = " ".join(grid.notes)
+    assert "Oracle of tiny: noise: msp; grain: mood." in told
+    assert "Oracle of other: noise, grain: mood." in told
+    alone = [figure for figure in figures if figure.network in ("chance", "six")]
+    (grid,) = measured_grids(results_of(alone))
+    assert "oracle" not in " ".join((*(row[1] for row in grid.rows), *grid.notes)), "of controls alone there is none"
+
+
+def test_controls_are_those_of_the_runs_that_were_run(recipe, tmp_path, tiny_network):
+    path = recipe("multi-class")
+    path.write_text(
+        path.read_text() + f'[[runs.networks]]\nname = "six"\nmodel = "{tiny_network}"\nsix_numbers = true\n'
+        f'[[runs.networks]]\nname = "chance"\nmodel = "{tiny_network}"\nrandom_weights = true\n'
+    )
+    run(path, tmp_path / "out")
+    results = read_results(tmp_path / "out")
+    assert results.controls("stripes") == {"six", "chance"}
+    assert not results.controls("spots")
+    rows = [line for line in (tmp_path / "out" / "table.md").read_text().splitlines() if "| oracle |" in line]
+    assert [row.split(" | ")[0] for row in rows] == ["| tiny"]
+
+
+def test_every_metric_stands_in_the_tables_and_the_terminal_has_the_main_ones(recipe, tmp_path):
+    result = run(recipe("multi-class"), tmp_path / "out")
+    markdown, latex, page = ((tmp_path / "out" / name).read_text() for name in ("table.md", "table.tex", "report.html"))
+    terminal = result.summary()
+    for metric in {figure.metric for figure in result.results.figures} & {*tables.TITLES}:
+        title = tables.TITLES[metric]
+        assert escaped(title) in markdown, metric
+        assert tex(title) in latex, metric
+        assert title in page, metric
+        assert (f"stripes, {title}" in terminal) == (metric in ("auroc", "fpr95_id_positive", "accuracy")), metric
+    (share,) = result.results.of("stripes", metric="accuracy")
+    cell = f"{100 * share.value:.1f} ({100 * share.low:.1f}–{100 * share.high:.1f})"
+    assert f"| tiny | {cell} |" in markdown
+    (risk,), (excess,) = (result.results.of("stripes", score="msp", metric=name) for name in ("aurc", "excess_aurc"))
+    assert f"| tiny | msp | {100 * risk.value:.1f} | {100 * excess.value:.1f} |" in markdown
+    assert "Further metrics are in table.md" in terminal
+
+
+def test_accuracy_stands_under_each_shift(recipe, tmp_path):
+    run(recipe("full-spectrum", 'shifts = ["blur=1"]\n'), tmp_path / "out")
+    markdown = (tmp_path / "out" / "table.md").read_text()
+    assert "| network | test images | blur=1 |" in markdown.split("stripes, accuracy")[1]
+    assert tables.TITLES["auroc_of_shift"] in markdown
+
+
+def test_what_is_missing_left_out_chosen_and_noted_stands_in_every_file(recipe, tmp_path, here):
+    sets = f'far = {{ noise = "{here}/noise", LSUN = "lsun-anywhere" }}'
+    scores = '["mahalanobis chosen", "mood", "mim_reconstruction"]'
+    result = run(recipe("multi-class", sets=sets, scores=scores), tmp_path / "out", limit=20)
+    results, out = result.results, tmp_path / "out"
+    assert all((results.missing, results.left_out, results.chosen, results.notes, results.footnotes))
+    lines = [*results.footnotes, *results.notes, *results.chosen]
+    lines += [f"lsun-anywhere: {results.missing['lsun-anywhere']}"]
+    lines += [f"{item.run}, {item.what}: {item.reason}" for item in results.left_out]
+    faces = {"table.md": escaped, "table.tex": tex}
+    for name, as_there in faces.items():
+        text = (out / name).read_text()
+        assert not [line for line in lines if as_there(line) not in text], name
+        for heading in ("Missing sets", "Left out", "Chosen on known images", "Notes"):
+            assert heading in text, name
+    assert not [line for line in lines if line not in result.summary()]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"limit": 20}, "At most 20 images of each set (--limit)."),
+        ({"small": True}, "The recipe's stand-ins for a small machine, and not its own runs (--small)."),
+        ({}, ""),
+    ],
+)
+def test_whatever_makes_figures_smaller_is_told_before_them_on_every_face(recipe, tmp_path, changes, told):
+    path = recipe("multi-class", scores='["msp"]')
+    path.write_text(
+        path.read_text() + path.read_text().split("footnotes")[1].partition("]\n")[2].replace("[runs", "[small")
+    )
+    result = run(path, tmp_path / "out", **changes)
+    faces = [(tmp_path / "out" / name).read_text() for name in ("table.md", "table.tex", "report.html")]
+    for text in (result.summary(), *faces):
+        if told:
+            place = min(
+                text.find(words) for words in (told, escaped(told), tex(told), html.escape(told)) if words in text
+            )
+            assert place < text.index("AUROC (")
+        else:
+            assert "--limit" not in text
+            assert "for a small machine" not in text
+
+
+def test_every_table_marks_what_weights_have_seen_and_says_whose():
+    why = "pretrain on noise:train"
+    figures = [
+        made("msp", "noise", metric, network=network, seen=why * (network == "tiny" and metric == "auroc"))
+        for network in ("tiny", "other")
+        for metric in ("auroc", "fpr95_id_positive", "oscr")
+    ]
+    figures += [made("msp", "mean", network="tiny"), made("msp", "grain", network="other", seen=why)]
+    figures.append(made("msp", "noise", "auroc_of_mood_less_this", 0.1, p_value=0.5))
+    results = results_of(figures)
+    made_grids = [*measured_grids(results), *further_grids(results)]
+    assert len(made_grids) == 4
+    for grid in made_grids:
+        assert "noise †" in grid.columns, grid.title
+        (note,) = [note for note in grid.notes if note.startswith("† noise")]
+        assert note.startswith(f"† noise, for the weights of tiny: {why}"), grid.title
+        assert ("; the means are over these too" in note) == ("mean" in grid.columns)
+    both = replace(results, figures=(*figures, made("msp", "noise", network="other", seen=why, trial=1)))
+    assert f"† noise, for the weights of tiny and of other: {why}." in measured_grids(both)[1].notes
+    shown = [made("msp", f"noise, {n} shown", protocol="few-shot", seen=why) for n in (0, 1)]
+    (grid,) = measured_grids(results_of(shown))
+    assert grid.columns[2:] == ("noise, 0 shown †", "noise, 1 shown †")
+    assert f"† noise, for the weights of tiny: {why}." in grid.notes
+    cells = [
+        made("msp", key, "accepted", 1.0, protocol="confusion", seen=why) for key in ("noise: a → b", "noise: all")
+    ]
+    (grid,) = measured_grids(results_of(cells))
+    assert grid.notes == (f"† noise, for the weights of tiny: {why}.",)
+
+
+def test_numbers_of_images_are_empty_where_no_one_number_says_them(recipe, tmp_path):
+    results = run(recipe("one-class", scores='["knn k=3"]', sets=""), tmp_path / "one").results
+    mean, pair, whole = (
+        results.of("stripes", key=key, metric="auroc")[0] for key in ("mean", "class 1 / class 0", "class 1")
+    )
+    assert (mean.n_id, mean.n_ood, pair.n_id, whole.n_id, whole.n_ood) == (None, None, None, 15, 15)
+    rows = list(csv.DictReader((tmp_path / "one" / "results.csv").read_text().splitlines()))
+    table = pq.read_table(tmp_path / "one" / "results.parquet").to_pylist()
+    for figure, row, kept in zip(results.figures, rows, table, strict=True):
+        assert row["n_id"] == ("" if figure.n_id is None else str(figure.n_id))
+        assert (kept["n_id"], kept["n_ood"]) == (figure.n_id, figure.n_ood)
+    results = run(recipe("multi-class"), tmp_path / "many").results
+    assert {figure.n_id for figure in results.figures if figure.p_value is not None} == {None}
+    assert {figure.n_ood for figure in results.of("stripes", metric="accuracy")} == {None}
+
+
+def test_figures_name_the_test_set_and_say_of_which_scores_they_are(recipe, tmp_path, monkeypatch):
+    legends = []
+    drawn = pages_module.distributions
+
+    def kept(known, unknown, name):
+        legends.append((name, *unknown))
+        return drawn(known, unknown, name)
+
+    monkeypatch.setattr(pages_module, "distributions", kept)
+    scores = '["mood shrinkage=oas", "msp", "energy", "entropy"]'
+    run(recipe("full-spectrum", 'shifts = ["blur=1"]\n', scores=scores), tmp_path / "out")
+    assert legends == [("test", "test, blur=1", "noise", "grain")] * 3
+    page = (tmp_path / "out" / "report.html").read_text()
+    told = "Drawn of the first 3 of 4 scores, in the order of the recipe."
+    assert page.count(told) == 2, "above the distributions, and above the ROC curves"
+    run(recipe("multi-class"), tmp_path / "few")
+    assert "Drawn of the first" not in (tmp_path / "few" / "report.html").read_text()
+
+
+def test_costs_of_several_trials_say_which(recipe, tmp_path, tiny_network):
+    path = recipe("multi-class", scores='["msp"]')
+    assert "Cost of stripes with tiny: " in run(path, tmp_path / "one").summary()
+    path.write_text(path.read_text().replace(f'"{tiny_network}"', '["mine", "theirs"]'))
+    model = load_model(tiny_network)
+    config = BenchConfig(plan=path, output=tmp_path / "two", replicates=20)
+    summary = bench(config, networks={"mine": model, "theirs": model}).summary()
+    for trial in (0, 1):
+        of_trial = summary.split(f"Cost of stripes with tiny, trial {trial}: ")[1].partition("Cost of")[0]
+        assert of_trial.count("– msp") == 1
+
+
+def test_a_published_table_marks_our_cells_of_sets_that_the_weights_have_seen(recipe):
+    published = load_plan(recipe("multi-class", published=PUBLISHED)).published
+    figures = [made("msp", "noise", seen="trained on"), made("msp", "grain"), made("msp", "mean")]
+    grid = published_grids(results_of(figures, published=published))[0]
+    (here,) = [row for row in grid.rows if row[:2] == ("ours", "here")]
+    assert here[2:] == ("50.0 †", "50.0", "50.0")
+    assert grid.notes == ("† noise, for the weights of tiny: trained on; the means are over these too.",)
+
+
 def test_it_prints_ours_the_paper_and_the_difference(recipe, tmp_path):
     result = run(recipe("multi-class", published=PUBLISHED), tmp_path / "out")
     text, markdown = result.summary(), (tmp_path / "out" / "table.md").read_text()
@@ -323,6 +540,13 @@ def test_confusion_shows_the_largest_cells_of_the_rival(recipe, tmp_path):
     total = results.of("stripes", score="msp", key="noise: these cells")[0].value
     assert total == sum(figure.value for figure in rival)
     assert list((tmp_path / "out" / "figures").glob("*confusion*"))
+
+
+def test_a_confusion_says_what_the_weights_have_seen(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("mood.recipes.familiar.familiar", lambda model, source: "all of it" * (source.name == "noise"))
+    results = run(recipe("confusion", 'rival = "msp"\n', scores='["msp"]'), tmp_path / "out").results
+    seen = {figure.key.partition(": ")[0]: figure.seen for figure in results.figures}
+    assert seen == {"noise": "all of it", "grain": ""}
 
 
 @pytest.mark.parametrize("protocol", ["multi-class", "confusion", "one-class", "few-shot", "full-spectrum"])
@@ -841,9 +1065,37 @@ def test_a_package_that_is_missing_leaves_a_score_out(recipe, tmp_path, monkeypa
     assert results.of("stripes", score="msp")
 
 
-def test_few_images_for_many_dimensions_are_told(recipe, tmp_path):
-    results = run(recipe("multi-class"), tmp_path / "out", limit=20).results
-    assert "20 images for 32 dimensions" in " ".join(results.notes)
+@pytest.mark.parametrize(
+    ("scores", "limit", "told"),
+    [
+        ('["mood", "msp"]', 20, "20 images for 32 dimensions, 0.62 times as many, .* has no inverse there"),
+        ('["mood", "msp"]', 60, "60 images for 32 dimensions, 1.9 times as many, .* takes its smallest directions"),
+        (
+            '["mood", "mahalanobis shrinkage=none", "msp"]',
+            60,
+            "'mood', 'mahalanobis shrinkage=none', .* measure 'mood shrinkage=oas', 'mahalanobis shrinkage=oas' beside",
+        ),
+        ('["mood,msp mood.shrinkage=0.0"]', 60, "measure 'mood,msp mood.shrinkage=oas' beside it"),
+        ('["mahalanobis_per_class shrinkage=none"]', 20, "measure 'mahalanobis_per_class shrinkage=oas' beside it"),
+        ('["mood"]', 96, ""),
+        ('["mood shrinkage=oas", "mahalanobis", "ssd", "mood chosen", "msp"]', 20, ""),
+    ],
+)
+def test_few_images_for_a_covariance_that_nothing_shrinks_are_told(
+    recipe, tmp_path, here, stripes_folder, scores, limit, told
+):
+    path = recipe("multi-class", scores=scores)
+    if limit > 60:
+        stripes_folder(tmp_path / "more", limit)
+        path.write_text(path.read_text().replace(f"{here}/fit", f"{tmp_path}/more"))
+    notes = " ".join(run(path, tmp_path / "out", limit=limit).results.notes)
+    assert re.search(told, notes)
+    assert ("that nothing shrinks" in notes) == bool(told)
+
+
+def test_few_images_of_a_class_are_told(recipe, tmp_path):
+    notes = run(recipe("one-class", scores='["mood"]', sets=""), tmp_path / "out").results.notes
+    assert "30 images of a class for 32 dimensions" in " ".join(notes)
 
 
 def test_labels_without_a_logit_are_told(recipe, tmp_path, here, stripes_folder):
@@ -1296,6 +1548,28 @@ def test_every_printed_average_is_that_of_its_row_but_for_the_slips_that_footnot
     assert rows > 60
 
 
+def test_the_smaller_slips_of_table_6a_are_footnotes_that_follow_from_its_numbers():
+    plan = load_plan(next(path for path in TABLES if path.stem == "table-6"))
+    rows = {row.name: row.values for row in plan.published[0].rows}
+    told = " ".join(plan.footnotes)
+    slips = {}
+    for name, (*values, printed) in rows.items():
+        if round(np.mean(values), 1) != printed:
+            slips[name] = round(float(np.mean(values)), 2)
+            assert f"mean {slips[name]}" in told or f"mean {slips[name]:.1f};" in told, name
+    assert slips == {"OCGAN [44]": 65.63, "ours": 97.49, "(improve)": 3.21}
+
+
+def test_a_recipe_that_takes_one_lsun_says_that_the_paper_does_not_say_which():
+    told = "The paper does not say which LSUN it means; lsun-fix is taken."
+    taken = {}
+    for path in TABLES:
+        plan = load_plan(path)
+        if any("lsun-fix" in run.unknown.values() for run in plan.runs):
+            taken[path.stem] = told in plan.footnotes
+    assert taken == dict.fromkeys(("figure-1", "table-1", "table-4", "table-5", "table-7"), True)
+
+
 @pytest.mark.parametrize("name", ["table-5", "figure-3"])
 def test_a_shipped_table_runs_at_its_small_scale(name, tmp_path, monkeypatch):
     """Without the sets of the house at hand: every one of them is a folder of noise."""
@@ -1486,6 +1760,14 @@ def test_a_pair_is_of_two_known_classes(recipe, tmp_path, pair):
     results = run(recipe("pairs", rest, scores='["knn k=3"]', sets=""), tmp_path / "out").results
     assert not results.figures
     assert "two different classes of class 0, class 1" in results.left_out[0].reason
+    assert "Table 8" not in results.left_out[0].reason
+
+
+def test_pairs_that_nobody_named_are_those_of_table_8_and_it_is_said(recipe, tmp_path):
+    results = run(recipe("pairs", scores='["knn k=3"]', sets=""), tmp_path / "out").results
+    assert results.left_out[0].reason.startswith(
+        "pair (airplane, automobile), one of Table 8's unless the run says pairs = [[ID class, OOD class], …]: two "
+    )
 
 
 def test_where_no_set_can_be_read_each_is_told_and_the_next_run_goes_on(recipe, tmp_path, here):

@@ -226,7 +226,14 @@ def pairs_each(session: Session) -> list[Figure]:
     for pair in pairs:
         for name in pair:
             if name not in names or pair[0] == pair[1]:
-                raise InputError(f"pair ({pair[0]}, {pair[1]}): two different classes of {', '.join(names)} are needed")
+                of = (
+                    ""
+                    if session.run.pairs
+                    else ", one of Table 8's unless the run says pairs = [[ID class, OOD class], …]"
+                )
+                raise InputError(
+                    f"pair ({pair[0]}, {pair[1]}){of}: two different classes of {', '.join(names)} are needed"
+                )
     labels = session.labels(session.sets.test)
     classes = {name: names.index(name) for name in dict.fromkeys(known for known, _ in pairs)}
     kept = session.scores_of_classes(classes)
@@ -278,7 +285,7 @@ def confusion(session: Session) -> list[Figure]:
                 f"{name}: cells", f"they are the largest of {run.rival}, which is not there; all are counted"
             )
         for text, matrix in matrices.items():
-            more = {"n_id": len(kept[text].values[ID]), "n_ood": len(labels)}
+            more = {"n_id": len(kept[text].values[ID]), "n_ood": len(labels), "seen": session.seen(name)}
             for unknown, known in cells:
                 key = f"{name}: {theirs[unknown]} → {session.class_names[known]}"
                 found.append(session.figure(text, key, "accepted", float(matrix[unknown, known]), **more))

@@ -9,7 +9,7 @@ from mood.core.errors import MoodError
 from mood.recipes.bench.made import Made
 from mood.recipes.bench.networks import OWN
 from mood.recipes.bench.pages import Shown, shown
-from mood.recipes.bench.plan import Plan, RunPlan
+from mood.recipes.bench.plan import Plan, RunPlan, score_spec
 from mood.recipes.bench.protocols import PROTOCOLS
 from mood.recipes.bench.readable import readable, unread
 from mood.recipes.bench.results import Cost, Figure, LeftOut, Results
@@ -21,6 +21,10 @@ from mood.recipes.bench.units import Units
 if TYPE_CHECKING:
     from mood.models import Model
     from mood.recipes.bench import BenchConfig
+
+FEW = 3
+"""Images for each dimension below which the smallest eigenvalue of a covariance comes out at less than a fifth of the
+true one: (1 - 1/√3)² (Marchenko and Pastur 1967)."""
 
 
 @dataclass(slots=True)
@@ -162,27 +166,58 @@ def _run(
                     kind=one.kind,
                     fit_seconds=one.fit_seconds,
                     score_seconds=one.score_seconds,
+                    trial=trial,
                 )
             )
     for name, seconds in made.spent().items():
         found.costs.append(
-            Cost(run=run.name, network=called, score=name, kind=name, fit_seconds=0.0, score_seconds=seconds)
+            Cost(
+                run=run.name,
+                network=called,
+                score=name,
+                kind=name,
+                fit_seconds=0.0,
+                score_seconds=seconds,
+                trial=trial,
+            )
         )
     found.notes += _small_fit(session) + unread(run.name, opened, networks.any)
 
 
 def _small_fit(session: Session) -> list[str]:
-    """A word where there are fewer images than dimensions: a covariance without shrinkage is singular then."""
+    """A word where a score of the run inverts a covariance of few images that nothing shrinks."""
+    texts = [text for text, one in session.made.scored.items() if one.values and _shrunk(text)]
+    if not texts:
+        return []
     images, width = len(session.sets.fit), session.network.shards(session.sets.test, OWN)[0].embedding.shape[1]
+    of_each = ""
     if session.run.protocol in ("one-class", "pairs"):
         images //= max(1, len(session.class_names))
-    if images > width:
+        of_each = " of a class"
+    if images >= FEW * width:
         return []
-    return [
-        f"{session.run.name}, {session.network.plan.name}: {images} images for {width} dimensions: a covariance is "
-        "singular there, and distances without shrinkage look at the directions that occur alone; "
-        "'mahalanobis shrinkage=oas' or 'chosen' does better."
+    singular = "has no inverse there, and says nothing of directions in which these images do not differ"
+    loose = "takes its smallest directions for smaller than they are"
+    instead = [
+        " ".join([*(word for word in text.split() if "shrinkage=" not in word), *_shrunk(text)]) for text in texts
     ]
+    return [
+        f"{session.run.name}, {session.network.plan.name}: {images} images{of_each} for {width} dimensions, "
+        f"{images / width:.2g} times as many, where {FEW} times are few: a covariance that nothing shrinks, as that of "
+        f"{', '.join(map(repr, texts))}, {singular if images <= width else loose}; measure "
+        f"{', '.join(map(repr, instead))} beside it."
+    ]
+
+
+def _shrunk(text: str) -> list[str]:
+    """The options that would shrink the covariances which a score does not; none where they are chosen for it."""
+    from mood.scores import info
+
+    name, given, chosen = score_spec(text)
+    if chosen:
+        return []
+    options = {**info(name).options, **given}
+    return [f"{key}=oas" for key, value in options.items() if key.endswith("shrinkage") and value in ("none", 0)]
 
 
 def _is_elsewhere(run: RunPlan, plan: Plan) -> bool:
