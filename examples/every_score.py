@@ -30,6 +30,8 @@ def main() -> None:
     for name, info in mood.scores.available().items():
         if {"layers", "tokens", "reconstruction"} & set(info.needs):
             continue  # wants more of the network than this one pass: `mood fit --score NAME`
+        if mood.scores.compares(name):
+            continue  # compares labels with outputs, and clothes are none of this network's classes
         score = mood.scores.fit(name, fit, head=network.head())
         on_known = score(test).numpy()
         for title, shown in unknown.items():

@@ -69,6 +69,8 @@ def test_two_lines_from_images_to_scores(tmp_path: Path, monkeypatch: pytest.Mon
     assert mood.extract(clothes, model=module, transform=transform).embedding.shape == (60, 3)
     with pytest.raises(mood.InputError, match="your own module needs transform"):
         mood.extract(clothes, model=module)
+    with pytest.raises(mood.InputError, match="is saved with the detector, got a function"):
+        mood.extract(clothes, model=module, transform=lambda image: image)  # type: ignore[arg-type]
 
 
 def test_fit_passes_everything_on_to_the_recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -280,12 +280,17 @@ def _check_own(model: Any, transform: "Transform | None", head: str | None) -> N
 
 
 def _network(model: "Model | nn.Module", transform: "Transform | None", head: str | None) -> "Model":
+    from mood.core.transform import Transform
     from mood.models import Model, own_model
 
     if isinstance(model, Model):
         return model
-    if transform is None:
-        raise InputError("your own module needs transform=mood.Transform(...), which makes its input")
+    if not isinstance(transform, Transform):
+        came = "" if transform is None else f", got a {type(transform).__name__}"
+        raise InputError(
+            "your own module needs transform=mood.Transform(...), which makes its input and is saved with the "
+            f"detector{came}"
+        )
     return own_model(model, transform, head=head)
 
 

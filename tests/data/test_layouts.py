@@ -270,6 +270,13 @@ def test_a_set_that_is_nowhere_says_where_to_get_it(name, roots, monkeypatch):
     assert f"{name}-{split}.parquet" in message or (not split and f"{name}.parquet" in message)
 
 
+def test_a_file_beside_the_classes_is_named(roots, png, monkeypatch):
+    name, *_ = imagenet30(roots, png, monkeypatch)
+    put(roots, png, "imagenet30/one_class_test/stray.jpg")
+    with pytest.raises(DataError, match=r"one_class_test has no labels: stray.jpg lies in .* itself"):
+        open_source(name, roots=[roots])
+
+
 @pytest.mark.parametrize("lay_out", [cub200, tiny_imagenet, stanford_dogs, food101, imagenet30])
 def test_a_layout_that_is_not_complete(lay_out, roots, png, monkeypatch):
     name, *_ = lay_out(roots, png, monkeypatch)

@@ -10,7 +10,7 @@ import scipy.io
 from torchvision import datasets
 
 from mood.core.errors import DataError, MissingExtraError
-from mood.data import open_source
+from mood.data import named, open_source
 from mood.data.named import SAMPLES, data_cache
 
 
@@ -115,6 +115,26 @@ def test_names_that_lead_nowhere(roots, tmp_path, png, write_table):
     for data in ("pets", roots):
         with pytest.raises(DataError, match=r"data root .*absent is not a folder"):
             open_source(data, roots=[tmp_path / "absent"])
+
+
+def test_what_lies_beside_a_name_that_leads_nowhere_is_named(pets, roots, monkeypatch):
+    monkeypatch.chdir(pets.parent)
+    (pets.parent / ".peds").mkdir()
+    (pets.parent / "chosen.txt").write_text("")
+    for name, message in (
+        ("peds", r"There is no file, folder or set 'peds' \(there is pets\)\. Th"),
+        ("pet", r"'pet' \(there is pets\)\."),
+        (f"{pets}/dogs", rf"\(there is {pets}/dog\), and the name of a set looks otherwise"),
+        (pets / "dogs", rf"There is no file or folder {pets}/dogs \(there is {pets}/dog\)\."),
+        ("peds/cat", r"'peds/cat' \(there is pets\), and"),
+        ("choosen.txt", r"neither here \(there is chosen.txt\) nor under"),
+        ("zzzzzz", r"set 'zzzzzz'\. Searched"),
+    ):
+        with pytest.raises(DataError, match=message):
+            open_source(name, roots=[roots])
+    monkeypatch.setattr(named, "BESIDE", 0)
+    with pytest.raises(DataError, match=r"set 'pet'\."):
+        open_source("pet", roots=[roots])
 
 
 def test_cifar_in_torchvisions_layout(roots, monkeypatch):

@@ -52,6 +52,22 @@ def test_files_in_the_folder_itself_have_no_class(pets):
     assert source.manifest.labels is None
     assert source.manifest.class_names is None
     assert source.manifest.ids[-1] == "notes.txt"
+    assert source.unlabelled == (
+        f"notes.txt lies in {pets} itself, beside the folders of the classes, and belongs to none: move it into the "
+        "folder of its class, or out"
+    )
+    (pets / "new.png").write_text("what we saw")
+    assert f"new.png (and 1 more) lies in {pets} itself" in open_source(pets).unlabelled
+    with pytest.raises(InputError, match="has no labels: new.png .and 1 more. lies in"):
+        open_source(pets, classes=["cat"])
+    assert open_source(pets / "cat").unlabelled == "put the images of each class into a folder of its own"
+
+
+def test_what_systems_leave_beside_images_is_no_input(pets):
+    before = open_source(pets).manifest.fingerprint
+    for name in ("Thumbs.db", "cat/thumbs.db", "dog/ehthumbs.db", "emu/desktop.ini", "Desktop.ini", "Icon\r"):
+        (pets / name).write_text("x")
+    assert open_source(pets).manifest.fingerprint == before
 
 
 def test_hidden_things_and_pipes_are_no_input(pets, png):
@@ -79,9 +95,23 @@ def test_links_stay_inside(pets, tmp_path, png):
     with pytest.raises(DataError, match="link to a file outside of the folder"):
         source.read(source.manifest.ids.index("cat/outside.png"))
     assert source.manifest.hashes[source.manifest.ids.index("cat/outside.png")] == hashlib.sha256(b"").hexdigest()
-    (pets / "away").symlink_to(tmp_path)
-    with pytest.raises(DataError, match="outside of the folder"):
-        open_source(pets)
+
+
+def test_a_link_to_a_folder_outside_is_one_input_that_cannot_be_read(pets, tmp_path):
+    (tmp_path / "far").mkdir()
+    (pets / "dog" / "away").symlink_to(tmp_path / "far")
+    source = open_source(pets)
+    assert source.manifest.ids[2:5] == ("dog/a.png", "dog/away", "dog/deep/c.png")
+    assert source.manifest.labels.tolist() == [0, 0, 1, 1, 1, 2]
+    with pytest.raises(DataError, match=f"It is a link to the folder {tmp_path / 'far'}, outside of this one"):
+        source.read(3)
+    (pets / "bird").symlink_to(tmp_path / "far")
+    assert open_source(pets).unlabelled.startswith(f"bird in {pets} is a link out of it")
+    (tmp_path / "links").mkdir()
+    link = tmp_path / "links" / "cat"
+    link.symlink_to(pets / "cat")
+    with pytest.raises(DataError, match=f"holds no images.* Of {link}: It is a link to the folder"):
+        open_source(tmp_path / "links")
 
 
 @pytest.fixture

@@ -111,6 +111,18 @@ def test_parquet_shards_and_images_without_bytes(tmp_path, write_table, png):
     assert {item.id for item in batch.rejections} == {"p-0.parquet#4", "p-1.parquet#4"}
 
 
+def test_without_labels_it_says_how_its_shards_get_some(tmp_path, write_table, png):
+    table = write_table(tmp_path / "p.parquet", [png(0)])
+    for source in (opened(str(table), fraction=0.0), open_source(table)):
+        assert source.unlabelled == "give the table a column 'label' of whole numbers"
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        member = tarfile.TarInfo("a.png")
+        member.size = len(png(0))
+        archive.addfile(member, io.BytesIO(png(0)))
+    for source in (opened(str(tmp_path / "s.tar"), fraction=0.0), open_source(tmp_path / "s.tar")):
+        assert source.unlabelled.startswith("put key.cls, or key.json")
+
+
 def test_a_fingerprint_tells_other_images(shards, tmp_path, png):
     before = opened(shards).fingerprint
     content = (tmp_path / "s-3.tar").read_bytes()

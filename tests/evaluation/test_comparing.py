@@ -11,6 +11,7 @@ from mood.evaluation import (
     auroc,
     auroc_interval,
     compare_auroc,
+    compare_mean_auroc,
     detection_error,
     mean_auroc_interval,
     over_trials,
@@ -38,6 +39,34 @@ def by_definition(first: Any, second: Any) -> tuple[float, float]:
     contrast = np.array([1.0, -1.0])
     n_id, n_ood = kernels[0].shape
     return kernels[0].mean() - kernels[1].mean(), contrast @ (s10 / n_id + s01 / n_ood) @ contrast
+
+
+def test_a_mean_of_one_comparison_is_compared_as_that() -> None:
+    first, second = drawn(0)
+    alone = compare_auroc(first, second)
+    sides = [[(("id", known), ("ood", unknown))] for known, unknown in (first, second)]
+    mean = compare_mean_auroc(*sides)
+    for name in ("difference", "low", "high", "p_value"):
+        assert getattr(mean, name) == pytest.approx(getattr(alone, name))
+    same = compare_mean_auroc(sides[0], sides[0])
+    assert (same.difference, same.p_value) == (0, 1)
+
+
+def test_means_over_sets_of_one_id_set_are_compared_by_what_each_image_adds() -> None:
+    """The variance of a mean of two kernels, written out."""
+    rng = np.random.default_rng(3)
+    known = rng.normal(size=(2, 50))
+    unknown = [rng.normal(1, 1, (2, count)) for count in (30, 40)]
+    compared = compare_mean_auroc(
+        *([(("id", known[way]), (f"ood {k}", part[way])) for k, part in enumerate(unknown)] for way in range(2))
+    )
+    kernels = [[(known[way][:, None] < part[way]).astype(float) for part in unknown] for way in range(2)]
+    gaps = [one - other for one, other in zip(*kernels, strict=True)]
+    assert compared.difference == pytest.approx(np.mean([gap.mean() for gap in gaps]))
+    of_id = sum(gap.mean(1) for gap in gaps) / 2
+    variance = of_id.var(ddof=1) / 50 + sum((gap.mean(0) / 2).var(ddof=1) / gap.shape[1] for gap in gaps)
+    assert compared.p_value == pytest.approx(2 * scipy.stats.norm.sf(abs(compared.difference) / np.sqrt(variance)))
+    assert compared.high - compared.difference == pytest.approx(scipy.stats.norm.ppf(0.975) * np.sqrt(variance))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -172,6 +201,12 @@ def test_trials() -> None:
         ),
         (lambda: auroc_interval([1.0, 2.0], [1.0, 2.0], confidence=1.0), "confidence"),
         (lambda: mean_auroc_interval([]), "no comparisons"),
+        (
+            lambda: compare_mean_auroc(
+                [(("id", [1.0, 2.0]), ("a", [1.0, 2.0]))], [(("id", [1.0, 2.0]), ("b", [1.0, 2.0]))]
+            ),
+            r"images of \['id', 'a'\] and the second of \['id', 'b'\]",
+        ),
         (lambda: mean_auroc_interval([(("id", [1.0, 2.0]), ("id", [1.0, 2.0, 3.0]))]), "'id' has 3 images"),
         (lambda: mean_auroc_interval([(("id", [1.0]), ("ood", [1.0, 2.0]))]), "at least 2"),
         (lambda: paired_bootstrap(([1.0], [2.0]), ([1.0], [2.0]), replicates=0), "replicates"),

@@ -12,7 +12,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
 from mood.core.errors import InputError
-from mood.evaluation import aupr, auroc, fpr_at_tpr, roc_curve
+from mood.evaluation import aupr, auroc, detection_error, fpr_at_tpr, roc_curve
+from mood.evaluation.metrics import enough
+from mood.evaluation.protocols import accepted_confusion
 
 Side = Literal["id", "ood"]
 TIED = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=30)
@@ -56,6 +58,22 @@ def test_95_of_100_are_95_percent(n: int) -> None:
     ood_scores = np.arange(n) + 0.5
     assert fpr_at_tpr(id_scores, ood_scores) == (0.95 * n - 1) / n
     assert fpr_at_tpr(id_scores, ood_scores, positive="ood") == (0.95 * n - 1) / n
+
+
+@pytest.mark.parametrize(
+    ("tpr", "n", "k"),
+    # 0.07 · 100 is a little more than 7; and the number after 1/3 is more than one of 3, though times 3 it is 1.
+    [(0.07, 100, 7), (0.035, 200, 7), (math.nextafter(1 / 3, 1), 3, 2), (0.95, 100, 95), (1.0, 3, 3), (1e-9, 3, 1)],
+)
+def test_so_many_are_enough_whatever_the_product_rounds_to(tpr: float, n: int, k: int) -> None:
+    assert enough(tpr, np.asarray(n)) == k
+    assert fpr_at_tpr(np.arange(n), np.arange(n), tpr) == k / n
+    assert accepted_confusion(np.arange(n), np.arange(n), *np.zeros((2, n), int), shape=(1, 1), tpr=tpr) == k
+
+
+def test_no_detector_is_worse_than_a_half() -> None:
+    """7 · (29 / 7) is a little more than 29."""
+    assert detection_error(np.arange(29) + 100.0, np.arange(7.0)) == 0.5
 
 
 def test_the_two_definitions_differ() -> None:

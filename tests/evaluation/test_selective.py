@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mood.core.errors import InputError
-from mood.evaluation import accuracy, aurc, detection_error, excess_aurc, oscr
+from mood.evaluation import accuracy, aurc, aurc_interval, detection_error, excess_aurc, oscr, oscr_interval
 
 TIED = st.lists(st.integers(-2, 2).map(float), min_size=1, max_size=12)
 
@@ -53,6 +53,59 @@ def test_detection_error_tries_every_threshold(known: list[float], unknown: list
     assert detection_error(known, unknown) == pytest.approx(min(tried), abs=1e-14)
 
 
+def images(seed: int, count: int, unsure: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Scores that tie here and there, and errors that are more frequent among high ones."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(unsure, 1, count).round(1)
+    return scores, rng.uniform(size=count) < 1 / (1 + np.exp(2 - scores))
+
+
+@pytest.mark.parametrize("excess", [False, True])
+def test_the_interval_of_aurc_is_the_spread_of_draws_with_replacement(excess: bool) -> None:
+    metric = excess_aurc if excess else aurc
+    scores, wrong = images(0, 80)
+    found = aurc_interval(scores, wrong, excess=excess, replicates=4000)
+    assert found.value == pytest.approx(metric(scores, wrong), abs=1e-12)
+    rng = np.random.default_rng(1)
+    drawn = [metric(scores[picks], wrong[picks]) for picks in rng.integers(0, 80, (4000, 80))]
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    assert found.low == pytest.approx(low, abs=0.01)
+    assert found.high == pytest.approx(high, abs=0.01)
+    order = rng.permutation(80)
+    assert aurc_interval(scores[order], wrong[order], excess=excess, replicates=4000) == pytest.approx(found)
+
+
+def test_the_interval_of_oscr_is_delongs_with_wrong_images_counted_as_nothing() -> None:
+    known, wrong = images(0, 60)
+    unknown = images(1, 45, unsure=1.0)[0]
+    right = ~wrong
+    kernel = (known[:, None] < unknown) + 0.5 * (known[:, None] == unknown)
+    kernel = kernel * right[:, None]
+    deviation = np.sqrt(kernel.mean(1).var(ddof=1) / 60 + kernel.mean(0).var(ddof=1) / 45)
+    found = oscr_interval(known, right, unknown)
+    assert found.value == pytest.approx(kernel.mean())
+    assert found.high - found.value == pytest.approx(1.959963985 * deviation)
+    assert found.value - found.low == pytest.approx(1.959963985 * deviation)
+    nothing = oscr_interval(known, np.zeros(60, bool), unknown)
+    assert (nothing.low, nothing.value, nothing.high) == (0, 0, 0)
+
+
+def test_the_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    known, wrong = images(0, 200_000)
+    truth = {"aurc": aurc(known, wrong), "oscr": oscr(known, ~wrong, images(1, 200_000, unsure=1.0)[0])}
+    inside = dict.fromkeys(truth, 0)
+    for seed in range(2, 302):
+        known, wrong = images(seed, 600)
+        found = {
+            "aurc": aurc_interval(known, wrong, replicates=200),
+            "oscr": oscr_interval(known, ~wrong, images(seed + 1000, 600, unsure=1.0)[0]),
+        }
+        for name, estimate in found.items():
+            inside[name] += estimate.low <= truth[name] <= estimate.high
+    # Three standard deviations of 95 % of 300 are 3.8 %.
+    assert all(0.91 * 300 <= hits <= 0.985 * 300 for hits in inside.values()), inside
+
+
 def test_accuracy() -> None:
     assert accuracy([0, 1, 2, 2], [0, 1, 1, 2]) == 0.75
 
@@ -65,6 +118,11 @@ def test_accuracy() -> None:
         (lambda: aurc([1.0, 2.0], [True]), "bool"),
         (lambda: aurc([1.0], [1]), "bool"),
         (lambda: aurc([], np.array([], bool)), "at least one"),
+        (lambda: aurc_interval([1.0], [True], replicates=0), "replicates is 0"),
+        (lambda: aurc_interval([1.0], [True], confidence=1.0), "confidence 1.0"),
+        (lambda: aurc_interval([1.0], [True], seed=-1), "seed -1"),
+        (lambda: oscr_interval([1.0], [True], [2.0, 3.0]), "1 ID and 2 OOD"),
+        (lambda: oscr_interval([1.0, 2.0], [True, True], [2.0, 3.0], confidence=0.0), "confidence is 0"),
         (lambda: oscr([1.0], [True, False], [2.0]), "id_right"),
         (lambda: oscr([], np.array([], bool), [2.0]), "empty"),
         (lambda: oscr([1.0], [False], [float("nan")]), "nan"),

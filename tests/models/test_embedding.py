@@ -1,11 +1,22 @@
 """What one pass gives: the vector the head sees, other poolings, earlier blocks, and the same numbers every time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from mood.core.errors import InputError
-from mood.models import Embedder, open_model, resolve_device, resolve_precision, six_numbers
+from mood.models import (
+    Beside,
+    Embedder,
+    Views,
+    make_pretext,
+    open_model,
+    resolve_device,
+    resolve_precision,
+    six_numbers,
+)
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3, "num_classes": 7}
@@ -97,6 +108,45 @@ def test_bf16_stays_near_fp32_and_keeps_the_head_exact():
     torch.testing.assert_close(embedding, embed(model)[0], atol=0.05, rtol=0.05)
     head = embedder.head
     torch.testing.assert_close(embedding @ head.weight.T + head.bias, logits, atol=1e-5, rtol=1e-5)
+
+
+SWIN = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 24, "depths": [1, 1], "num_heads": [2, 2]}
+
+
+@pytest.mark.parametrize(
+    ("pretext", "name", "options"),
+    [
+        ("mae", "vit_base_patch16_224", {}),
+        ("simmim", "vit_base_patch16_224", {}),
+        # Its blocks share one table of positions while it is pre-trained, and have one each afterwards.
+        ("simmim", "beit_base_patch16_224", {"use_abs_pos_emb": False, "use_rel_pos_bias": True}),
+        ("simmim", "swin_tiny_patch4_window7_224", SWIN),
+    ],
+)
+@torch.no_grad()
+def test_the_reconstruction_error_is_the_mean_loss_of_the_pretext_over_masks(pretext, name, options):
+    size = SWIN if options is SWIN else {**VIT, **options}
+    model = open_model(name, options={**size, "num_classes": 0}, random_weights=True)
+    trained = make_pretext(pretext, model.architecture.build(), {})
+    for parameter in trained.parameters():
+        parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())))
+    trained.eval()
+    images, expected = images_of(model), torch.zeros(len(PIXELS))
+    for number in (3, 4, 5):
+        draws = torch.rand(1, trained.draws, generator=torch.Generator().manual_seed(number))
+        for index in range(len(images)):
+            views = Views((images[index : index + 1],), draws, mask=trained.hide(draws))
+            expected[index] += trained(views)[0] / 3
+    own = {key: value for key, value in trained.state_dict().items() if not key.startswith("encoder.")}
+    left = replace(model, module=trained.release(), beside=Beside(pretext, {}, own))
+    embedder = Embedder(left, device="cpu", precision="fp32", reconstruction=True, masks=3, mask_seed=1)
+    torch.testing.assert_close(embedder.look(PIXELS).reconstruction, expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("options", [{"masks": 0}, {"mask_seed": -1}])
+def test_masks_that_are_none_are_refused(options):
+    with pytest.raises(InputError, match="masks is .* and mask_seed .*; at least 1 and 0 were expected"):
+        Embedder(opened(), device="cpu", **options)
 
 
 def test_twice_gives_the_same_bytes():

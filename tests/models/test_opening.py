@@ -143,6 +143,16 @@ def test_unknown_names_are_met_with_the_nearest_known_ones():
         open_model("vit_base_patch16_244")
 
 
+def test_a_file_of_weights_and_a_folder_that_is_not_there_are_told_from_names(tmp_path):
+    (tmp_path / "m.pt").write_bytes(b"")
+    with pytest.raises(ModelError, match="is a file: give it as checkpoint, and the name of its architecture as model"):
+        open_model(str(tmp_path / "m.pt"))
+    with pytest.raises(ModelError, match="'beit-large/finetune' is neither .*; a folder such as NAME/finetune is writ"):
+        open_model("beit-large/finetune")
+    with pytest.raises(ModelError, match=r"timm.list_models\(\) has their names"):
+        open_model("qqqqqqqq")
+
+
 def test_options_that_the_architecture_does_not_take():
     with pytest.raises(ModelError, match="does not take"):
         open_model("mood_vit_patch4_32", options={"dpeth": 3}, random_weights=True)
@@ -226,7 +236,7 @@ def test_an_unreachable_hub_says_what_to_do(monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(timm, "create_model", unreachable)
-    with pytest.raises(ModelError, match=r"--checkpoint FILE.*--model embedded.*beit_large_patch16_224"):
+    with pytest.raises(ModelError, match=r"as checkpoint.*the model 'embedded'.*beit_large_patch16_224"):
         open_model("vit_base_patch16_224")
 
 

@@ -1,6 +1,7 @@
 """`mood bench` on a few small images: every protocol, what is missing, what is wrong, and a kill."""
 
 import csv
+import html
 import json
 import re
 import shutil
@@ -22,16 +23,18 @@ from mood.data.folder_sets import IMAGENET30
 from mood.evaluation import auroc
 from mood.evaluation.protocols import OPENOOD
 from mood.models import load_model, save_model
-from mood.recipes.bench import BenchConfig, bench
+from mood.recipes.bench import BenchConfig, bench, tables
 from mood.recipes.bench import networks as networks_module
+from mood.recipes.bench import pages as pages_module
 from mood.recipes.bench import running as running_module
 from mood.recipes.bench.kept import scores_folder
 from mood.recipes.bench.plan import load_plan
-from mood.recipes.bench.results import read_results
+from mood.recipes.bench.results import Figure, Results, read_results
 from mood.recipes.bench.sets import of_classes
+from mood.recipes.bench.tables import further_grids, measured_grids, published_grids
 from mood.recipes.bench.trials import spelled
 from mood.recipes.finetune import FinetuneConfig, finetune
-from mood.report.grid import escaped
+from mood.report.grid import escaped, tex
 from mood.scores import available
 
 ROOT = Path(__file__).parents[2]
@@ -173,7 +176,7 @@ def test_multi_class_gives_every_metric_and_every_file(recipe, tmp_path):
     told = f"{100 * paired.value:+.1f} " + ("(< 0.001)" if paired.p_value < 0.0005 else f"({paired.p_value:.3f})")
     below = (out / "table.md").read_text().split("stripes, AUROC of mood shrinkage=oas less that of each score")[1]
     assert f"| tiny | msp | {escaped(told)} |" in below
-    assert "5 % for all of them together are 0.025 for each" in below
+    assert "5 % for all of them together are 0.01 for each" in below
     table = pq.read_table(out / "results.parquet")
     assert (
         table.num_rows
@@ -185,6 +188,220 @@ def test_multi_class_gives_every_metric_and_every_file(recipe, tmp_path):
     assert {path.suffix for path in (out / "figures").iterdir()} == {".png"}
     assert "\\toprule" in (out / "table.tex").read_text()
     assert (out / "report.html").stat().st_size < 5_000_000
+
+
+def made(score="mood", key="noise", metric="auroc", value=0.5, network="tiny", **more):
+    """A figure that nobody measured."""
+    given = {"run": "stripes", "protocol": "multi-class", "trial": 0} | more
+    return Figure(network=network, score=score, key=key, metric=metric, value=value, **given)
+
+
+def results_of(figures, **more):
+    """Results of one run with two networks that are controls."""
+    controls = {"chance": (True, False), "six": (False, True)}
+    networks = [
+        {"name": name, "random_weights": random, "six_numbers": six}
+        for name, (random, six) in ({"tiny": (False, False), "other": (False, False)} | controls).items()
+    ]
+    settings = {"plan": {"runs": [{"name": "stripes", "networks": networks}], "small": []}} | more.pop("settings", {})
+    return Results(title="Stripes", figures=tuple(figures), settings=settings, **more)
+
+
+def test_the_oracle_is_each_networks_own_without_controls_and_says_whose_the_best_are():
+    reached = {
+        ("tiny", "mood"): (0.6, 0.9),
+        ("tiny", "msp"): (0.7, 0.8),
+        ("other", "mood"): (0.5, 0.4),
+        ("other", "msp"): (0.3, 0.2),
+        ("chance", "mood"): (0.99, 0.1),
+        ("chance", "msp"): (0.1, 0.99),
+        ("six", "mahalanobis"): (0.98, 0.98),
+    }
+    figures = [
+        made(score, key, value=value, network=network)
+        for (network, score), values in reached.items()
+        for key, value in zip(("noise", "grain", "mean"), (*values, np.mean(values)), strict=True)
+    ]
+    (grid,) = measured_grids(results_of(figures))
+    assert [row for row in grid.rows if row[1] == "oracle"] == [
+        ("tiny", "oracle", "70.0", "90.0", ""),
+        ("other", "oracle", "50.0", "40.0", ""),
+    ]
+    told = " ".join(grid.notes)
+    assert "Oracle of tiny: noise: msp; grain: mood." in told
+    assert "Oracle of other: noise, grain: mood." in told
+    alone = [figure for figure in figures if figure.network in ("chance", "six")]
+    (grid,) = measured_grids(results_of(alone))
+    assert "oracle" not in " ".join((*(row[1] for row in grid.rows), *grid.notes)), "of controls alone there is none"
+
+
+def test_controls_are_those_of_the_runs_that_were_run(recipe, tmp_path, tiny_network):
+    path = recipe("multi-class")
+    path.write_text(
+        path.read_text() + f'[[runs.networks]]\nname = "six"\nmodel = "{tiny_network}"\nsix_numbers = true\n'
+        f'[[runs.networks]]\nname = "chance"\nmodel = "{tiny_network}"\nrandom_weights = true\n'
+    )
+    run(path, tmp_path / "out")
+    results = read_results(tmp_path / "out")
+    assert results.controls("stripes") == {"six", "chance"}
+    assert not results.controls("spots")
+    rows = [line for line in (tmp_path / "out" / "table.md").read_text().splitlines() if "| oracle |" in line]
+    assert [row.split(" | ")[0] for row in rows] == ["| tiny"]
+
+
+def test_every_metric_stands_in_the_tables_and_the_terminal_has_the_main_ones(recipe, tmp_path):
+    result = run(recipe("multi-class"), tmp_path / "out")
+    markdown, latex, page = ((tmp_path / "out" / name).read_text() for name in ("table.md", "table.tex", "report.html"))
+    terminal = result.summary()
+    for metric in {figure.metric for figure in result.results.figures} & {*tables.TITLES}:
+        title = tables.TITLES[metric]
+        assert escaped(title) in markdown, metric
+        assert tex(title) in latex, metric
+        assert title in page, metric
+        assert (f"stripes, {title}" in terminal) == (metric in ("auroc", "fpr95_id_positive", "accuracy")), metric
+    (share,) = result.results.of("stripes", metric="accuracy")
+    cell = f"{100 * share.value:.1f} ({100 * share.low:.1f}–{100 * share.high:.1f})"
+    assert f"| tiny | {cell} |" in markdown
+    (risk,), (excess,) = (result.results.of("stripes", score="msp", metric=name) for name in ("aurc", "excess_aurc"))
+    assert f"| tiny | msp | {100 * risk.value:.1f} | {100 * excess.value:.1f} |" in markdown
+    assert "Further metrics are in table.md" in terminal
+
+
+def test_accuracy_stands_under_each_shift(recipe, tmp_path):
+    run(recipe("full-spectrum", 'shifts = ["blur=1"]\n'), tmp_path / "out")
+    markdown = (tmp_path / "out" / "table.md").read_text()
+    assert "| network | test images | blur=1 |" in markdown.split("stripes, accuracy")[1]
+    assert tables.TITLES["auroc_of_shift"] in markdown
+
+
+def test_what_is_missing_left_out_chosen_and_noted_stands_in_every_file(recipe, tmp_path, here):
+    sets = f'far = {{ noise = "{here}/noise", LSUN = "lsun-anywhere" }}'
+    scores = '["mahalanobis chosen", "mood", "mim_reconstruction"]'
+    result = run(recipe("multi-class", sets=sets, scores=scores), tmp_path / "out", limit=20)
+    results, out = result.results, tmp_path / "out"
+    assert all((results.missing, results.left_out, results.chosen, results.notes, results.footnotes))
+    lines = [*results.footnotes, *results.notes, *results.chosen]
+    lines += [f"lsun-anywhere: {results.missing['lsun-anywhere']}"]
+    lines += [f"{item.run}, {item.what}: {item.reason}" for item in results.left_out]
+    faces = {"table.md": escaped, "table.tex": tex}
+    for name, as_there in faces.items():
+        text = (out / name).read_text()
+        assert not [line for line in lines if as_there(line) not in text], name
+        for heading in ("Missing sets", "Left out", "Chosen on known images", "Notes"):
+            assert heading in text, name
+    assert not [line for line in lines if line not in result.summary()]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"limit": 20}, "At most 20 images of each set (--limit)."),
+        ({"small": True}, "The recipe's stand-ins for a small machine, and not its own runs (--small)."),
+        ({}, ""),
+    ],
+)
+def test_whatever_makes_figures_smaller_is_told_before_them_on_every_face(recipe, tmp_path, changes, told):
+    path = recipe("multi-class", scores='["msp"]')
+    path.write_text(
+        path.read_text() + path.read_text().split("footnotes")[1].partition("]\n")[2].replace("[runs", "[small")
+    )
+    result = run(path, tmp_path / "out", **changes)
+    faces = [(tmp_path / "out" / name).read_text() for name in ("table.md", "table.tex", "report.html")]
+    for text in (result.summary(), *faces):
+        if told:
+            place = min(
+                text.find(words) for words in (told, escaped(told), tex(told), html.escape(told)) if words in text
+            )
+            assert place < text.index("AUROC (")
+        else:
+            assert "--limit" not in text
+            assert "for a small machine" not in text
+
+
+def test_every_table_marks_what_weights_have_seen_and_says_whose():
+    why = "pretrain on noise:train"
+    figures = [
+        made("msp", "noise", metric, network=network, seen=why * (network == "tiny" and metric == "auroc"))
+        for network in ("tiny", "other")
+        for metric in ("auroc", "fpr95_id_positive", "oscr")
+    ]
+    figures += [made("msp", "mean", network="tiny"), made("msp", "grain", network="other", seen=why)]
+    figures.append(made("msp", "noise", "auroc_of_mood_less_this", 0.1, p_value=0.5))
+    results = results_of(figures)
+    made_grids = [*measured_grids(results), *further_grids(results)]
+    assert len(made_grids) == 4
+    for grid in made_grids:
+        assert "noise †" in grid.columns, grid.title
+        (note,) = [note for note in grid.notes if note.startswith("† noise")]
+        assert note.startswith(f"† noise, for the weights of tiny: {why}"), grid.title
+        assert ("; the means are over these too" in note) == ("mean" in grid.columns)
+    both = replace(results, figures=(*figures, made("msp", "noise", network="other", seen=why, trial=1)))
+    assert f"† noise, for the weights of tiny and of other: {why}." in measured_grids(both)[1].notes
+    shown = [made("msp", f"noise, {n} shown", protocol="few-shot", seen=why) for n in (0, 1)]
+    (grid,) = measured_grids(results_of(shown))
+    assert grid.columns[2:] == ("noise, 0 shown †", "noise, 1 shown †")
+    assert f"† noise, for the weights of tiny: {why}." in grid.notes
+    cells = [
+        made("msp", key, "accepted", 1.0, protocol="confusion", seen=why) for key in ("noise: a → b", "noise: all")
+    ]
+    (grid,) = measured_grids(results_of(cells))
+    assert grid.notes == (f"† noise, for the weights of tiny: {why}.",)
+
+
+def test_numbers_of_images_are_empty_where_no_one_number_says_them(recipe, tmp_path):
+    results = run(recipe("one-class", scores='["knn k=3"]', sets=""), tmp_path / "one").results
+    mean, pair, whole = (
+        results.of("stripes", key=key, metric="auroc")[0] for key in ("mean", "class 1 / class 0", "class 1")
+    )
+    assert (mean.n_id, mean.n_ood, pair.n_id, whole.n_id, whole.n_ood) == (None, None, None, 15, 15)
+    rows = list(csv.DictReader((tmp_path / "one" / "results.csv").read_text().splitlines()))
+    table = pq.read_table(tmp_path / "one" / "results.parquet").to_pylist()
+    for figure, row, kept in zip(results.figures, rows, table, strict=True):
+        assert row["n_id"] == ("" if figure.n_id is None else str(figure.n_id))
+        assert (kept["n_id"], kept["n_ood"]) == (figure.n_id, figure.n_ood)
+    results = run(recipe("multi-class"), tmp_path / "many").results
+    assert {figure.n_id for figure in results.figures if figure.p_value is not None} == {None}
+    assert {figure.n_ood for figure in results.of("stripes", metric="accuracy")} == {None}
+
+
+def test_figures_name_the_test_set_and_say_of_which_scores_they_are(recipe, tmp_path, monkeypatch):
+    legends = []
+    drawn = pages_module.distributions
+
+    def kept(known, unknown, name):
+        legends.append((name, *unknown))
+        return drawn(known, unknown, name)
+
+    monkeypatch.setattr(pages_module, "distributions", kept)
+    scores = '["mood shrinkage=oas", "msp", "energy", "entropy"]'
+    run(recipe("full-spectrum", 'shifts = ["blur=1"]\n', scores=scores), tmp_path / "out")
+    assert legends == [("test", "test, blur=1", "noise", "grain")] * 3
+    page = (tmp_path / "out" / "report.html").read_text()
+    told = "Drawn of the first 3 of 4 scores, in the order of the recipe."
+    assert page.count(told) == 2, "above the distributions, and above the ROC curves"
+    run(recipe("multi-class"), tmp_path / "few")
+    assert "Drawn of the first" not in (tmp_path / "few" / "report.html").read_text()
+
+
+def test_costs_of_several_trials_say_which(recipe, tmp_path, tiny_network):
+    path = recipe("multi-class", scores='["msp"]')
+    assert "Cost of stripes with tiny: " in run(path, tmp_path / "one").summary()
+    path.write_text(path.read_text().replace(f'"{tiny_network}"', '["mine", "theirs"]'))
+    model = load_model(tiny_network)
+    config = BenchConfig(plan=path, output=tmp_path / "two", replicates=20)
+    summary = bench(config, networks={"mine": model, "theirs": model}).summary()
+    for trial in (0, 1):
+        of_trial = summary.split(f"Cost of stripes with tiny, trial {trial}: ")[1].partition("Cost of")[0]
+        assert of_trial.count("– msp") == 1
+
+
+def test_a_published_table_marks_our_cells_of_sets_that_the_weights_have_seen(recipe):
+    published = load_plan(recipe("multi-class", published=PUBLISHED)).published
+    figures = [made("msp", "noise", seen="trained on"), made("msp", "grain"), made("msp", "mean")]
+    grid = published_grids(results_of(figures, published=published))[0]
+    (here,) = [row for row in grid.rows if row[:2] == ("ours", "here")]
+    assert here[2:] == ("50.0 †", "50.0", "50.0")
+    assert grid.notes == ("† noise, for the weights of tiny: trained on; the means are over these too.",)
 
 
 def test_it_prints_ours_the_paper_and_the_difference(recipe, tmp_path):
@@ -332,6 +549,13 @@ def test_confusion_shows_the_largest_cells_of_the_rival(recipe, tmp_path):
     assert list((tmp_path / "out" / "figures").glob("*confusion*"))
 
 
+def test_a_confusion_says_what_the_weights_have_seen(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("mood.recipes.familiar.familiar", lambda model, source: "all of it" * (source.name == "noise"))
+    results = run(recipe("confusion", 'rival = "msp"\n', scores='["msp"]'), tmp_path / "out").results
+    seen = {figure.key.partition(": ")[0]: figure.seen for figure in results.figures}
+    assert seen == {"noise": "all of it", "grain": ""}
+
+
 @pytest.mark.parametrize("protocol", ["multi-class", "confusion", "one-class", "few-shot", "full-spectrum"])
 def test_six_numbers_are_one_gaussian_under_every_protocol(recipe, tmp_path, here, tiny_network, protocol):
     more = {"confusion": 'rival = "msp"\n', "full-spectrum": 'shifts = ["blur=1"]\n', "few-shot": "shots = [0, 1]\n"}
@@ -342,10 +566,11 @@ def test_six_numbers_are_one_gaussian_under_every_protocol(recipe, tmp_path, her
     found = results.of("stripes", network="control")
     assert {figure.score for figure in found} - {"", "linear probe"} == {"mahalanobis"}
     if protocol == "confusion":
-        assert [(item.what, item.reason) for item in results.left_out] == [
-            (f"control, {name}: cells", "they are the largest of msp, which it has not; all are counted")
-            for name in ("noise", "grain")
+        shown = [
+            [figure.key for figure in results.of("stripes", network=name, score=score) if "→" in figure.key]
+            for name, score in (("tiny", "msp"), ("control", "mahalanobis"))
         ]
+        assert shown[0] == shown[1] != [], "the rival's cells, of all networks"
     if protocol == "multi-class":
         known, test, unknown = (six_of(here / name, tiny_network) for name in ("fit", "test", "noise"))
         inverse = np.linalg.inv(np.cov(known.T, bias=True))
@@ -371,7 +596,7 @@ def test_few_shot_is_a_probe_on_shown_images_beside_scores_that_saw_none(recipe,
     results = run(recipe("few-shot", "shots = [0, 1, 3]\ntrials = 2\n"), tmp_path / "out").results
     none = results.of("stripes", key="noise, 0 shown")
     assert {figure.score for figure in none} == {"mood shrinkage=oas", "msp"}
-    three = results.of("stripes", key="noise, 3 shown", score="linear probe")
+    three = results.of("stripes", key="noise, 3 shown", score="linear probe", metric="auroc")
     assert [figure.trial for figure in three] == [0, 1]
     assert {figure.n_ood for figure in three} == {24 - 9}, "shown images are not tested"
     assert {cost.kind for cost in results.costs} >= {"probes", "intervals"}, "fitting a probe is no interval"
@@ -568,6 +793,254 @@ def test_a_network_that_cannot_be_had_is_left_out(recipe, tmp_path):
     assert results.of("stripes", network="tiny")
 
 
+@pytest.fixture(scope="module")
+def apt_network(here, tiny_network, tmp_path_factory):
+    """The tiny network with a head that says the nearest class mean: right more often than not, and not always."""
+    import mood
+
+    model = load_model(tiny_network)
+    fit = mood.extract(str(here / "fit"), model=model, pool="model", layer="last")
+    means = torch.stack([fit.embedding[fit.labels == label].mean(0) for label in range(2)])
+    head = model.module.get_classifier()
+    with torch.no_grad():
+        head.weight[:] = means
+        head.bias[:] = -means.square().sum(1) / 2 + torch.tensor([0.0, 0.01])
+    folder = tmp_path_factory.mktemp("apt") / "network"
+    save_model(folder, model)
+    return folder
+
+
+@pytest.fixture
+def apt(recipe, tiny_network, apt_network):
+    """`recipe` of the apt network."""
+
+    def write(*args, **more):
+        path = recipe(*args, **more)
+        path.write_text(path.read_text().replace(str(tiny_network), str(apt_network)))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def measured(here, apt_network):
+    """Features of each set, and `by_hand(name, **options)`: what a score that was fitted by hand says of them."""
+    import mood
+
+    model = load_model(apt_network)
+    features = {name: mood.extract(str(here / name), model=model) for name in ("fit", "test", "noise", "grain")}
+
+    def by_hand(name, **options):
+        score = mood.scores.fit(name, features["fit"], head=model.head(), **options)
+        return {at: score(part).numpy() for at, part in features.items()}
+
+    return features, by_hand
+
+
+def area(known, unknown):
+    """AUROC by counting pairs."""
+    return np.mean((unknown[None] > known[:, None]) + 0.5 * (unknown[None] == known[:, None]))
+
+
+def test_the_figures_of_multi_class_are_those_of_scores_by_hand(apt, tmp_path, measured):
+    features, by_hand = measured
+    results = run(apt("multi-class", scores='["knn k=3", "msp"]'), tmp_path / "out").results
+
+    def figure(score, key, metric):
+        (found,) = results.of("stripes", score=score, key=key, metric=metric)
+        return found
+
+    right = (features["test"].logits.argmax(1) == features["test"].labels).numpy()
+    assert 0 < right.mean() < 1, "both right and wrong answers, and not as many"
+    assert right.mean() != 0.5
+    assert figure("", "id", "accuracy").value == right.mean()
+    areas = {}
+    for text, name, options in (("knn k=3", "knn", {"k": 3}), ("msp", "msp", {})):
+        values = by_hand(name, **options)
+        wrong = ~right[np.argsort(values["test"], kind="stable")]
+        risk = (np.cumsum(wrong) / np.arange(1, len(wrong) + 1)).mean()
+        best = (np.cumsum(np.sort(wrong)) / np.arange(1, len(wrong) + 1)).mean()
+        assert len(np.unique(values["test"])) == len(wrong), "no ties, whose order is chance"
+        assert figure(text, "id", "aurc").value == pytest.approx(risk)
+        assert figure(text, "id", "excess_aurc").value == pytest.approx(risk - best)
+        for unknown in ("noise", "grain"):
+            areas[text, unknown] = area(values["test"], values[unknown])
+            assert figure(text, unknown, "auroc").value == pytest.approx(areas[text, unknown])
+            both = np.mean((values[unknown][None] > values["test"][:, None]) & right[:, None])
+            assert figure(text, unknown, "oscr").value == pytest.approx(both)
+    for unknown in ("noise", "grain"):
+        paired = figure("msp", unknown, "auroc_of_knn k=3_less_this")
+        assert paired.value == pytest.approx(areas["knn k=3", unknown] - areas["msp", unknown])
+        assert abs(paired.value) > 0.01
+    (mean,) = results.of("stripes", score="msp", key="mean", metric="auroc_of_knn k=3_less_this")
+    gaps = [areas["knn k=3", unknown] - areas["msp", unknown] for unknown in ("noise", "grain")]
+    assert mean.value == pytest.approx(np.mean(gaps))
+
+
+def test_the_figures_of_one_class_are_those_of_scores_by_hand(apt, tmp_path, measured):
+    import mood
+
+    features, _ = measured
+    path = apt("one-class", scores='["knn k=3", "mood shrinkage=oas"]', sets="")
+    results = run(path, tmp_path / "out").results
+    fit, test = features["fit"], features["test"]
+    gaps = []
+    for label in range(2):
+        values = mood.scores.fit("knn", fit[fit.labels == label], k=3)(test).numpy()
+        inside = (test.labels == label).numpy()
+        (pooled,) = results.of("stripes", score="knn k=3", key=f"class {label}", metric="auroc_pooled")
+        other = mood.scores.fit("mood", fit[fit.labels == label], shrinkage="oas")(test).numpy()
+        gaps.append(pooled.value - area(other[inside], other[~inside]))
+        assert pooled.value == pytest.approx(area(values[inside], values[~inside]))
+        assert pooled.value != pytest.approx(0.5)
+        assert pooled.low <= pooled.value <= pooled.high
+    (paired,) = results.of("stripes", score="mood shrinkage=oas", metric="auroc_of_knn k=3_less_this")
+    assert paired.value == pytest.approx(np.mean(gaps))
+    path.write_text(path.read_text().replace('"one-class"', '"pairs"\npairs = [["class 0", "class 1"]]'))
+    (paired,) = run(path, tmp_path / "pairs").results.of("stripes", metric="auroc_of_knn k=3_less_this")
+    assert paired.value == pytest.approx(gaps[0])
+
+
+def test_a_probe_stands_against_the_first_score_on_the_images_that_neither_was_shown(apt, tmp_path, measured):
+    from mood.evaluation.protocols import expose
+
+    features, by_hand = measured
+    path = apt("few-shot", "shots = [0, 2]\ntrials = 1\n", scores='["msp"]')
+    results = run(path, tmp_path / "out").results
+    values = by_hand("msp")
+    shown = expose(features["noise"].labels.numpy(), 2, trial=0, apart=False)
+    assert shown.sum() == 6
+    (probe,) = results.of("stripes", key="noise, 2 shown", metric="auroc")
+    (paired,) = results.of("stripes", key="noise, 2 shown", metric="auroc_of_msp_less_this")
+    assert paired.value == pytest.approx(area(values["test"], values["noise"][~shown]) - probe.value)
+    assert paired.value != pytest.approx(area(values["test"], values["noise"]) - probe.value)
+
+
+def test_the_figures_of_shifts_are_those_of_scores_by_hand(apt, tmp_path, here, measured, apt_network):
+    import mood
+    from mood.data import open_source
+    from mood.data.shifts import shifted
+
+    features, by_hand = measured
+    path = apt("full-spectrum", 'shifts = ["noise=0.2"]\n', scores='["knn k=3"]')
+    results = run(path, tmp_path / "out").results
+    moved = mood.extract(shifted(open_source(str(here / "test")), "noise=0.2"), model=load_model(apt_network))
+    plain = by_hand("knn", k=3)
+    there = mood.scores.fit("knn", features["fit"], k=3)(moved).numpy()
+    expected = {
+        ("noise=0.2", "auroc_of_shift"): area(plain["test"], there),
+        ("noise", "auroc"): area(np.concatenate([plain["test"], there]), plain["noise"]),
+        ("noise", "auroc_without_shifts"): area(plain["test"], plain["noise"]),
+    }
+    for (key, metric), value in expected.items():
+        (figure,) = results.of("stripes", key=key, metric=metric)
+        assert figure.value == pytest.approx(value)
+        assert abs(value - 0.5) > 0.01
+    for key, part in (("id", features["test"]), ("noise=0.2", moved)):
+        (share,) = results.of("stripes", key=key, metric="accuracy")
+        assert share.value == (part.logits.argmax(1) == part.labels).double().mean()
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_the_cells_of_a_confusion_are_counted_by_hand(apt, tmp_path, stripes_folder, measured, apt_network, knows):
+    """The known class is the head's where it knows the classes, else that of the nearest mean."""
+    import mood
+
+    features, _ = measured
+    stripes_folder(tmp_path / "near", 60, classes=3, seed=5)
+    near = mood.extract(str(tmp_path / "near"), model=load_model(apt_network))
+    rest = 'rival = "mood shrinkage=oas"\n'
+    path = apt(
+        "confusion", rest, scores='["knn k=3", "mood shrinkage=oas"]', sets=f'near = {{ near = "{tmp_path}/near" }}'
+    )
+    if not knows:
+        model = load_model(apt_network)
+        save_model(tmp_path / "other", replace(model, class_names=("this", "that")))
+        path.write_text(path.read_text().replace(str(apt_network), str(tmp_path / "other")))
+    results = run(path, tmp_path / "out").results
+    fit = features["fit"]
+    if knows:
+        said = near.logits.argmax(1).numpy()
+    else:
+        unit = {at: part.embedding.double().numpy() for at, part in {"fit": fit, "near": near}.items()}
+        unit = {at: rows / np.linalg.norm(rows, axis=1, keepdims=True) for at, rows in unit.items()}
+        means = np.stack([unit["fit"][fit.labels == label].mean(0) for label in range(2)])
+        said = ((unit["near"][:, None] - means[None]) ** 2).sum(2).argmin(1)
+    assert 0 < said.sum() < len(said), "both classes are said"
+    counts = {}
+    for text, name, options in (("knn k=3", "knn", {"k": 3}), ("mood shrinkage=oas", "mood", {"shrinkage": "oas"})):
+        score = mood.scores.fit(name, fit, **options)
+        known = np.sort(score(features["test"]).numpy())
+        accepted = score(near).numpy() <= known[int(np.ceil(0.95 * len(known))) - 1]
+        for kind in range(3):
+            for label in range(2):
+                here_too = accepted & (near.labels.numpy() == kind) & (said == label)
+                counts[text, f"near: class {kind} → class {label}"] = here_too.sum()
+    cells = {
+        text: {key: count for (score, key), count in counts.items() if score == text and count}
+        for text in ("knn k=3", "mood shrinkage=oas")
+    }
+    ordered = {text: sorted(of_score, key=lambda key: -of_score[key]) for text, of_score in cells.items()}
+    assert ordered["knn k=3"] != ordered["mood shrinkage=oas"], "it tells whose cells they are"
+    for text in ordered:
+        found = [figure for figure in results.of("stripes", score=text, metric="accepted") if "→" in figure.key]
+        assert [figure.key for figure in found] == ordered["mood shrinkage=oas"]
+        assert [figure.value for figure in found] == [counts[text, figure.key] for figure in found]
+
+
+def test_a_network_may_be_the_rival_of_another(recipe, tmp_path, tiny_network, measured):
+    """Both show the cells of the rival's network, which is measured first though it stands last."""
+    path = recipe("confusion", 'rival = "fresh / knn k=3"\n', scores='["knn k=3", "msp"]')
+    fresh = f'[[runs.networks]]\nname = "fresh"\nmodel = "{tiny_network}"\nrandom_weights = true\n'
+    path.write_text(path.read_text() + fresh)
+    results = run(path, tmp_path / "out").results
+    rival = results.of("stripes", network="fresh", score="knn k=3")
+    cells = [figure for figure in rival if figure.key.startswith("noise: kind")]
+    assert [figure.value for figure in cells] == sorted((figure.value for figure in cells), reverse=True)
+    for network, score in (("tiny", "knn k=3"), ("tiny", "msp"), ("fresh", "msp")):
+        shown = [f.key for f in results.of("stripes", network=network, score=score) if f.key.startswith("noise: kind")]
+        assert shown == [figure.key for figure in cells]
+
+
+def test_an_ood_set_that_is_the_test_set_is_told_also_where_it_is_the_only_one(recipe, tmp_path, here):
+    sets = f'far = {{ itself = "{here}/test", gone = "gone.txt" }}'
+    results = run(recipe("multi-class", sets=sets), tmp_path / "out").results
+    (left,) = results.left_out
+    assert (
+        f"no OOD set is left: all 30 images of itself ({here}/test) are known images; gone is not there" in left.reason
+    )
+
+
+@pytest.mark.parametrize(
+    ("protocol", "rest", "what", "told"),
+    [
+        ("multi-class", "", "", "all 30 images of its test set"),
+        ("full-spectrum", 'shifted = { moved = "TEST" }', "", "all 30 images of the shifted set moved are fit or test"),
+        ("few-shot", 'shots = [1]\nexposed = { noise = "TEST" }', "tiny, noise, linear probe", "are known images"),
+    ],
+)
+def test_a_set_in_the_place_of_another_is_told(recipe, tmp_path, here, protocol, rest, what, told):
+    path = recipe(protocol, rest.replace("TEST", f"{here}/test") + "\n", scores='["knn k=3"]')
+    if protocol == "multi-class":
+        path.write_text(path.read_text().replace(f'fit = "{here}/fit"', f'fit = "{here}/test"'))
+    results = run(path, tmp_path / "out").results
+    (left,) = [item for item in results.left_out if told in item.reason]
+    assert left.what == (what or left.what)
+    assert bool(results.figures) == bool(what)
+
+
+def test_images_that_a_shifted_or_a_shown_set_shares_with_the_known_ones_are_counted(recipe, tmp_path, here):
+    noise(tmp_path / "more", 12, seed=9)
+    for number, file in enumerate(sorted((here / "test").rglob("*.png"))[:3]):
+        (tmp_path / "more" / "kind 0" / f"shared {number}.png").write_bytes(file.read_bytes())
+    for protocol, rest, told in (
+        ("full-spectrum", f'shifted = {{ moved = "{tmp_path}/more" }}', "3 of the 15 images of moved"),
+        ("few-shot", f'shots = [1]\nexposed = {{ noise = "{tmp_path}/more" }}', "are shown, are, byte for byte, known"),
+    ):
+        results = run(recipe(protocol, rest + "\n", scores='["knn k=3"]'), tmp_path / protocol).results
+        assert told in " ".join(results.notes)
+
+
 def test_a_set_of_known_images_is_left_out_and_shared_images_are_counted(recipe, tmp_path, here):
     mixed = tmp_path / "mixed"
     noise(mixed, 6)
@@ -599,9 +1072,37 @@ def test_a_package_that_is_missing_leaves_a_score_out(recipe, tmp_path, monkeypa
     assert results.of("stripes", score="msp")
 
 
-def test_few_images_for_many_dimensions_are_told(recipe, tmp_path):
-    results = run(recipe("multi-class"), tmp_path / "out", limit=20).results
-    assert "20 images for 32 dimensions" in " ".join(results.notes)
+@pytest.mark.parametrize(
+    ("scores", "limit", "told"),
+    [
+        ('["mood", "msp"]', 20, "20 images for 32 dimensions, 0.62 times as many, .* has no inverse there"),
+        ('["mood", "msp"]', 60, "60 images for 32 dimensions, 1.9 times as many, .* takes its smallest directions"),
+        (
+            '["mood", "mahalanobis shrinkage=none", "msp"]',
+            60,
+            "'mood', 'mahalanobis shrinkage=none', .* measure 'mood shrinkage=oas', 'mahalanobis shrinkage=oas' beside",
+        ),
+        ('["mood,msp mood.shrinkage=0.0"]', 60, "measure 'mood,msp mood.shrinkage=oas' beside it"),
+        ('["mahalanobis_per_class shrinkage=none"]', 20, "measure 'mahalanobis_per_class shrinkage=oas' beside it"),
+        ('["mood"]', 96, ""),
+        ('["mood shrinkage=oas", "mahalanobis", "ssd", "mood chosen", "msp"]', 20, ""),
+    ],
+)
+def test_few_images_for_a_covariance_that_nothing_shrinks_are_told(
+    recipe, tmp_path, here, stripes_folder, scores, limit, told
+):
+    path = recipe("multi-class", scores=scores)
+    if limit > 60:
+        stripes_folder(tmp_path / "more", limit)
+        path.write_text(path.read_text().replace(f"{here}/fit", f"{tmp_path}/more"))
+    notes = " ".join(run(path, tmp_path / "out", limit=limit).results.notes)
+    assert re.search(told, notes)
+    assert ("that nothing shrinks" in notes) == bool(told)
+
+
+def test_few_images_of_a_class_are_told(recipe, tmp_path):
+    notes = run(recipe("one-class", scores='["mood"]', sets=""), tmp_path / "out").results.notes
+    assert "30 images of a class for 32 dimensions" in " ".join(notes)
 
 
 def test_labels_without_a_logit_are_told(recipe, tmp_path, here, stripes_folder):
@@ -614,6 +1115,31 @@ def test_labels_without_a_logit_are_told(recipe, tmp_path, here, stripes_folder)
     (left,) = results.left_out
     assert left.what == "tiny, openmax"
     assert "its head knows other classes; a network that `mood finetune` trained on the known ones" in left.reason
+
+
+@pytest.mark.parametrize(
+    ("protocol", "where", "told"),
+    [
+        ("multi-class", "both", "it reads labels, and fit has none: stray.png lies in"),
+        ("multi-class", "fit", "stripes: fit has no labels, and test has: stray.png lies in"),
+        ("one-class", "fit", "stripes: fit has no labels, and test has: stray.png lies in"),
+        ("one-class", "both", "at least two: stray.png lies in"),
+        ("one-class", "test", "stripes: test has no labels: stray.png lies in"),
+    ],
+)
+def test_a_file_that_takes_the_labels_from_a_known_set_is_named(
+    recipe, tmp_path, here, stripes_folder, protocol, where, told
+):
+    for name, seed in (("fit", 0), ("test", 1)):
+        stripes_folder(tmp_path / name, 30, seed=seed)
+        if where in (name, "both"):
+            (tmp_path / name / "stray.png").write_text("no image")
+    path = recipe(protocol, scores='["mahalanobis shrinkage=oas", "knn k=3"]')
+    path.write_text(
+        path.read_text().replace(f"{here}/fit", f"{tmp_path}/fit").replace(f"{here}/test", f"{tmp_path}/test")
+    )
+    done = run(path, tmp_path / "out")
+    assert told in done.summary() + str([item.reason for item in done.results.left_out])
 
 
 def test_an_empty_set_and_a_single_class_are_told(recipe, tmp_path, here):
@@ -886,10 +1412,23 @@ def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
         (('"msp"]', '"mood,knn knn.k=0"]'), "k is 0"),
         (('"msp"]', '"react percentil=0.9"]'), "did you mean 'percentile'"),
         (('"msp"]', '"mahalanobis chosen shrinkage=oas"]'), "either chosen or given"),
+        (
+            ('"msp"]', '"knn chosen"]'),
+            "score 'knn chosen': nothing is chosen on known images for 'knn'; it is for mood, ",
+        ),
+        (('"msp"]', '"all chosen"]'), "nothing is chosen on known images for 'all'"),
+        (
+            ('protocol = "multi-class"', 'protocol = "multi-class"\nexposed = ["strange"]'),
+            r"runs\[0\]: exposed is \['strange'\]; its sets have names: exposed = { NAME = \"DATA\" }",
+        ),
         (("far = { grain", "far = { noise"), "near and far"),
         (("far = { grain", "far = { id"), "cannot be called 'id'"),
         (("far = { grain", "far = { mean"), "cannot be called 'mean'"),
         (('protocol = "multi-class"', 'protocol = "confusion"'), "rival"),
+        (
+            ('protocol = "multi-class"', 'protocol = "confusion"\nrival = "huge / msp"'),
+            "the network of its rival is 'huge', and its networks are tiny",
+        ),
         (('protocol = "multi-class"', 'protocol = "full-spectrum"'), "shifts"),
         (('protocol = "multi-class"', 'protocol = "multi-class"\nshifts = ["blur=-1"]'), "blur"),
         (
@@ -1231,6 +1770,28 @@ def test_every_printed_average_is_that_of_its_row_but_for_the_slips_that_footnot
     assert rows > 60
 
 
+def test_the_smaller_slips_of_table_6a_are_footnotes_that_follow_from_its_numbers():
+    plan = load_plan(next(path for path in TABLES if path.stem == "table-6"))
+    rows = {row.name: row.values for row in plan.published[0].rows}
+    told = " ".join(plan.footnotes)
+    slips = {}
+    for name, (*values, printed) in rows.items():
+        if round(np.mean(values), 1) != printed:
+            slips[name] = round(float(np.mean(values)), 2)
+            assert f"mean {slips[name]}" in told or f"mean {slips[name]:.1f};" in told, name
+    assert slips == {"OCGAN [44]": 65.63, "ours": 97.49, "(improve)": 3.21}
+
+
+def test_a_recipe_that_takes_one_lsun_says_that_the_paper_does_not_say_which():
+    told = "The paper does not say which LSUN it means; lsun-fix is taken."
+    taken = {}
+    for path in TABLES:
+        plan = load_plan(path)
+        if any("lsun-fix" in run.unknown.values() for run in plan.runs):
+            taken[path.stem] = told in plan.footnotes
+    assert taken == dict.fromkeys(("figure-1", "table-1", "table-4", "table-5", "table-7"), True)
+
+
 @pytest.mark.parametrize("name", ["table-5", "figure-3"])
 def test_a_shipped_table_runs_at_its_small_scale(name, tmp_path, monkeypatch):
     """Without the sets of the house at hand: every one of them is a folder of noise."""
@@ -1424,6 +1985,14 @@ def test_a_pair_is_of_two_known_classes(recipe, tmp_path, pair):
     results = run(recipe("pairs", rest, scores='["knn k=3"]', sets=""), tmp_path / "out").results
     assert not results.figures
     assert "two different classes of class 0, class 1" in results.left_out[0].reason
+    assert "Table 8" not in results.left_out[0].reason
+
+
+def test_pairs_that_nobody_named_are_those_of_table_8_and_it_is_said(recipe, tmp_path):
+    results = run(recipe("pairs", scores='["knn k=3"]', sets=""), tmp_path / "out").results
+    assert results.left_out[0].reason.startswith(
+        "pair (airplane, automobile), one of Table 8's unless the run says pairs = [[ID class, OOD class], …]: two "
+    )
 
 
 def test_where_no_set_can_be_read_each_is_told_and_the_next_run_goes_on(recipe, tmp_path, here):

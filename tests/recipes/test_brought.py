@@ -97,6 +97,8 @@ def test_what_chooses_among_images_is_refused_for_features(write, change):
         {"pool": "avg"},
         {"layer": "3"},
         {"inner": "1+2"},
+        {"masks": 9},
+        {"mask_seed": 1},
         {"precision": "bf16"},
         {"other_classes": True},
     ],

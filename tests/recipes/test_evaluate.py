@@ -1,6 +1,7 @@
 """Evaluation: figures that agree with their parts, marks on what the weights have seen, files, and refusals."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -150,6 +151,42 @@ def test_sets_must_have_names_of_their_own(place, ood, message):
         evaluate(config(place, ood=ood, limit=10))
 
 
+@pytest.mark.parametrize("limit", [None, 20])
+def test_an_ood_set_that_is_the_known_one_is_refused(place, tmp_path, limit):
+    shutil.copytree(place / "test", tmp_path / "copy")
+    ood = (f"same={place / 'test'}", f"copy={tmp_path / 'copy'}")
+    message = (
+        rf"nothing to tell the known images from: same is left out: all of its {limit or 60} images are, byte for "
+        rf"byte, known images; copy is left out: all of its {limit or 60} images are"
+    )
+    with pytest.raises(DataError, match=message):
+        evaluate(config(place, ood=ood, output=tmp_path / "e", limit=limit))
+    assert not (tmp_path / "e").exists()
+
+
+def test_images_that_are_known_ones_are_counted_and_told_everywhere(place, tmp_path, stripes_folder):
+    mixed = stripes_folder(tmp_path / "mixed", 30, classes=3, seed=4)
+    for number, file in enumerate(sorted((place / "test" / "class 0").iterdir())[:10]):
+        shutil.copy(file, mixed / "class 0" / f"known {number}.png")
+    # An empty file is nobody's image.
+    for folder in (mixed, place / "test"):
+        (folder / "class 0" / "empty.png").touch()
+    ood = (f"mixed={mixed}", f"same={place / 'test' / 'class 0'}", f"other={place / 'other'}")
+    result = evaluate(config(place, ood=ood, output=tmp_path / "e"))
+    (place / "test" / "class 0" / "empty.png").unlink()
+    told = [
+        "mixed: 10 of the 41 images are, byte for byte, known images; they are counted as OOD all the same",
+        "same is left out: all of its 30 images are, byte for byte, known images",
+    ]
+    assert result.evaluation.to_dict()["notes"] == told
+    assert set(result.evaluation.to_dict()["sets"]) == {"mixed", "other"}
+    assert set(result.evaluation.tables) == {"id", "mixed", "other"}
+    page = (tmp_path / "e" / "report.html").read_text()
+    for sentence in told:
+        assert sentence in page
+        assert sentence in result.summary()
+
+
 def test_sets_without_a_readable_image_are_refused_by_name(place, tmp_path):
     (tmp_path / "dark").mkdir()
     (tmp_path / "dark" / "a.png").touch()
@@ -194,6 +231,24 @@ def test_features_stand_where_images_do(on_features, tmp_path):
         evaluate(EvaluateConfig(**settings, controls=True))
     with pytest.raises(InputError, match="of features take the rows before you save them"):
         evaluate(EvaluateConfig(**settings, limit=5))
+
+
+def test_features_that_are_known_rows_are_refused_or_told(on_features, tmp_path):
+    known, strange = saved_features(tmp_path, "known"), saved_features(tmp_path, "strange", shift=3.0)
+    rows, others = np.load(known)["embedding"], np.load(strange)["embedding"]
+    np.savez(tmp_path / "mixed.npz", embedding=np.concatenate([others[:90], rows[:10]]))
+    # The ids of rows that have none are their numbers: they say nothing.
+    np.savez(tmp_path / "copy.npz", embedding=rows[::-1])
+    settings = {"detector": tmp_path / "d", "id": known}
+    with pytest.raises(
+        DataError, match="copy is left out: all of its 400 rows are rows of the known set. Name sets of"
+    ):
+        evaluate(EvaluateConfig(**settings, ood=(f"copy={tmp_path / 'copy.npz'}",)))
+    ood = (f"mixed={tmp_path / 'mixed.npz'}", f"copy={tmp_path / 'copy.npz'}", f"far={strange}")
+    assert evaluate(EvaluateConfig(**settings, ood=ood)).evaluation.report.notes == (
+        "mixed: 10 of the 100 rows are rows of the known set; they are counted as OOD all the same",
+        "copy is left out: all of its 400 rows are rows of the known set",
+    )
 
 
 def test_features_of_a_networks_images_give_what_the_images_give(place, tmp_path):
@@ -252,10 +307,13 @@ def marks(place, network, tmp_path, **sets):
     return examine(detector, known, sets, replicates=10).report
 
 
-def test_images_trained_on_are_marked_by_their_bytes_whatever_their_set_is_called(place, tiny_network, tmp_path):
-    other, test = open_source(str(place / "other")), open_source(str(place / "test"))
+def test_images_trained_on_are_marked_by_their_bytes_whatever_their_set_is_called(
+    place, tiny_network, tmp_path, stripes_folder
+):
+    other = open_source(str(place / "other"))
     network = trained_on(tmp_path / "n", tiny_network, other, "elsewhere", hashes=other.manifest.hashes[:7])
-    report = marks(place, network, tmp_path, other=other, test=test)
+    more = open_source(str(stripes_folder(tmp_path / "more", 20, seed=3)))
+    report = marks(place, network, tmp_path, other=other, more=more)
     assert [item.seen_by_weights for item in report.ood] == [True, False]
     assert report.notes == (
         f"other: 7 of the {len(other)} images are not new to the detector (7 trained its network): their scores and "
@@ -275,15 +333,13 @@ def test_known_images_that_were_trained_on_are_told(place, tiny_network, tmp_pat
 def test_images_that_the_detector_was_made_of_are_told(place):
     known = open_source(str(place / "known"))
     cut = held_out(known.manifest.hashes, fraction=0.3)
-    detector = mood.load(place / "d")
-    evaluation = examine(
-        detector, known, {"held": known.select(cut), "other": open_source(str(place / "other"))}, replicates=10
-    )
+    detector, other = mood.load(place / "d"), open_source(str(place / "other"))
+    evaluation = examine(detector, known.select(~cut), {"held": known.select(cut), "other": other}, replicates=10)
     fitted, calibrated = int((~cut).sum()), int(cut.sum())
     assert evaluation.report.notes == tuple(
         f"{name} images are not new to the detector ({parts}): their scores and p-values are not those of new images"
         for name, parts in (
-            (f"id: {len(known)} of the {len(known)}", f"{fitted} fitted its score, {calibrated} calibrated it"),
+            (f"id: {fitted} of the {fitted}", f"{fitted} fitted its score"),
             (f"held: {calibrated} of the {calibrated}", f"{calibrated} calibrated it"),
         )
     )

@@ -1,6 +1,7 @@
 """From images to a detector: the cut, the promise, what is refused, and the same bytes twice."""
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +86,11 @@ def test_every_score_becomes_a_detector_and_comes_back(name, network, clothes, t
         ({"conformal": "by-class", "model": "headless"}, "by-class reads logits"),
         ({"score": "vim", "model": "headless"}, "needs the linear head"),
         ({"inner": "nonsense"}, "inner is 'nonsense', and mood looks at no inner layer"),
+        ({"masks": 4}, "masks is 4, and mood looks at no masked image: leave masks out"),
+        ({"mask_seed": 1}, "mask_seed is 1, and mood looks at no masked image"),
         ({"layer": ""}, "layer must be 'last'"),
         ({"score": "relative_mahalanobis", "data": "unlabelled"}, "relative_mahalanobis reads labels, and .* has none"),
+        ({"score": "mahalanobis", "data": "astray"}, "astray has none: 0.png lies in .* itself"),
     ],
 )
 def test_what_a_score_refuses_is_refused_before_an_image_is_looked_at(
@@ -95,6 +99,8 @@ def test_what_a_score_refuses_is_refused_before_an_image_is_looked_at(
     (tmp_path / "unlabelled").mkdir()
     for position in range(60):
         (tmp_path / "unlabelled" / f"{position}.png").write_bytes(clothes.read(position))
+    shutil.copytree(tmp_path / "unlabelled", tmp_path / "astray" / "hat")
+    (tmp_path / "astray" / "0.png").write_bytes(clothes.read(0))
     headless = open_model(
         "mood_vit_patch4_32",
         options={"embed_dim": 32, "depth": 1, "num_classes": 0, "num_heads": 2},
@@ -103,7 +109,9 @@ def test_what_a_score_refuses_is_refused_before_an_image_is_looked_at(
     save_model(tmp_path / "headless", headless)
     network_that_saw(tmp_path / "fresh", [])
     folders = {
-        key: str(tmp_path / value) for key, value in change.items() if value in ("headless", "fresh", "unlabelled")
+        key: str(tmp_path / value)
+        for key, value in change.items()
+        if value in ("headless", "fresh", "unlabelled", "astray")
     }
 
     def looked_at(*_, **__):
@@ -295,6 +303,65 @@ def test_the_users_own_network_from_fit_to_load(clothes, tmp_path):
     assert mood.load(tmp_path / "d", model=Own())(few).equals(detector(few))
     with pytest.raises(mood.ArtifactError, match="weights differ"):
         mood.load(tmp_path / "d", model=Own(seed=1))
+    changed = Own()
+    changed.body[1] = torch.nn.ReLU()
+    with pytest.raises(mood.ArtifactError, match="makes something else of them"):
+        mood.load(tmp_path / "d", model=changed)
+
+
+def test_two_modules_of_the_same_weights_have_features_of_their_own(clothes, tmp_path, monkeypatch):
+    """Whoever repairs a forward(), or names another head, does not get what the cache has of before."""
+    monkeypatch.setenv("MOOD_CACHE", str(tmp_path))
+    transform = Transform.from_pretrained_cfg({"input_size": (3, 32, 32)})
+    few = clothes.select(range(20))
+
+    def embeddings(activation, head):
+        module = Own()
+        module.body[1] = activation
+        return mood.extract(few, model=module, transform=transform, head=head).embedding
+
+    first = embeddings(torch.nn.GELU(), "fc")
+    assert not torch.equal(embeddings(torch.nn.ReLU(), "fc"), first)
+    assert embeddings(torch.nn.GELU(), None).shape == (20, 10), "without a head the module gives the embedding"
+    assert torch.equal(embeddings(torch.nn.GELU(), "fc"), first)
+    assert len([path for path in tmp_path.rglob("*") if path.name == "shard-00000.safetensors"]) == 3
+
+
+def test_a_detector_is_not_saved_over_what_is_there(detector, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "artifact.json").write_text("mine")
+    with pytest.raises(mood.OutputError, match="was not written by mood and is left alone"):
+        detector.save(photos, overwrite=True)
+    assert (photos / "artifact.json").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    (tmp_path / "scores.csv").write_text("id")
+    with pytest.raises(mood.OutputError, match="was not written by mood"):
+        detector.save(tmp_path / "scores.csv")
+    with pytest.raises(mood.OutputError, match="nothing can be written"):
+        detector.save(tmp_path / "scores.csv" / "d")
+    detector.save(tmp_path / "d")
+    with pytest.raises(mood.OutputError, match="holds a detector already: choose another place, or pass overwrite"):
+        detector.save(tmp_path / "d")
+    (tmp_path / "d" / "old").touch()
+    detector.save(tmp_path / "d", overwrite=True)
+    assert not (tmp_path / "d" / "old").exists()
+    assert mood.load(tmp_path / "d").fingerprint() == detector.fingerprint()
+    with pytest.raises(mood.OutputError, match="holds a model already: choose another place$"):
+        detector.save(tmp_path / "d" / "model", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "photos", "scores.csv"]
+
+
+def test_a_save_that_fails_leaves_what_was_there(detector, tmp_path, monkeypatch):
+    detector.save(tmp_path / "d")
+    monkeypatch.setattr(
+        "mood.detector.detector.artifact.write", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full"))
+    )
+    with pytest.raises(mood.OutputError, match="full"):
+        detector.save(tmp_path / "d", overwrite=True)
+    monkeypatch.undo()
+    assert mood.load(tmp_path / "d").fingerprint() == detector.fingerprint()
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
 
 
 def test_what_the_python_face_takes(network, clothes):

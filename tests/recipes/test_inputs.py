@@ -52,6 +52,8 @@ def test_labels_that_are_needed_and_missing_are_asked_for(stripes):
     assert chosen([bare]).stages[0].class_names == ()
     with pytest.raises(InputError, match="stripes has no labels: put the images of each class into a folder"):
         chosen([bare], labelled=True)
+    with pytest.raises(InputError, match="stripes has no labels: move a.png out"):
+        chosen([replace(bare, unlabelled="move a.png out")], labelled=True)
 
 
 def test_model_options_are_json_or_else_text():

@@ -11,8 +11,10 @@ from mood.core.errors import InputError, ModelError
 from mood.core.features import Features
 from mood.data import batches, held_out
 from mood.detector import LiveFeatures, View, seen_by
-from mood.models import Beside, Embedder, load_model, make_pretext, open_model, save_model
+from mood.models import Beside, Embedder, Views, load_model, make_pretext, open_model, save_model
+from mood.recipes.controls import Control
 from mood.recipes.evaluate import examine
+from mood.recipes.extract import extract_features
 from mood.recipes.fit import FitConfig, fit
 
 LIVE = ["gram", "lee_mahalanobis", "odin"]
@@ -32,20 +34,24 @@ def config(network, score, *options, **changes):
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory, network):
-    """The same network without its classifier, with a decoder beside it."""
-    folder = tmp_path_factory.mktemp("networks") / "pretrained"
-    model = load_model(network)
-    options = {**model.architecture.options, "num_classes": 0}
-    architecture = replace(model.architecture, options=options)
-    settings = {"decoder_width": 16, "decoder_heads": 2}
-    torch.manual_seed(0)
-    pretext = make_pretext("mae", architecture.build(), settings)
-    own = {name: value for name, value in pretext.state_dict().items() if not name.startswith("encoder.")}
-    save_model(
-        folder,
-        replace(model, module=pretext.release(), architecture=architecture, beside=Beside("mae", settings, own)),
-    )
-    return folder
+    """`pretrained(pretext)`: the same network without its classifier, with a decoder beside it."""
+
+    def make(name):
+        folder = tmp_path_factory.mktemp("networks") / "pretrained"
+        model = load_model(network)
+        options = {**model.architecture.options, "num_classes": 0}
+        architecture = replace(model.architecture, options=options)
+        settings = {"decoder_width": 16, "decoder_heads": 2} if name == "mae" else {}
+        torch.manual_seed(0)
+        pretext = make_pretext(name, architecture.build(), settings)
+        own = {key: value for key, value in pretext.state_dict().items() if not key.startswith("encoder.")}
+        save_model(
+            folder,
+            replace(model, module=pretext.release(), architecture=architecture, beside=Beside(name, settings, own)),
+        )
+        return folder
+
+    return make
 
 
 def pixels_of(source, embedder):
@@ -132,23 +138,48 @@ def test_evaluation_and_its_controls_look_live_as_well(score, network, clothes):
     assert set(found.report.ood[0].controls) == {"six numbers", "random weights"}
 
 
-def test_the_reconstruction_error_is_that_of_the_decoder(pretrained, clothes, tmp_path):
-    detector = fit(config(pretrained, "mim_reconstruction")).detector
+@pytest.mark.parametrize(
+    ("pretext", "changes", "numbers"),
+    [
+        ("mae", {}, range(8)),
+        ("mae", {"masks": 3, "mask_seed": 2}, range(6, 9)),
+        ("simmim", {"masks": 2}, range(2)),
+    ],
+)
+def test_the_reconstruction_error_is_that_of_the_decoder(pretext, changes, numbers, pretrained, clothes, tmp_path):
+    detector = fit(config(pretrained(pretext), "mim_reconstruction", **changes)).detector
     assert not detector.view.live
     few = clothes.select(range(5))
     embedder = detector.embedder
+    decoder = embedder.decoder
     images = torch.from_numpy(embedder.model.transform.normalise(pixels_of(few, embedder).pixels))
     expected = torch.zeros(5)
     with torch.no_grad():
         for index in range(5):
-            for seed in range(8):
-                noise = torch.rand(embedder.decoder.patches, generator=torch.Generator().manual_seed(seed))
-                expected[index] += embedder.decoder.reconstruct(images[index : index + 1], noise[None]).loss / 8
+            for number in numbers:
+                draws = torch.rand(1, decoder.draws, generator=torch.Generator().manual_seed(number))
+                loss, _ = decoder(Views((images[index : index + 1],), draws, mask=decoder.hide(draws)))
+                expected[index] += loss / len(numbers)
     np.testing.assert_allclose(detector(few)["score"].to_numpy(), expected.numpy(), rtol=1e-5)
     detector.save(tmp_path / "d")
-    assert mood.load(tmp_path / "d")(few).equals(detector(few))
-    examined = examine(detector, few, {"same": few}, fitted_on=clothes.select(range(60, 120)), replicates=10)
+    again = mood.load(tmp_path / "d")
+    assert again(few).equals(detector(few))
+    assert again.fingerprint() == detector.fingerprint()
+    others = clothes.select(range(5, 10))
+    examined = examine(detector, few, {"others": others}, fitted_on=clothes.select(range(60, 120)), replicates=10)
     assert "random weights" in examined.report.ood[0].controls
+    control = Control("random weights", detector, few, batch_size=8, workers=0).embedder
+    assert (control.masks, control.mask_seed) == (embedder.masks, embedder.mask_seed)
+
+
+def test_other_masks_are_other_detectors_and_other_features(pretrained, clothes):
+    folder, few = pretrained("mae"), clothes.select(range(5))
+    changes = ({}, {"mask_seed": 1}, {"masks": 4})
+    detectors = [fit(config(folder, "mim_reconstruction", **change)).detector for change in changes]
+    assert len({detector.fingerprint() for detector in detectors}) == 3
+    for detector in detectors:
+        (found,) = extract_features(few, detector.embedder).store
+        np.testing.assert_allclose(found.reconstruction.numpy(), detector(few)["score"].to_numpy(), rtol=1e-5)
 
 
 def test_a_network_without_a_decoder_is_refused(network):

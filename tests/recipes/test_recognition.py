@@ -5,13 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from timm.data import ImageNetInfo
 
 from mood.core.errors import ModelError
 from mood.models import open_model
 from mood.recipes.finetune import FinetuneConfig, finetune
 from mood.recipes.fit import FitConfig, fit
-from mood.recipes.recognition import outputs_of, recognition
+from mood.recipes.recognition import recognition
 
 TINY = ("embed_dim=32", "depth=1", "num_heads=2", "img_size=16")
 
@@ -127,19 +126,3 @@ def test_a_network_of_mood_s_own_at_chance_is_told_and_not_refused(learned, stri
     save_model(tmp_path / "worse", model)
     result = fit(settings(None, model=str(tmp_path / "worse"), model_options=()), data=stripes(200, 4, 5))
     assert "network: CAUTION: its classifier is at chance" in result.summary()
-
-
-def test_outputs_are_found_by_name_by_wordnet_id_or_in_order(learned):
-    from mood.models import load_model
-
-    own = load_model(learned / "network")
-    assert outputs_of(own, ("class 3", "class 1"), 4) == [3, 1]
-    assert outputs_of(own, ("class 3", "another"), 4) is None
-    foreign = replace(own, class_names=())
-    assert outputs_of(foreign, ("a", "b", "c", "d"), 4) == [0, 1, 2, 3]
-    assert outputs_of(foreign, ("a", "b", "c"), 4) is None
-    ids = ImageNetInfo("imagenet-1k").label_names()
-    assert outputs_of(foreign, (ids[900], ids[7]), 1000) == [900, 7]
-    larger = ImageNetInfo("imagenet-22k").label_names()
-    assert [larger[at] for at in outputs_of(foreign, (ids[900], ids[7]), 21841)] == [ids[900], ids[7]]
-    assert outputs_of(foreign, ("cat", "dog"), 1000) is None

@@ -21,6 +21,14 @@ from mood.report.parts import document
 EVIL = "\"><script>alert('x')</script><img src=x onerror=alert(1)>&amp;$x^2$ \\frac_1"
 
 
+ORDERS = {
+    "sorted": ["large", "small", "none"],
+    "lower": ["small", "large", "none"],
+    "again": ["large", "small", "none"],
+}
+"""After a click on numbers of which higher is better, lower is better, and after two on these."""
+
+
 class Reader(HTMLParser):
     """Reads a page strictly: every element that is opened is closed, in order."""
 
@@ -61,8 +69,9 @@ def page(**changes):
         ),
         "footnotes": ("A slip.",),
         "methods": (Grid("Methods", ("network", "score", "a"), (("n", EVIL, "50.0"), ("n", "knn", "—")), 2, ("†",)),),
+        "further": (Grid(f"AUPR {EVIL}", ("network", "score", "a"), (("n", EVIL, "50.0"),), 2, ("‡",)),),
         "figures": (
-            Drawn("mood", distributions(known, unknown, EVIL), f"{EVIL} scores"),
+            Drawn("mood", distributions(known, unknown, EVIL), f"{EVIL} scores", f"Of three {EVIL}."),
             Drawn("roc", roc_lines({EVIL: (np.array([0, 0.5, 1.0]), np.array([0, 0.9, 1.0]))}), "roc"),
             Drawn("cells", confusion_bars([EVIL, "b"], {"_rival": [4, 3], EVIL: [1, 0]}), "cells"),
             Drawn("tasks", task_bars(["one"], {"rival": [90.0], "ours": [None]}), "tasks"),
@@ -86,7 +95,18 @@ def test_everything_is_there_and_nothing_comes_from_elsewhere():
     text = render_comparison(page())
     read = Reader(text)
     ids = [attributes["id"] for _, attributes in read.elements if "id" in attributes]
-    for name in ("published", "methods", "chosen", "missing", "left-out", "sets", "seen", "costs", "provenance"):
+    for name in (
+        "published",
+        "methods",
+        "further",
+        "chosen",
+        "missing",
+        "left-out",
+        "sets",
+        "seen",
+        "costs",
+        "provenance",
+    ):
         assert name in ids
     for tag, attributes in read.elements:
         for key in ("src", "href"):
@@ -136,6 +156,63 @@ def test_figures_beyond_the_budget_are_told(monkeypatch):
     Reader(short)
 
 
+def test_further_tables_are_closed_and_those_beyond_the_budget_are_told(monkeypatch):
+    grids = tuple(Grid(f"metric {place}", ("a", "b"), (("x" * 500, "1"),)) for place in range(3))
+    whole = render_comparison(page(further=grids))
+    closed = [attributes for tag, attributes in Reader(whole).elements if tag == "details"]
+    assert closed == [{}, {}, {}], "none is open"
+    assert "table.md has all" not in whole
+    monkeypatch.setattr(comparison, "FURTHER", 2000)
+    short = render_comparison(page(further=grids))
+    assert short.count("<details") == 2
+    assert "Not shown, since a page holds no more: 1; table.md has all." in Reader(short).words
+
+
+def test_a_note_of_figures_stands_once_above_its_group():
+    words = Reader(render_comparison(page())).words
+    assert words.count(f"Of three {EVIL}.") == 1
+
+
+def test_words_stay_in_sight_while_numbers_are_moved():
+    """What sticks needs the page's ground behind it, light or dark, and the second column the width of the first."""
+    css = files("mood.report").joinpath("page.css").read_text()
+    sticky = re.findall(r"(\.grid-table[^{]*) \{ position: sticky; left: ([^;]+); [^}]*background: var\(--card\)", css)
+    assert sticky == [
+        (".grid-table tr > :first-child", "0"),
+        (".grid-table.two-words tr > :nth-child(2)", "var(--first)"),
+    ]
+    for words, kind in ((1, "grid-table"), (2, "grid-table two-words")):
+        table = Reader(_table(Grid("t", ("a", "b", "c"), (), words), sortable=False))
+        assert table.elements[0] == ("table", {"class": kind})
+
+
+def test_headings_can_be_pressed_and_say_at_which_end_sorting_begins():
+    for lower in (False, True):
+        read = Reader(_table(Grid("t", ("a", "b"), (("x", "1"),), lower_is_better=lower), sortable=True))
+        headings = [attributes for tag, attributes in read.elements if tag == "th" and attributes["scope"] == "col"]
+        assert [attributes.get("data-first") for attributes in headings] == [
+            "ascending",
+            "ascending" if lower else None,
+        ]
+        buttons = [attributes for tag, attributes in read.elements if tag == "button"]
+        assert buttons == [{"type": "button"}] * 2, "a button has the focus and takes Enter"
+
+
+def test_labels_of_bars_have_the_whole_width():
+    name = "CIFAR-100: automobile → pickup_truck"
+    figure = confusion_bars([name, "x" * 99], {"rival": [4, 3], "ours": [1, 0]})
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    labels = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    ends = [box for text, box in labels.items() if text in (name, f"{'x' * 47}…")]
+    assert len(ends) == 2, "whole, or cut where the figure ends"
+    for box in ends:
+        assert box.x0 >= 0
+        # A phone shows 8.5 points as 10.5.
+        assert box.x0 + 1.24 * box.width <= figure.bbox.width
+        assert not [bar for bar in axes.patches if bar.get_window_extent().overlaps(box)]
+
+
 def test_names_in_figures_are_plain():
     assert plain("_hidden").endswith("_hidden")
     assert not plain("_hidden").startswith("_")
@@ -167,7 +244,15 @@ def test_a_browser_shows_it_without_a_word_of_complaint_and_sorts(tmp_path):
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         return
-    for name, text in (("sorted", page_text), ("whole", render_comparison(page()))):
+    risk = Grid("Risks", ("score", "AURC"), grid.rows, lower_is_better=True)
+    twice = "document.querySelectorAll('th button')[1].click();" * 2
+    pages = {
+        "sorted": page_text,
+        "lower": document("t", _table(risk, sortable=True), f"{sorting}\n{click}"),
+        "again": document("t", _table(risk, sortable=True), f"{sorting}\n{twice}"),
+        "whole": render_comparison(page()),
+    }
+    for name, text in pages.items():
         (tmp_path / f"{name}.html").write_text(text, encoding="utf-8")
         shown = subprocess.run(
             [
@@ -188,7 +273,7 @@ def test_a_browser_shows_it_without_a_word_of_complaint_and_sorts(tmp_path):
         )
         assert "Refused" not in shown.stderr
         assert "CONSOLE" not in shown.stderr
-        if name == "sorted":
-            order = [shown.stdout.index(f"<bdi>{word}") for word in ("large", "small", "none")]
-            assert order == sorted(order)
-            assert 'aria-sort="descending"' in shown.stdout
+        if name != "whole":
+            order = sorted(("large", "small", "none"), key=lambda word: shown.stdout.index(f"<bdi>{word}"))
+            assert order == ORDERS[name]
+            assert f'aria-sort="{"ascending" if name == "lower" else "descending"}"' in shown.stdout

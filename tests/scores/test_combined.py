@@ -11,13 +11,13 @@ from mood import scores
 from mood.core.errors import ArtifactError, InputError
 from mood.core.features import Features
 from mood.decisions import Conformal
-from mood.scores._combined import Combined
+from mood.scores._combined import PURPOSE, Combined
 from mood.scores._sampling import held_out
 
 
 def reference(world, names, **options):
     """Each part fitted on the rows outside of the second cut, with its scores of the rows inside and of the queries."""
-    cut = held_out(world.fit.ids)
+    cut = held_out(world.fit.ids, purpose=PURPOSE)
     columns = {}
     for name in names:
         part = scores.fit(name, world.fit[~cut], head=world.head, **options.get(name, {}))
@@ -80,6 +80,18 @@ def test_shards_give_what_the_whole_gives(world):
     np.testing.assert_allclose(made(world.test).numpy(), whole(world.test).numpy(), rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("part", "options"),
+    [("msp", {"temperature": "fitted"}), ("energy", {"temperature": "fitted"}), ("kl_matching", {})],
+)
+def test_a_part_that_holds_out_images_of_its_own_finds_some(world, part, options):
+    columns = reference(world, ("mood", part), **{part: options})
+    expected = np.mean([(queries - held.mean()) / held.std() for held, queries in columns.values()], 0)
+    given = {f"{part}.{key}": value for key, value in options.items()}
+    found = scores.fit(f"mood,{part}", world.fit, head=world.head, **given)(world.test)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10, atol=1e-10)
+
+
 def test_what_the_registry_says_of_it():
     info = scores.info("vim,msp")
     assert set(info.needs) == {"embedding", "logits", "head"}
@@ -114,7 +126,7 @@ def test_a_part_that_tells_nothing_apart_is_refused(world):
 
 
 def test_no_row_is_left_for_the_reference(world):
-    few = world.fit[torch.where(~held_out(world.fit.ids))[0][:30].tolist()]
+    few = world.fit[torch.where(~held_out(world.fit.ids, purpose=PURPOSE))[0][:30].tolist()]
     with pytest.raises(InputError, match="there are no rows to fit on"):
         scores.fit("mood,msp", few)
 

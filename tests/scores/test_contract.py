@@ -90,6 +90,37 @@ def test_shape_dtype_and_finiteness(name, rows):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_labels_are_indices_of_logits_where_they_are_compared_and_any_elsewhere(name):
+    rows = made()
+    other = Features(
+        rows.embedding, ids=rows.ids, labels=1000 + 7 * rows.labels, **columns(rows, set(COLUMNS) - {"labels"})
+    )
+    if scores.compares(name):
+        with pytest.raises(InputError, match=r"label 10\d\d in row 0 has no logit: there are 5"):
+            fitted(name, other, head=head())
+        return
+    close(
+        fitted(name, other, head=head())(made(QUERIES, seed=1)), fitted(name, rows, head=head())(made(QUERIES, seed=1))
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "parts"),
+    [
+        ("she", {}, ("she",)),
+        ("openmax", {}, ("openmax",)),
+        ("msp", {"temperature": 2.0}, ()),
+        ("msp", {"temperature": "fitted"}, ("msp",)),
+        ("mahalanobis,msp", {}, ()),
+        ("mahalanobis, energy", {"energy.temperature": "fitted"}, ("energy",)),
+        ("mood,she,openmax", {}, ("she", "openmax")),
+    ],
+)
+def test_which_parts_compare_labels_with_logits(name, options, parts):
+    assert scores.compares(name, **options) == parts
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_row_is_scored_alone(name):
     score, queries = fitted(name, made(), head=head()), made(QUERIES, seed=1)
     whole = score(queries)
@@ -319,6 +350,31 @@ def test_negative_labels_are_refused(name):
 def test_labels_outside_the_head_are_refused(name):
     with pytest.raises(InputError, match="label 2 in row 1 has no logit: there are 2"):
         fitted(name, Features(torch.randn(3, 3), logits=torch.randn(3, 2), labels=[1, 2, 0]))
+
+
+COMPARES_CLASSES = {
+    "logits": {"entropy", "fdbd", "gen", "gradnorm", "kl_matching", "msp", "odin"},
+    "labels": {"relative_mahalanobis", "relative_mahalanobis++"},
+}
+"""Whose value would be the same for every image, were there one of these alone."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("alone", ["logits", "labels"])
+def test_one_class_alone_leaves_a_score_that_varies_or_is_refused(name, alone):
+    if alone == "logits":
+        fit_rows, queries, linear = made(classes=1), made(QUERIES, seed=1, classes=1), head(classes=1)
+        refused = name in COMPARES_CLASSES["logits"] | COMPARES_CLASSES["labels"]
+    else:
+        whole, queries, linear = made(), made(QUERIES, seed=1), head()
+        one_label = columns(whole, set(COLUMNS)) | {"labels": torch.zeros(N, dtype=torch.int64)}
+        fit_rows = Features(whole.embedding, ids=whole.ids, **one_label)
+        refused = name in COMPARES_CLASSES["labels"]
+    if refused:
+        with pytest.raises(InputError, match="for every image; take"):
+            fitted(name, fit_rows, head=linear)
+    else:
+        assert fitted(name, fit_rows, head=linear)(queries).std() > 1e-9
 
 
 FITTED = [name for name in NAMES if scores.available()[name].fitted]

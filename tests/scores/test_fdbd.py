@@ -29,7 +29,7 @@ def test_an_image_on_the_mean_is_finite(world):
 
 
 def test_heads_without_boundaries_are_refused(world):
-    with pytest.raises(InputError, match="one class, and so no decision boundary"):
+    with pytest.raises(InputError, match="the network has one class"):
         scores.fit("fdbd", world.fit, head=Head(world.weight[:1]))
     with pytest.raises(InputError, match="classes 1 and 3 of the head have the same weights"):
         scores.fit("fdbd", world.fit, head=Head(world.weight[[0, 1, 2, 1]]))

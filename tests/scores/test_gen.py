@@ -33,11 +33,6 @@ def test_a_probability_next_to_one_keeps_its_share():
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_one_class_has_no_entropy():
-    features = Features(np.zeros((2, 1)), logits=[[3.0], [-1.0]])
-    assert scores.fit("gen", features)(features).tolist() == [0.0, 0.0]
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -64,6 +64,19 @@ def test_formula(powers, fraction):
     np.testing.assert_allclose(found.numpy(), reference(fit, queries, powers, fraction), rtol=1e-9)
 
 
+def test_a_merge_touches_the_classes_of_a_batch_alone():
+    """Of 1000 classes a batch has a few, and their ranges may be half a gigabyte."""
+    fit, (first, _) = made(classes=40), scores.rounds("gram")
+    total, batch = first.collect(fit, None), first.collect(made(9, seed=1, classes=40), None)
+    both = first.merge(total, batch)
+    assert len(total.ranges) > 20
+    assert 0 < len(batch.ranges) < 9
+    for label in total.ranges.keys() - batch.ranges.keys():
+        assert both.ranges[label] is total.ranges[label]
+    # A range that were a part of its batch's would keep all of that in memory.
+    assert {held.untyped_storage().nbytes() for held in both.ranges.values()} == {2 * 10 * (5 + 4) * 8}
+
+
 def test_large_values_do_not_overflow():
     fit = made()
     large = Features(fit.embedding, ids=fit.ids, logits=fit.logits, tokens=[300 * layer for layer in fit.tokens])

@@ -20,16 +20,16 @@ def made(rows: int = 150, seed: int = 0) -> Features:
     return Features(layers[-1], labels=labels, layers=layers)
 
 
-def reference(fit, queries):
+def reference(fit, queries, weights=(1, 1)):
     """Class by class, layer by layer."""
     total, labels = 0, fit.labels.numpy()
-    for own, rows in zip(fit.layers, queries.layers, strict=True):
+    for weight, own, rows in zip(weights, fit.layers, queries.layers, strict=True):
         own, rows = own.numpy(), rows.numpy()
         means = [own[labels == label].mean(0) for label in range(3)]
         inside = np.concatenate([own[labels == label] - means[label] for label in range(3)])
         precision = np.linalg.inv(inside.T @ inside / len(own))
         far = [np.einsum("nd,de,ne->n", rows - mean, precision, rows - mean) for mean in means]
-        total = total + np.min(far, axis=0)
+        total = total + weight * np.min(far, axis=0)
     return total
 
 
@@ -37,6 +37,33 @@ def test_formula():
     fit, queries = made(), made(30, seed=1)
     score = scores.fit("lee_mahalanobis", fit)
     np.testing.assert_allclose(score(queries).numpy(), reference(fit, queries), rtol=1e-9)
+
+
+@pytest.mark.parametrize("weights", [[1, 1], (0.25, 3), [2, 0]])
+def test_layers_weigh_as_told(weights):
+    fit, queries = made(), made(30, seed=1)
+    score = scores.fit("lee_mahalanobis", fit, weights=weights)
+    np.testing.assert_allclose(score(queries).numpy(), reference(fit, queries, weights), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0], "there are 1 weights and 2 layers; give one for each layer"),
+        ([1, 2, 3], "there are 3 weights and 2 layers"),
+        ([1, -0.5], r"weights is \[1, -0.5\]; one number from 0 on for each layer"),
+        ([1, float("nan")], "weights is .*; one number from 0 on"),
+        ([1, float("inf")], "weights is .*; one number from 0 on"),
+        ([1, True], "weights is .*; one number from 0 on"),
+        ([1, "2"], "weights is .*; one number from 0 on"),
+        ([0, 0], "not all of them 0"),
+        ([], r"weights is \[\]; one number"),
+        ("12", "weights is '12'; list or tuple or NoneType was expected"),
+    ],
+)
+def test_weights_that_are_none_are_refused(weights, message):
+    with pytest.raises(InputError, match=message):
+        scores.fit("lee_mahalanobis", made(), weights=weights)
 
 
 def test_each_layer_has_its_objective_and_its_moved_image():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mood import scores
+from mood.core.errors import InputError
 from mood.core.features import Features
 
 
@@ -35,9 +36,10 @@ def test_formula(name, normalise):
     np.testing.assert_allclose(found.numpy(), reference(fit_rows, labels, queries, normalise), rtol=1e-9, atol=1e-9)
 
 
-def test_one_class_is_no_evidence():
-    """With one class both Gaussians are the same one, and the score is zero everywhere."""
-    rng = np.random.default_rng(1)
-    fit_rows, queries = rng.normal(size=(50, 4)), rng.normal(0, 9, (20, 4))
-    found = scores.fit("relative_mahalanobis", Features(fit_rows, labels=np.full(50, 3)))(Features(queries))
-    np.testing.assert_allclose(found.numpy(), 0, atol=1e-9)
+@pytest.mark.parametrize("name", ["relative_mahalanobis", "relative_mahalanobis++"])
+@pytest.mark.parametrize("shrinkage", ["none", "ledoit-wolf", 0.3])
+def test_one_class_is_refused(name, shrinkage):
+    """With one class both Gaussians are the same one, and what is left of the difference is rounding."""
+    fit_rows = np.random.default_rng(1).normal(size=(50, 4))
+    with pytest.raises(InputError, match="all fit rows have label 3, .* zero for every image; take mahalanobis or"):
+        scores.fit(name, Features(fit_rows, labels=np.full(50, 3)), shrinkage=shrinkage)

@@ -28,6 +28,15 @@ def test_formula(world):
     np.testing.assert_allclose(found.numpy(), scores.fit("mood", world.fit)(world.test).numpy(), rtol=1e-7)
 
 
+@pytest.mark.parametrize("clusters", [1, 2])
+def test_rows_are_standardised_by_a_deviation_divided_by_n(world, clusters):
+    """The distances do not tell: another divisor is one factor for all dimensions, which the covariances take back."""
+    units = world.rows / (np.linalg.norm(world.rows, axis=1, keepdims=True) + 1e-10)
+    score = scores.fit("ssd", world.fit, clusters=clusters)
+    np.testing.assert_allclose(score.mean.numpy(), units.mean(0), rtol=1e-9)
+    np.testing.assert_allclose(score.deviation.numpy(), units.std(0) + 1e-10, rtol=1e-9)
+
+
 def test_each_cluster_has_its_own_covariance():
     """Clusters so far apart that nobody could cut them otherwise."""
     rng = np.random.default_rng(0)

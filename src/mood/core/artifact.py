@@ -12,11 +12,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mood.core.errors import ArtifactError, InputError
+from mood.core.errors import ArtifactError, InputError, OutputError
 from mood.core.version import __version__
 
 if TYPE_CHECKING:
@@ -83,6 +85,43 @@ def write(
     temporary = folder / ".artifact.json.new"
     temporary.write_text(json.dumps({**content, "sha256": _checksum(content)}, indent=2) + "\n", encoding="utf-8")
     temporary.replace(description)
+
+
+@contextmanager
+def placed(folder: str | os.PathLike[str], *, kind: str, overwrite: bool) -> Iterator[Path]:
+    """A new folder to write an artifact into, which takes its place when all of it is written.
+
+    Args:
+        folder: where it is wanted; absent or empty.
+        kind: what it will be.
+        overwrite: replace one of the same kind.
+
+    Raises:
+        OutputError: something else is there, or nothing can be written there.
+    """
+    place = Path(os.path.realpath(folder))
+    new, old = (place.with_name(f".{place.name}.{what}") for what in ("new", "old"))
+    try:
+        if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+            try:
+                there = describe(place)["kind"]
+            except ArtifactError:
+                raise OutputError(f"{folder} was not written by mood and is left alone: choose another place") from None
+            if there != kind or not overwrite:
+                more = ", or pass overwrite=True" if there == kind else ""
+                raise OutputError(f"{folder} holds a {there} already: choose another place{more}")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        try:
+            yield new
+            if place.exists():
+                place.rename(old)
+            new.rename(place)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"nothing can be written to {folder}: {error.strerror}") from error
 
 
 def read(folder: str | os.PathLike[str], *, kind: str) -> tuple[dict[str, dict[str, "Tensor"]], dict[str, Any]]:

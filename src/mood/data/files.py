@@ -8,9 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from mood.core.errors import DataError
-from mood.data.source import Listing
+from mood.data.source import UNLABELLED, Listing
 
 _MAX_BYTES = 2**30
+
+NO_IMAGES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
+"""What Windows and macOS leave in folders of images without hiding it by a dot, in small letters."""
+
+_OUTSIDE = (
+    "It is a link to the folder {target}, outside of this one, and not followed: copy or mount its images here, or "
+    "name the folder in which they lie."
+)
 
 
 class FileStore:
@@ -36,7 +44,9 @@ class FileStore:
         try:
             if self._root is not None:
                 path = self._root / path
-                if path.is_symlink() and not _target(path).is_relative_to(self._root):
+                if path.is_symlink() and not (target := _target(path)).is_relative_to(self._root):
+                    if target.is_dir():
+                        raise DataError(_OUTSIDE.format(target=target))
                     raise DataError("It is a link to a file outside of the folder, which is not followed.")
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):
@@ -54,34 +64,47 @@ def list_folder(folder: Path) -> Listing:
     """Every file below a folder, in the order of their paths, labelled by the first sub-folder.
 
     Every file counts as an image, whatever its name, so that what cannot be read is rejected with a reason and not
-    overlooked. What is hidden (a name that begins with a dot) is left out, and so is what is no file (a socket, say).
-    A link to a file is read if its target lies inside the folder. A link to a folder inside is not followed, as its
-    images are read where they lie. Files in the folder itself belong to no class, so that there are no labels then.
+    overlooked. What is hidden (a name that begins with a dot) is left out, with what systems leave beside images
+    (`NO_IMAGES`), and so is what is no file (a socket, say). A link to a file is read if its target lies inside the
+    folder. A link to a folder inside is not followed, as its images are read where they lie; one that leads out counts
+    as one image that cannot be read. What lies in the folder itself belongs to no class, so that there are no labels
+    then.
 
     Raises:
-        DataError: where there is no file, the folder cannot be listed, or a link to a folder leads out of it.
+        DataError: where there is no file, or the folder cannot be listed.
     """
     root = folder.resolve()
     found: list[tuple[str, ...]] = []
+    outside: list[tuple[str, ...]] = []
     for parent, folders, files in os.walk(root, onerror=_cannot_list):
+        above = Path(parent).relative_to(root).parts
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in folders:
             path = Path(parent, name)
             if path.is_symlink() and not _target(path).is_relative_to(root):
-                raise DataError(
-                    f"{path} is a link to {_target(path)}, outside of the folder {folder}. Links to folders "
-                    "are not followed: copy or mount its images there, or name the folders that they lie in."
-                )
-        above = Path(parent).relative_to(root).parts
+                outside.append((*above, name))
         for name in files:
             path = Path(parent, name)
-            if not name.startswith(".") and (path.is_symlink() or path.is_file()):
+            if not _is_left_out(name) and (path.is_symlink() or path.is_file()):
                 found.append((*above, name))
     if not found:
-        raise DataError(f"The folder {folder} holds no images: no file that is not hidden.")
-    found.sort()
-    labels, class_names = None, None
-    if all(len(parts) > 1 for parts in found):
+        link = root.joinpath(*min(outside)) if outside else None
+        raise DataError(
+            f"The folder {folder} holds no images: no file that is not hidden."
+            + (f" Of {link}: {_OUTSIDE.format(target=_target(link))}" if link else "")
+        )
+    found = sorted(found + outside)
+    labels, class_names, unlabelled = None, None, UNLABELLED
+    beside = [parts[0] for parts in found if len(parts) == 1]
+    if beside and (beside[0],) in outside:
+        unlabelled = f"{beside[0]} in {folder} is a link out of it and not followed: copy or mount its images there"
+    elif beside and len(beside) < len(found):
+        more = f" (and {len(beside) - 1} more)" if len(beside) > 1 else ""
+        unlabelled = (
+            f"{beside[0]}{more} lies in {folder} itself, beside the folders of the classes, and belongs to none: move "
+            "it into the folder of its class, or out"
+        )
+    if not beside:
         class_names = tuple(sorted({parts[0] for parts in found}))
         index = {name: label for label, name in enumerate(class_names)}
         labels = np.array([index[parts[0]] for parts in found], np.int64)
@@ -91,6 +114,7 @@ def list_folder(folder: Path) -> Listing:
         store=FileStore([str(Path(*parts)) for parts in found], root),
         labels=labels,
         class_names=class_names,
+        unlabelled=unlabelled,
     )
 
 
@@ -104,6 +128,10 @@ def _target(link: Path) -> Path:
     """Where a link ends; one that leads to itself ends where it stands, and is refused when it is opened."""
     # Path.resolve raises RuntimeError on such a link until Python 3.13.
     return Path(os.path.realpath(link))
+
+
+def _is_left_out(name: str) -> bool:
+    return name.startswith(".") or name.lower() in NO_IMAGES
 
 
 def _cannot_list(error: OSError) -> None:

@@ -58,8 +58,10 @@ def _whole(folder: str, *, labelled: bool) -> Callable[[Path, str, bool], Listin
 def _imagenet30(root: Path, split: str, _: bool) -> Listing:
     folder = root / "imagenet30" / f"one_class_{split}"
     found = list_folder(folder)
+    if found.class_names is None:
+        raise DataError(f"{folder} has no labels: {found.unlabelled}.")
     if found.class_names != IMAGENET30:
-        other = sorted(set(found.class_names or ()) ^ set(IMAGENET30))
+        other = sorted(set(found.class_names) ^ set(IMAGENET30))
         raise DataError(
             f"{folder} does not hold the 30 classes of ImageNet-30, each in its folder: see {', '.join(other)}."
         )

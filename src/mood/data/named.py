@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 
 from mood.core.cache import cache_home
@@ -21,6 +22,10 @@ NAME = re.compile(r"(?P<name>\w[\w.+-]*)(:(?P<split>\w[\w.+-]*))?")
 
 SAMPLES = Path(__file__).parent / "samples"
 """The sets that come with mood: clothing, omniglot and bccd."""
+
+
+BESIDE = 10_000
+"""Names of a folder that are looked through for one that was meant."""
 
 
 SETS = {**torchvision_sets.SETS, **folder_sets.SETS}
@@ -62,7 +67,8 @@ def list_named(text: str, roots: Sequence[Path]) -> Listing:
     match = NAME.fullmatch(text)
     if match is None:
         raise DataError(
-            f"There is no file or folder {text!r}, and the name of a set looks otherwise: NAME or NAME:SPLIT."
+            f"There is no file or folder {text!r}{beside(text)}, and the name of a set looks otherwise: NAME or "
+            "NAME:SPLIT."
         )
     name, split = match["name"], match["split"]
     stem = f"{name}-{split}" if split else name
@@ -80,7 +86,7 @@ def _list_below(text: str, roots: Sequence[Path]) -> Listing:
         if (file := root / text).is_file():
             return list_imglist(file, roots)
     raise DataError(
-        f"There is no file {text}, neither here nor under {spelled(roots)}."
+        f"There is no file {text}, neither here{beside(text)} nor under {spelled(roots)}."
         + (f" The lists and images of OpenOOD are those of {OPENOOD}." if LISTS in Path(text).parts else "")
         + " Name the folder below which it lies with roots=, --data-root or MOOD_DATA."
     )
@@ -142,6 +148,19 @@ def locate(name: str, roots: Sequence[Path]) -> dict[str, Path | None]:
     return found
 
 
+def beside(path: str) -> str:
+    """What to say behind a path that is not there: what lies there under a name like its first part that does not."""
+    here = Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises where nobody has that name.
+    here = [here, *(folder for folder in here.parents if not folder.is_dir())][-1]
+    try:
+        with os.scandir(here.parent) as entries:
+            names = [entry.name for entry in islice(entries, BESIDE) if not entry.name.startswith(".")]
+    except OSError:
+        return ""
+    near = [str(here.parent / name) for name in get_close_matches(here.name, names, n=3, cutoff=0.7)]
+    return f" (there is {', '.join(near)})" if near else ""
+
+
 def _unknown(text: str, name: str, split: str | None, roots: Sequence[Path]) -> str:
     """What to say of a name that leads nowhere: its splits if there are any, else the nearest names."""
     stems = sorted({file.stem for root in roots for file in root.glob("*.parquet")})
@@ -155,7 +174,7 @@ def _unknown(text: str, name: str, split: str | None, roots: Sequence[Path]) -> 
     known = {*stems, *SETS}
     near = get_close_matches(text.replace(":", "-"), sorted(known), n=3, cutoff=0.5)
     return (
-        f"There is no file, folder or set {text!r}."
+        f"There is no file, folder or set {text!r}{beside(text)}."
         + (f" The nearest known: {', '.join(near)}." if near else "")
         + f" Searched for {text.replace(':', '-')}.parquet in {spelled(roots)}; torchvision brings "
         f"{', '.join(sorted(name for name in SETS if SETS[name].downloads))}, and `mood sets` lists all sets. Name "

@@ -18,7 +18,7 @@ from mood.data.files import FileStore, list_files, list_folder
 from mood.data.imglist import ENDING, list_imglist
 from mood.data.manifest import Manifest, content_hash
 from mood.data.memory import list_memory
-from mood.data.named import data_roots, list_named
+from mood.data.named import beside, data_roots, list_named
 from mood.data.parquet import list_parquet
 from mood.data.source import Images, Listing, Source, Store
 from mood.data.tar import list_tar, numbered
@@ -46,7 +46,7 @@ def open_source(
     A string is first an existing path or a glob, then the name of a set:
 
     * a folder: every file below it that is not hidden, in the order of their paths, labelled by the first sub-folder
-      (without labels where files lie in the folder itself);
+      (without labels where files lie in the folder itself, as `Source.unlabelled` says);
     * a Parquet file, or a glob or list of them: the columns `image`, `label`, `coarse_label`;
     * a tar shard of WebDataset, or a glob or list of them, or `shard-{000..012}.tar`: `key.jpg` (or another image), and
       `key.cls` or `key.json` with a label;
@@ -98,7 +98,7 @@ def open_source(
         class_names=class_names,
         coarse_class_names=listing.coarse_class_names,
     )
-    return Source(listing.name, listing.description, manifest, Images(store, rows))
+    return Source(listing.name, listing.description, manifest, Images(store, rows), listing.unlabelled)
 
 
 def _list(data: Any, roots: Sequence[Path], value_range: tuple[float, float] | None) -> Listing:
@@ -120,7 +120,7 @@ def _list(data: Any, roots: Sequence[Path], value_range: tuple[float, float] | N
         if matches:
             return _list_paths(matches, text)
         if isinstance(data, os.PathLike):
-            raise DataError(f"There is no file or folder {text}.")
+            raise DataError(f"There is no file or folder {text}{beside(text)}.")
         return list_named(data, roots)
     if isinstance(data, Iterable) and not hasattr(data, "ndim"):
         data = list(data)
@@ -202,7 +202,7 @@ def _indices(argument: str, classes: Sequence[str | int] | str | int, listing: L
     wanted = [classes] if isinstance(classes, str | int) else list(classes)
     names = listing.class_names
     if wanted and names is None:
-        raise InputError(f"{argument} is {wanted}, but {listing.description} has no labels.")
+        raise InputError(f"{argument} is {wanted}, but {listing.description} has no labels: {listing.unlabelled}.")
     indices = set()
     for item in wanted:
         if isinstance(item, str) and item in (names or ()):

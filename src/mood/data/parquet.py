@@ -105,6 +105,10 @@ class ParquetStore:
         return pc.struct_field(images, "bytes") if pa.types.is_struct(images.type) else images
 
 
+UNLABELLED = "give the table a column 'label' of whole numbers"
+"""What to do about labels that are missing."""
+
+
 def list_parquet(files: Sequence[Path], name: str, description: str) -> Listing:
     """The rows of Parquet tables, one file after the other.
 
@@ -121,7 +125,16 @@ def list_parquet(files: Sequence[Path], name: str, description: str) -> Listing:
         raise DataError(f"{description} has no rows.")
     labels, class_names = _labels(files, "label", "class_names")
     coarse_labels, coarse_class_names = _labels(files, "coarse_label", "coarse_class_names")
-    return Listing(name, description, store, labels, class_names, coarse_labels, coarse_class_names)
+    return Listing(
+        name,
+        description,
+        store,
+        labels,
+        class_names,
+        coarse_labels,
+        coarse_class_names,
+        unlabelled=UNLABELLED,
+    )
 
 
 def _image_column(schema: "pa.Schema", file: Path) -> str:

@@ -13,6 +13,10 @@ MAX_CLASSES = 10**6
 """Labels without names become names; a number that is no label, an image's own say, must not fill the memory."""
 
 
+UNLABELLED = "put the images of each class into a folder of its own"
+"""What to do about labels that are missing, where nothing more is known."""
+
+
 class Store(Protocol):
     """Where images lie. A pickled store holds no open file and no image that can be read again from disk."""
 
@@ -31,7 +35,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Listing:
-    """A store and the labels of all its rows, before any is left out."""
+    """A store and the labels of all its rows, before any is left out; `unlabelled` as in `Source`."""
 
     name: str
     description: str
@@ -40,6 +44,7 @@ class Listing:
     class_names: tuple[str, ...] | None = None
     coarse_labels: np.ndarray | None = None
     coarse_class_names: tuple[str, ...] | None = None
+    unlabelled: str = UNLABELLED
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,12 +68,15 @@ class Source:
         description: where the images come from.
         manifest: ids, hashes, labels and class names of all N images.
         images: the reader behind `read`.
+        unlabelled: what to do about its labels where it has none, and what is in their way: the end of a sentence that
+            says so.
     """
 
     name: str
     description: str
     manifest: Manifest
     images: Images
+    unlabelled: str = UNLABELLED
 
     def __len__(self) -> int:
         """N."""

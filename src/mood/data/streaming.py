@@ -15,11 +15,10 @@ import numpy as np
 
 from mood.core.errors import DataError, InputError
 from mood.core.progress import track
+from mood.data import parquet, tar
 from mood.data.holdout import held_out
 from mood.data.manifest import content_hash
-from mood.data.parquet import list_parquet
 from mood.data.source import Listing
-from mood.data.tar import list_tar
 
 WINDOW = 16384
 _LISTED = 8
@@ -83,6 +82,7 @@ class Stream:
         fingerprint: sha256 hex digest over all images, in the order of the shards.
         keys: (n,) int64 of the kept images (`mood.models.image_keys`), sorted, each once.
         images: this, for readers that know a source.
+        unlabelled: see `Source`.
     """
 
     def __init__(self, name: str, paths: Sequence[Path], scanned: Sequence[ScannedShard]) -> None:
@@ -101,6 +101,7 @@ class Stream:
         if not self._kept.sum():
             raise DataError(f"Nothing is left of the {self._starts[-1]} images of {name}.")
         self.class_names = _agreed([(path, part) for path, part in zip(paths, scanned, strict=True) if part.images])
+        self.unlabelled = parquet.UNLABELLED if paths[0].suffix == ".parquet" else tar.UNLABELLED
         digest = hashlib.sha256("".join(part.digest for part in scanned).encode())
         digest.update(repr(self.class_names).encode())
         self.fingerprint = digest.hexdigest()
@@ -191,8 +192,8 @@ class Stream:
 
 def _listed(path: Path) -> Listing:
     if path.suffix == ".parquet":
-        return list_parquet([path], path.name, str(path))
-    return list_tar([path], path.name, str(path))
+        return parquet.list_parquet([path], path.name, str(path))
+    return tar.list_tar([path], path.name, str(path))
 
 
 def _agreed(shards: Sequence[tuple[Path, ScannedShard]]) -> tuple[str, ...] | None:

@@ -80,6 +80,10 @@ class TarStore:
         return bisect_right(self._starts, row) - 1
 
 
+UNLABELLED = "put key.cls, or key.json with a label in it, beside each image of the shards"
+"""What to do about labels that are missing."""
+
+
 def list_tar(files: Sequence[Path], name: str, description: str) -> Listing:
     """The samples of tar shards, one shard after the other; all members of a sample have one key.
 
@@ -95,7 +99,7 @@ def list_tar(files: Sequence[Path], name: str, description: str) -> Listing:
     if not flat:
         raise DataError(f"{description} has no samples: no member whose name ends in .{', .'.join(IMAGES[:4])} …")
     labels, class_names = _labels(flat, description)
-    return Listing(name, description, TarStore(files, rows), labels, class_names)
+    return Listing(name, description, TarStore(files, rows), labels, class_names, unlabelled=UNLABELLED)
 
 
 def rows_of(file: Path) -> Iterator[Row]:

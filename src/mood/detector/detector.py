@@ -26,6 +26,9 @@ from mood.models import Embedder, Model, load_model, own_model, save_model
 
 KIND = "detector"
 
+PROBE_TOLERANCE = 0.02
+"""Relative; bf16 and fp32, or a CPU and a GPU, are nearer to each other, and another activation is not."""
+
 # What detectors of the first versions held, which say nothing of it.
 FIRST_CALIBRATION = {"kind": "split", "ties": "conservative"}
 
@@ -113,6 +116,8 @@ class Detector:
         if self.embedder is not None:
             at = (self.embedder.model.fingerprint(), self.embedder.pool, self.embedder.layer, self.embedder.precision)
             digest.update(json.dumps(at + self.embedder.inner).encode())
+            if self.embedder.decoder is not None:
+                digest.update(json.dumps([self.embedder.masks, self.embedder.mask_seed]).encode())
         for name, tensor in sorted(tensors.items()):
             digest.update(name.encode() + np.ascontiguousarray(tensor.numpy()).tobytes())
         arrays, how = decisions.state(self.calibration)
@@ -284,13 +289,24 @@ class Detector:
         ]
         return pa.table(columns, schema=COLUMNS)
 
-    def save(self, folder: str | Path) -> None:
-        """Write the detector as a folder of safetensors and json.
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the detector as a folder of safetensors and json, which is there whole or not at all.
 
-        The user's own module is saved without its code: `load` asks for it again and checks its weights.
+        The user's own module is saved without its code: `load` asks for it again, and checks its weights and what it
+        makes of two fixed images.
+
+        Args:
+            folder: absent or empty.
+            overwrite: replace a detector that is there.
+
+        Raises:
+            OutputError: something else is there, or nothing can be written there.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        with artifact.placed(folder, kind=KIND, overwrite=overwrite) as place:
+            self.write(place)
+
+    def write(self, folder: Path) -> None:
+        """Write the files of `save` into a folder of the caller's, beside whatever is there."""
         tensors, score_meta = scores.state(self.score)
         meta: dict[str, Any] = {
             "score": {"name": self.score_name, **score_meta},
@@ -308,9 +324,16 @@ class Detector:
                 "precision": self.embedder.precision,
                 "inner": "+".join(map(str, self.embedder.inner)),
                 "reconstruction": self.embedder.decoder is not None,
+                "masks": self.embedder.masks,
+                "mask_seed": self.embedder.mask_seed,
                 "own": None
                 if model.architecture
-                else {"head": model.head_name, "name": model.name, "transform": model.transform.to_dict()},
+                else {
+                    "head": model.head_name,
+                    "name": model.name,
+                    "transform": model.transform.to_dict(),
+                    "probe": self.embedder.probe().tolist(),
+                },
             }
             if model.architecture is not None:
                 save_model(folder / "model", model)
@@ -365,9 +388,10 @@ def load(folder: str | Path, *, model: nn.Module | None = None, device: str = "a
             device=device,
             precision=about["precision"],
             # Detectors of the first versions have none.
-            inner=about.get("inner", ""),
-            reconstruction=about.get("reconstruction", False),
+            **{key: about[key] for key in ("inner", "reconstruction", "masks", "mask_seed") if key in about},
         )
+        if own is not None:
+            _check_code(folder, embedder, torch.tensor(own["probe"]))
     score_meta = dict(meta["score"])
     name = score_meta.pop("name")
     held = {key: tensor.numpy() for key, tensor in tensors["calibration"].items()}
@@ -389,6 +413,20 @@ def load(folder: str | Path, *, model: nn.Module | None = None, device: str = "a
             scores.restore(name, tensors[f"fold-{place:04d}"], fold) for place, fold in enumerate(meta.get("folds", ()))
         ),
     )
+
+
+def _check_code(folder: Path, embedder: Embedder, expected: torch.Tensor) -> None:
+    """Refuse a module whose code does something else with the same weights.
+
+    Raises:
+        ArtifactError: what it makes of two fixed images is further off than another device or precision explains.
+    """
+    found = embedder.probe()
+    if found.shape != expected.shape or (found - expected).norm() > PROBE_TOLERANCE * expected.norm():
+        raise ArtifactError(
+            f"your module has the weights that {folder} was fitted with, and its code makes something else of them: "
+            "its promise would be void; fit again"
+        )
 
 
 def predicted_classes(features: Features) -> np.ndarray:

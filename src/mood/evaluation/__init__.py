@@ -3,10 +3,17 @@
 Everywhere a score is higher = more OOD, and every metric is a share in [0, 1].
 """
 
-from mood.evaluation.comparing import Comparison, auroc_interval, compare_auroc, mean_auroc_interval, paired_bootstrap
+from mood.evaluation.comparing import (
+    Comparison,
+    auroc_interval,
+    compare_auroc,
+    compare_mean_auroc,
+    mean_auroc_interval,
+    paired_bootstrap,
+)
 from mood.evaluation.intervals import Estimate, Metrics, evaluate, flagged_share
 from mood.evaluation.metrics import aupr, auroc, detection_error, fpr_at_tpr, roc_curve
-from mood.evaluation.selective import accuracy, aurc, excess_aurc, oscr
+from mood.evaluation.selective import accuracy, aurc, aurc_interval, excess_aurc, oscr, oscr_interval
 from mood.evaluation.trials import Spread, over_trials
 
 __all__ = [
@@ -17,9 +24,11 @@ __all__ = [
     "accuracy",
     "aupr",
     "aurc",
+    "aurc_interval",
     "auroc",
     "auroc_interval",
     "compare_auroc",
+    "compare_mean_auroc",
     "detection_error",
     "evaluate",
     "excess_aurc",
@@ -27,6 +36,7 @@ __all__ = [
     "fpr_at_tpr",
     "mean_auroc_interval",
     "oscr",
+    "oscr_interval",
     "over_trials",
     "paired_bootstrap",
     "roc_curve",

@@ -70,11 +70,42 @@ def mean_auroc_interval(comparisons: Iterable[tuple[Side, Side]], *, confidence:
         InputError: no comparison, fewer than two images on a side, two numbers of images under one name, NaN, or
             `confidence` out of range.
     """
+    value, added = _mean(comparisons)
+    variance = sum(float(part.var(ddof=1)) / len(part) for part in added.values())
+    half = _quantile(confidence) * sqrt(variance)
+    return Estimate(value, max(0.0, value - half), min(1.0, value + half))
+
+
+def compare_mean_auroc(
+    first: Iterable[tuple[Side, Side]], second: Iterable[tuple[Side, Side]], *, confidence: float = 0.95
+) -> Comparison:
+    """Two methods by their mean AUROC over the same comparisons of the same images, as `mean_auroc_interval` has them.
+
+    Args:
+        first: the comparisons of one method.
+        second: those of the other, with the same names.
+        confidence: of the normal interval, inside (0, 1).
+
+    Returns:
+        The comparison; p is 1 where the difference is 0, and 0 where it is not and has no variance.
+
+    Raises:
+        InputError: what `mean_auroc_interval` refuses, or images under other names, or in other numbers.
+    """
+    (one, of_one), (other, of_other) = _mean(first), _mean(second)
+    if {name: len(part) for name, part in of_one.items()} != {name: len(part) for name, part in of_other.items()}:
+        raise InputError(f"the first method has images of {[*of_one]} and the second of {[*of_other]}, not the same")
+    parts = [part - of_other[name] for name, part in of_one.items()]
+    return _compared(one - other, sqrt(sum(float(part.var(ddof=1)) / len(part) for part in parts)), confidence)
+
+
+def _mean(comparisons: Iterable[tuple[Side, Side]]) -> tuple[float, dict[str, np.ndarray]]:
+    """The mean AUROC, and what each image of each name adds to it."""
     values: list[float] = []
     added: dict[str, np.ndarray] = {}
     for (known_name, known_scores), (unknown_name, unknown_scores) in comparisons:
         known, unknown = _side([known_scores], "id_scores")[0], _side([unknown_scores], "ood_scores")[0]
-        of_id, of_ood = _right_of(known, unknown)
+        of_id, of_ood = placements(known, unknown)
         values.append(float(of_ood.mean()))
         for name, part in ((known_name, of_id), (unknown_name, of_ood)):
             before = added.setdefault(name, np.zeros(len(part)))
@@ -83,10 +114,7 @@ def mean_auroc_interval(comparisons: Iterable[tuple[Side, Side]], *, confidence:
             added[name] = before + part
     if not values:
         raise InputError("there are no comparisons to take the mean of")
-    value = float(np.mean(values))
-    variance = sum(float((part / len(values)).var(ddof=1)) / len(part) for part in added.values())
-    half = _quantile(confidence) * sqrt(variance)
-    return Estimate(value, max(0.0, value - half), min(1.0, value + half))
+    return float(np.mean(values)), {name: part / len(values) for name, part in added.items()}
 
 
 def compare_auroc(first: tuple[Any, Any], second: tuple[Any, Any], *, confidence: float = 0.95) -> Comparison:
@@ -107,6 +135,10 @@ def compare_auroc(first: tuple[Any, Any], second: tuple[Any, Any], *, confidence
     values, covariance = _delong(known, unknown)
     difference = float(values[0] - values[1])
     deviation = sqrt(max(0.0, float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])))
+    return _compared(difference, deviation, confidence)
+
+
+def _compared(difference: float, deviation: float, confidence: float) -> Comparison:
     half = _quantile(confidence) * deviation
     p_value = 1.0 if difference == 0 else erfc(abs(difference) / deviation / sqrt(2)) if deviation else 0.0
     return Comparison(difference, max(-1.0, difference - half), min(1.0, difference + half), p_value)
@@ -196,14 +228,21 @@ def _side(scores: list[Any], name: str, fewest: int = 2) -> np.ndarray:
 def _delong(known: np.ndarray, unknown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """AUROC (methods,) and its covariance (methods, methods) of (methods, n) scores of both sides."""
     n_id, n_ood = known.shape[1], unknown.shape[1]
-    shares = [_right_of(low, high) for low, high in zip(known, unknown, strict=True)]
+    shares = [placements(low, high) for low, high in zip(known, unknown, strict=True)]
     of_id, of_ood = (np.stack(side) for side in zip(*shares, strict=True))
     covariance = np.atleast_2d(np.cov(of_ood)) / n_ood + np.atleast_2d(np.cov(of_id)) / n_id
     return of_ood.mean(1), covariance
 
 
-def _right_of(known: np.ndarray, unknown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n_id,) and (n_ood,): of each image, the share of the other side that it is on the right side of."""
+def placements(known: np.ndarray, unknown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n_id,) and (n_ood,): of each image, the share of the other side that it is on the right side of.
+
+    Ties count half. The means of both are the AUROC, and their variances that of it (DeLong).
+
+    Args:
+        known: (n_id,) higher = more OOD.
+        unknown: (n_ood,).
+    """
     return 1 - _below(unknown, known) / len(unknown), _below(known, unknown) / len(known)
 
 

@@ -165,22 +165,28 @@ def auroc_of(id_counts: np.ndarray, ood_counts: np.ndarray) -> np.ndarray:
 def fpr_of(positives: np.ndarray, negatives: np.ndarray, tpr: float) -> np.ndarray:
     """Share of negatives (...) met from the first score on until `tpr` of the positives are, of counts (..., G)."""
     right, wrong = np.cumsum(positives, axis=-1), np.cumsum(negatives, axis=-1)
-    n = right[..., -1:]
-    # The smallest k with k/n ≥ tpr as floats, so that 95 of 100 is enough for 0.95 whatever 0.95 · 100 rounds to.
-    k = np.ceil(tpr * n)
-    k -= (k - 1) / n >= tpr
-    k += k / n < tpr
-    reached = (right >= k).argmax(-1)[..., None]
+    reached = (right >= enough(tpr, right[..., -1:])).argmax(-1)[..., None]
     return np.asarray((np.take_along_axis(wrong, reached, -1) / wrong[..., -1:])[..., 0])
 
 
+def enough(tpr: float, n: np.ndarray) -> np.ndarray:
+    """The smallest whole numbers k with k/n ≥ tpr as floats, of whole numbers n.
+
+    7 of 100 are enough for 0.07, though 0.07 · 100 is a little more than 7.
+    """
+    k = np.ceil(tpr * n)
+    k = k - ((k - 1) / n >= tpr)
+    return np.asarray(k + (k / n < tpr))
+
+
 def detection_error_of(id_counts: np.ndarray, ood_counts: np.ndarray) -> np.ndarray:
-    """Detection error (...) of ascending counts (..., G); accepting nothing at all is a threshold too."""
+    """Detection error (...) of ascending counts (..., G)."""
     kept, let_in = np.cumsum(id_counts, axis=-1), np.cumsum(ood_counts, axis=-1)
     n = kept[..., -1]
     # In images of ID, and in place: a quotient of every count would cost twice as much.
     let_in *= (n / let_in[..., -1])[..., None]
     gain = np.subtract(kept, let_in, out=let_in).max(-1) / n
+    # At the last threshold all are accepted and the gain is 0, which n_ood · (n_id / n_ood) may pass by its rounding.
     return np.asarray((1 - np.maximum(gain, 0)) / 2)
 
 

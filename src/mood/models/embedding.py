@@ -14,11 +14,9 @@ from mood.core.errors import InputError, ModelError
 from mood.core.features import Head
 from mood.models.model import Model
 from mood.models.packing import PackedLinear, can_pack
-from mood.models.pretexts import MaskedAutoencoder, make_pretext
+from mood.models.pretexts import Reconstructing, make_pretext, reconstructs
 
 POOLS = ("model", "cls", "avg", "mean+std")
-MASKS = 8
-"""Masks that a reconstruction error is averaged over."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -148,11 +146,12 @@ class Embedder:
         device: "auto", "cpu", "cuda", …
         precision: "auto", "fp32" or "bf16".
         inner: blocks whose tokens are given beside the embedding, for scores of inner layers; see `parse_inner`.
-        reconstruction: give the error of the decoder that pre-training left, over `MASKS` seeded masks, the same for
-            every image.
+        reconstruction: give the error of the decoder that pre-training left.
+        masks: random masks that this error is averaged over, the same for every image.
+        mask_seed: which masks these are.
 
     Raises:
-        InputError: a pooling or layer that this network does not have.
+        InputError: a pooling or layer that this network does not have; no mask, or a negative seed.
         ModelError: no decoder was left beside this network.
     """
 
@@ -166,7 +165,11 @@ class Embedder:
         precision: str = "auto",
         inner: str = "",
         reconstruction: bool = False,
+        masks: int = 8,
+        mask_seed: int = 0,
     ) -> None:
+        if masks < 1 or mask_seed < 0:
+            raise InputError(f"masks is {masks} and mask_seed {mask_seed}; at least 1 and 0 were expected")
         self.model = model
         self.pool = model.pool if pool is None else pool
         self.layer = model.layer if layer is None else layer
@@ -181,6 +184,7 @@ class Embedder:
             raise InputError("your own module gives the input of its head: pool and layer must be 'model' and 'last'")
         blocks = 0 if self._own else len(getattr(self.module, "blocks", ()))
         self.inner = parse_inner(inner, blocks)
+        self.masks, self.mask_seed = masks, mask_seed
         self.decoder = _decoder(model).to(self.device).eval() if reconstruction else None
         for part in self.layers:
             if part.index is not None and part.index >= blocks:
@@ -209,16 +213,27 @@ class Embedder:
         images = self._input(pixels)
         return self._through(images)._replace(reconstruction=self._reconstruction(images)).cpu(tokens=tokens)
 
+    def probe(self) -> Tensor:
+        """(2, D + K) float32: embedding and logits of two fixed images of noise.
+
+        Two modules of a user's own may have the same weights and do something else with them; this tells.
+        """
+        height, width = self.model.transform.size
+        noise = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+        seen = self.look(noise)
+        return seen.embedding if seen.logits is None else torch.cat([seen.embedding, seen.logits], 1)
+
     def _reconstruction(self, images: Tensor) -> Tensor | None:
         """(N,) error over the seeded masks; they are the same for every image, so that each is measured alone."""
         if self.decoder is None:
             return None
         total = torch.zeros(len(images), device=self.device)
-        for seed in range(MASKS):
-            noise = torch.rand(self.decoder.patches, generator=torch.Generator().manual_seed(seed))
+        first = self.mask_seed * self.masks
+        for number in range(first, first + self.masks):
+            draws = torch.rand(self.decoder.draws, generator=torch.Generator().manual_seed(number))
             with self._autocast():
-                total += self.decoder.errors(images, noise.expand(len(images), -1).to(self.device))
-        return total / MASKS
+                total += self.decoder.errors(images, draws.expand(len(images), -1).to(self.device))
+        return total / self.masks
 
     def look_moved(
         self, pixels: np.ndarray, objectives: Callable[[Mapping[str, Tensor]], Sequence[Tensor]], epsilon: float
@@ -317,17 +332,21 @@ class Embedder:
         return embedding, head(embedding)
 
 
-def _decoder(model: Model) -> MaskedAutoencoder:
-    """The masked autoencoder that the network was pre-trained in, around a copy of it."""
-    if model.beside is None or model.beside.name != "mae":
+def _decoder(model: Model) -> Reconstructing:
+    """The pretext that the network was pre-trained in, around a copy of it."""
+    if model.beside is None or not reconstructs(model.beside.name):
         raise ModelError(
             f"{model.name} has no decoder of pixels beside it, and so no reconstruction error: give the folder that "
-            "`mood pretrain --pretext mae` wrote; fine-tuning drops the decoder"
+            "`mood pretrain --pretext mae` or `--pretext simmim` wrote; fine-tuning drops the decoder"
         )
     pretext = make_pretext(model.beside.name, deepcopy(model.module), model.beside.settings)
-    assert isinstance(pretext, MaskedAutoencoder)
-    weights = {f"encoder.{name}": value for name, value in model.module.state_dict().items()}
-    pretext.load_state_dict({**weights, **model.beside.tensors})
+    assert isinstance(pretext, Reconstructing)
+    # The encoder's own again: MAE lays out its positions anew, and a table that SimMIM shares among blocks is no own.
+    own = {f"encoder.{name}": value for name, value in model.module.state_dict().items()}
+    encoder = {
+        name: own.get(name, value) for name, value in pretext.state_dict().items() if name.startswith("encoder.")
+    }
+    pretext.load_state_dict({**encoder, **model.beside.tensors})
     return pretext
 
 

@@ -181,9 +181,13 @@ class Model:
         return Head(layer.weight.detach().cpu(), bias)
 
     def fingerprint(self) -> str:
-        """Hex digest of architecture, weights and input transform: two models with the same one are the same."""
+        """Hex digest of architecture, weights and input transform: two models with the same one are the same.
+
+        Of a user's own module it has the name of its class and of its head, and knows no code: see `Embedder.probe`.
+        """
         digest = hashlib.sha256()
-        digest.update(repr(self.architecture or type(self.module).__qualname__).encode())
+        own = f"{type(self.module).__qualname__} {self.head_name}"
+        digest.update((own if self.architecture is None else repr(self.architecture)).encode())
         digest.update(self.transform.fingerprint.encode())
         _digest_weights(digest, self.module)
         return digest.hexdigest()

@@ -17,7 +17,7 @@ from mood.core import artifact
 from mood.core.errors import InputError, ModelError
 from mood.core.transform import Transform
 from mood.models.model import Architecture, Beside, Model, Stage, patch_embedding
-from mood.models.pretexts import make_pretext
+from mood.models.pretexts import make_pretext, reconstructs
 from mood.models.weights import implied_options, load_weights, read_state
 
 EMBEDDED = "embedded"
@@ -106,11 +106,18 @@ def check_name(name: str) -> None:
     known = timm.list_models(include_tags=False)
     if name == EMBEDDED or Path(name).is_dir() or name.split(".")[0] in known:
         return
+    if Path(name).is_file():
+        raise ModelError(f"model {name!r} is a file: give it as checkpoint, and the name of its architecture as model")
     near = difflib.get_close_matches(name, [*known, EMBEDDED], n=4)
-    raise ModelError(
-        f"model {name!r} is neither 'embedded', a folder, nor a timm model"
-        + (f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() has their names")
-    )
+    if near:
+        hint = f"did you mean {', '.join(near)}?"
+    elif "/" in name:
+        hint = (
+            "a folder such as NAME/finetune is written by `mood train`, others by `mood pretrain` and `mood finetune`"
+        )
+    else:
+        hint = "timm.list_models() has their names"
+    raise ModelError(f"model {name!r} is neither 'embedded', a folder, nor a timm model; {hint}")
 
 
 def own_model(module: nn.Module, transform: Transform, *, head: str | None, name: str = "your module") -> Model:
@@ -270,8 +277,8 @@ def resized(model: Model, size: int | tuple[int, int]) -> Model:
 
 
 def _random_decoder(architecture: Architecture, beside: Beside | None, seed: int) -> Beside | None:
-    """Of a masked autoencoder; nobody reads what other pretexts leave."""
-    if beside is None or beside.name != "mae":
+    """Of a pretext that predicts pixels; nobody reads what others leave."""
+    if beside is None or not reconstructs(beside.name):
         return None
     encoder = _seeded(architecture, seed)
     with torch.random.fork_rng(devices=[]):
@@ -303,12 +310,12 @@ def _from_hub(architecture: Architecture) -> Model:
     except RuntimeError as error:
         raise ModelError(
             f"timm has no weights for {architecture.name!r} ({error}): choose a tag from timm.list_pretrained(), give "
-            "--checkpoint FILE, or take --model embedded"
+            "a local file as checkpoint, or take the model 'embedded'"
         ) from error
     except Exception as error:  # every hub client has its own kind of network error
         raise ModelError(
             f"the weights of {architecture.name!r} could not be fetched from the hub ({type(error).__name__}). Give a "
-            "local file with --checkpoint FILE, or take --model embedded, which needs no network. For real work at 224 "
+            "local file as checkpoint, or take the model 'embedded', which needs no network. For real work at 224 "
             "pixels choose beit_large_patch16_224.in22k_ft_in22k (the paper's) or "
             "beitv2_base_patch16_224.in1k_ft_in22k, and copy its file from a machine that reaches the hub."
         ) from error

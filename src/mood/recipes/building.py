@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from mood.core.config import to_dict
+from mood.core.config import fields, to_dict
 from mood.core.errors import InputError
 from mood.recipes.inputs import score_options
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mood.core.feature_store import FeatureStore
     from mood.core.features import Features, Head
     from mood.data import Source
@@ -43,6 +45,10 @@ def check_score(config: "FitConfig", data: "Source | Features", embedder: "Embed
     needs = scores.info(config.score).needs
     if config.inner != "auto" and not {"layers", "tokens"} & {*needs}:
         raise InputError(f"inner is {config.inner!r}, and {config.score} looks at no inner layer: leave inner out")
+    for name in ("masks", "mask_seed"):
+        value = getattr(config, name)
+        if value != fields(type(config))[name].default and "reconstruction" not in needs:
+            raise InputError(f"{name} is {value}, and {config.score} looks at no masked image: leave {name} out")
     scores.rounds(config.score, None if embedder is None else embedder.head, **options)
     if embedder is not None:
         _check_columns(config, cast("Source", data), embedder.model)
@@ -61,6 +67,9 @@ def _check_columns(config: "FitConfig", source: "Source", model: "Model") -> Non
 
     needs = scores.info(config.score).needs
     reads = {**dict.fromkeys(needs, config.score), **({"logits": "by-class"} if config.conformal == "by-class" else {})}
+    options = score_options(config.score, config.options, config.combine)
+    if compared := scores.compares(config.score, **options):
+        reads["labels"] = " and ".join(compared)
     if "logits" in reads and model.classifier() is None:
         raise InputError(
             f"{reads['logits']} reads logits, and {model.name} has no head that gives any: take a network that has "
@@ -68,8 +77,8 @@ def _check_columns(config: "FitConfig", source: "Source", model: "Model") -> Non
         )
     if "labels" in reads and source.manifest.labels is None:
         raise InputError(
-            f"{reads['labels']} reads labels, and {source.name} has none: put the images of each class into a folder "
-            "of its own, or choose a score that needs none (mood scores)"
+            f"{reads['labels']} reads labels, and {source.name} has none: {source.unlabelled}; or choose a score that "
+            "needs none (mood scores)"
         )
 
 
@@ -82,6 +91,7 @@ def build(
     embedder: "Embedder | None",
     promise: "Promise",
     card: Mapping[str, Any],
+    outputs: "Tensor | None" = None,
 ) -> "Detector":
     """Fit on some rows and calibrate on others.
 
@@ -94,6 +104,7 @@ def build(
         embedder: the network; None where features were brought.
         promise: whether the rate is promised.
         card: what is known of images and network.
+        outputs: the output of the head for each class, where the score compares labels with outputs.
 
     Raises:
         InputError: no rows, or what the score or the calibration refuses.
@@ -103,11 +114,12 @@ def build(
     from mood.detector import LiveFeatures
     from mood.recipes.calibrating import calibrated
     from mood.recipes.few import few_images
+    from mood.recipes.outputs import as_outputs
 
     if not count:
         raise InputError(f"nothing is left to fit on: held_out is {config.held_out:g}; lower it, or bring more images")
     options = score_options(config.score, config.options, config.combine)
-    score = scores.fit(config.score, rows, head=head, **options)
+    score = scores.fit(config.score, as_outputs(rows, outputs), head=head, **options)
     held, usual = calibrated(config, config.alpha, score, calibration(score))
     few = None
     # Images that a score moves would have to pass through the network once more.
@@ -124,6 +136,7 @@ def build_cross(
     embedder: "Embedder | None",
     promise: "Promise",
     card: Mapping[str, Any],
+    outputs: "Tensor | None" = None,
 ) -> "Detector":
     """Fit and calibrate on the same rows, fold by fold.
 
@@ -137,6 +150,7 @@ def build_cross(
         embedder: likewise.
         promise: likewise.
         card: likewise.
+        outputs: likewise.
 
     Raises:
         InputError: what the score refuses, or fewer different rows than folds.
@@ -145,11 +159,13 @@ def build_cross(
     from mood import scores
     from mood.decisions import Calibration, Conformal, Cross, Usual
     from mood.recipes.few import few_images
+    from mood.recipes.outputs import as_outputs
 
     options = score_options(config.score, config.options, config.combine)
     fold = _folds(hashes, config.folds, config.seed)
     parts = [features[fold == place] for place in range(config.folds)]
-    score, without = scores.fit_folds(config.score, parts, head=head, **options)
+    learned = [as_outputs(part, outputs) for part in parts]
+    score, without = scores.fit_folds(config.score, learned, head=head, **options)
     held: Calibration
     if all(each is score for each in without):
         held, without = Conformal(score(features).numpy(), ties=config.ties), ()

@@ -91,7 +91,7 @@ def calibrate(config: CalibrateConfig, *, detector: "Detector | None" = None, da
             own = old.embedder.model.module if old.embedder and old.embedder.model.architecture is None else None
             return CalibrateResult(load(config.output, model=own, device=config.device), config.output)
         made = _calibrated(config, old, images)
-        made.save(output.work)
+        made.write(output.work)
         output.commit()
     return CalibrateResult(made, config.output)
 

@@ -1,7 +1,7 @@
 """What a network that has learned nothing reaches on the same images: the figures to hold beside every result."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from mood.detector import View
 from mood.models import Embedder, randomised, six_numbers
 from mood.recipes.extract import extract_features
 from mood.recipes.inputs import score_options
+from mood.recipes.outputs import as_outputs, compared_outputs
 
 if TYPE_CHECKING:
     from mood.data import Source
@@ -59,6 +60,8 @@ class Control:
                 precision=fitted.precision,
                 inner="+".join(map(str, fitted.inner)),
                 reconstruction=fitted.decoder is not None,
+                masks=fitted.masks,
+                mask_seed=fitted.mask_seed,
             )
             score_name = detector.score_name
         self.score_name = score_name
@@ -69,14 +72,14 @@ class Control:
                 Features(part.embedding, ids=part.ids, labels=torch.zeros(len(part), dtype=torch.int64))
                 for part in shards
             ]
-        settings = detector.card["config"]
-        options = (
-            {}
-            if name == SIX_NUMBERS
+        options: dict[str, Any] = {}
+        outputs = None
+        if name == RANDOM_WEIGHTS:
+            settings, classes = detector.card["config"], images.manifest.class_names or ()
             # Detectors of the first versions have no rule.
-            else score_options(score_name, settings["options"], settings.get("combine", "mean"))
-        )
-        self.score = scores.fit(score_name, shards, head=self.embedder.head, **options)
+            options = score_options(score_name, settings["options"], settings.get("combine", "mean"))
+            outputs = compared_outputs(score_name, options, self.embedder.model, classes, other_classes=False)
+        self.score = scores.fit(score_name, as_outputs(shards, outputs), head=self.embedder.head, **options)
 
     def __call__(self, source: "Source") -> np.ndarray:
         """(n,) scores of the readable images of a source, higher = more OOD."""

@@ -244,8 +244,11 @@ def examine(
         workers: processes that decode.
         settings: to be shown on the page.
 
+    A set that is nothing but known images is left out, and the notes say so; they say of the others how many of their
+    images are known ones.
+
     Raises:
-        DataError: not one image of a set can be read.
+        DataError: not one image of a set can be read, or no set is left.
         InputError: images for a detector that was fitted on features, features of another width, or controls without
             images.
     """
@@ -253,11 +256,12 @@ def examine(
     from mood.evaluation import evaluate as compare
     from mood.evaluation import flagged_share, roc_curve
     from mood.recipes.controls import RANDOM_WEIGHTS, SIX_NUMBERS, Control
-    from mood.recipes.familiar import familiar, notes
+    from mood.recipes.familiar import familiar, notes, without_known
     from mood.recipes.judged import judge
     from mood.recipes.set_cards import card_of_fit, set_card
     from mood.report import Promise, Report, ScoredSet
 
+    unknown, shared = without_known(known, unknown)
     sets = {"id": known, **unknown}
     model = None if detector.embedder is None else detector.embedder.model
     images = {name: item for name, item in sets.items() if not isinstance(item, Features)}
@@ -325,7 +329,7 @@ def examine(
         seen=("what these weights were trained on is not known",)
         if history is None
         else tuple(f"{stage.stage}: {stage.images} images of {stage.data}" for stage in history),
-        notes=notes(detector, sets),
+        notes=(*shared, *notes(detector, sets)),
         cards=(
             card_of_fit(detector),
             set_card(known, name=judged["id"].name, role="known, unseen"),

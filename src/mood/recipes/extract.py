@@ -197,10 +197,15 @@ def pass_key(embedder: "Embedder", batch_size: int) -> dict[str, Any]:
         # The last bits of a matrix product may depend on the number of rows.
         "batch_size": batch_size,
     }
+    if embedder.model.architecture is None:
+        # The weights of a user's own module do not say what its code does with them.
+        key["head"] = embedder.model.head_name
+        key["probe"] = hashlib.sha256(embedder.probe().numpy().tobytes()).hexdigest()
     if embedder.inner:
         key["inner"] = list(embedder.inner)
     if embedder.decoder is not None and embedder.model.beside is not None:
         key["decoder"] = embedder.model.beside.fingerprint()
+        key["masks"] = [embedder.masks, embedder.mask_seed]
     return key
 
 

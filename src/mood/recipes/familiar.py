@@ -1,9 +1,11 @@
-"""Which images are not new to a detector, or to the weights of its network: what is said of them says less."""
+"""Which images are not new to a detector, to its network's weights, or beside another set: figures of them say less."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from mood.core.errors import DataError
 
 if TYPE_CHECKING:
     from mood.core.features import Features
@@ -42,13 +44,12 @@ def not_new(detector: "Detector", data: "Source | Features", *, start: int = 0) 
     """
     from mood.core.features import Features
     from mood.models import image_keys
-    from mood.recipes.brought import feature_hashes
     from mood.recipes.inputs import NOTHING
 
     features, model = isinstance(data, Features), None if detector.embedder is None else detector.embedder.model
     if features == (model is not None):
         return ""
-    hashes = (feature_hashes(data) if isinstance(data, Features) else data.manifest.hashes)[start:]
+    hashes = _digests(data)[start:]
     keys = image_keys([digest for digest in hashes if digest != NOTHING]).numpy()
     met = {
         "trained its network": None if model is None else model.seen,
@@ -65,6 +66,57 @@ def not_new(detector: "Detector", data: "Source | Features", *, start: int = 0) 
         f"{count} of the {len(hashes)} {what} are not new to the detector ({', '.join(parts)}): their scores and "
         f"p-values are not those of new {what}"
     )
+
+
+def shared_images(one: "Source | Features", others: "Sequence[Source | Features]") -> int:
+    """How many images of a set are among those of others.
+
+    Images are the same byte for byte, features where their embeddings are; an image and features share nothing. What
+    cannot be read is nobody's.
+    """
+    from mood.recipes.inputs import NOTHING
+
+    known = {digest for other in others for digest in _digests(other)} - {NOTHING}
+    return sum(digest in known for digest in _digests(one))
+
+
+def without_known(
+    known: "Source | Features", unknown: "Mapping[str, Source | Features]"
+) -> "tuple[dict[str, Source | Features], tuple[str, ...]]":
+    """The sets of an evaluation that are not the known one, and sentences on those that share images with it.
+
+    Args:
+        known: the images that the others are to be told from.
+        unknown: OOD sets by name.
+
+    Raises:
+        DataError: there are some, and all of them are nothing but known images.
+    """
+    from mood.core.features import Features
+    from mood.recipes.inputs import NOTHING
+
+    kept, told = {}, []
+    for name, data in unknown.items():
+        rows = isinstance(data, Features)
+        what, same = ("rows", "are rows of the known set") if rows else ("images", "are, byte for byte, known images")
+        count = shared_images(data, [known])
+        if count and count == sum(digest != NOTHING for digest in _digests(data)):
+            told.append(f"{name} is left out: all of its {count} {what} {same}")
+            continue
+        kept[name] = data
+        if count:
+            told.append(f"{name}: {count} of the {len(data)} {what} {same}; they are counted as OOD all the same")
+    if unknown and not kept:
+        raise DataError(f"there is nothing to tell the known images from: {'; '.join(told)}. Name sets of other images")
+    return kept, tuple(told)
+
+
+def _digests(data: "Source | Features") -> "Sequence[str]":
+    """What an image, or a row, is known again by."""
+    from mood.core.features import Features
+    from mood.recipes.brought import feature_hashes
+
+    return feature_hashes(data) if isinstance(data, Features) else data.manifest.hashes
 
 
 def notes(detector: "Detector", sets: "Mapping[str, Source | Features]") -> tuple[str, ...]:

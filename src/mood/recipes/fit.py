@@ -10,7 +10,7 @@ from pydantic import Field
 
 from mood.core.config import Argument, NotInFingerprint, config, fields, to_dict
 from mood.core.errors import InputError
-from mood.core.ranges import Level, Seed, Share
+from mood.core.ranges import Count, Level, Seed, Share
 from mood.recipes.settings import (
     EmbeddingConfig,
     NetworkConfig,
@@ -48,6 +48,10 @@ class FitConfig(PromiseConfig, NetworkConfig, EmbeddingConfig, SelectionConfig, 
     inner: str = "auto"
     """blocks that scores of inner layers look at, joined by +; auto = at a quarter, half, three quarters and all of the
     depth"""
+    masks: Count = 8
+    """random masks that mim_reconstruction averages the decoder's error over, the same for every image"""
+    mask_seed: Seed = 0
+    """which masks these are"""
     score: str = "mood"
     """one of `mood scores`, or several with commas between them (mood,msp), which become one number"""
     combine: Literal["mean", "max", "fisher"] = "mean"
@@ -177,6 +181,8 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
         precision=config.precision,
         inner=config.inner if {"layers", "tokens"} & {*needs} else "",
         reconstruction="reconstruction" in needs,
+        masks=config.masks,
+        mask_seed=config.mask_seed,
     )
     if config.output is None:
         return FitResult(_fit_images(config, source, other, embedder), None)
@@ -192,7 +198,7 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
             own = network.module if network.architecture is None else None
             return FitResult(load(config.output, model=own, device=config.device), config.output, reused=True)
         detector = _fit_images(config, source, other, embedder)
-        detector.save(output.work)
+        detector.write(output.work)
         output.commit()
     return FitResult(detector, config.output)
 
@@ -260,9 +266,10 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     from mood.recipes.building import build, build_cross, check_score
     from mood.recipes.calibrating import check_settings, promise_of_cut, promise_of_folds, promise_of_set
     from mood.recipes.extract import extract_features
-    from mood.recipes.inputs import NOTHING
+    from mood.recipes.inputs import NOTHING, score_options
+    from mood.recipes.outputs import compared_outputs
     from mood.recipes.recognition import checked
-    from mood.scores import info
+    from mood.scores import compares, info
 
     model = embedder.model
     hashes = source.manifest.hashes
@@ -280,6 +287,8 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
         promise, count = promise_of_set(other, keys, source.name, model), len(other)
     check_settings(config, config.alpha, count)
     check_score(config, source, embedder)
+    options, classes = score_options(config.score, config.options, config.combine), source.manifest.class_names or ()
+    outputs = compared_outputs(config.score, options, model, classes, other_classes=config.other_classes)
     view = View(embedder, config.score)
     how: dict[str, int] = {"batch_size": config.batch_size, "workers": config.workers}
     if config.fit_on == "augmented":
@@ -291,14 +300,15 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     said = checked(
         model,
         stored,
-        source.manifest.class_names or (),
+        classes,
         reads_outputs=bool({"logits", "head"} & {*info(config.score).needs}),
         other_classes=config.other_classes,
+        compared=compares(config.score, **options),
     )
     card = {
         "data": source.name,
         "manifest": source.manifest.fingerprint,
-        "class_names": list(source.manifest.class_names or ()),
+        "class_names": list(classes),
         "rejected": len(extracted.rejections),
         "model": model.name,
         "weights": model.source,
@@ -313,7 +323,7 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     if cross:
         readable = [hashes[position] for position in extracted.positions.tolist()]
         features = Features.concat(list(extracted.store))
-        made = build_cross(config, features, readable, embedder.head, embedder, promise, card)
+        made = build_cross(config, features, readable, embedder.head, embedder, promise, card, outputs)
         return replace(made, fitted_on=keys, calibrated_on=keys)
     apart = source.select(cut) if other is None else other
     if other is None and config.fit_on == "clean":
@@ -328,7 +338,7 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     rows: FeatureStore | LiveFeatures = stored
     if view.live:
         rows = view.of(source.select(~cut), **how)
-    made = build(config, rows, len(stored), seen, embedder.head, embedder, promise, card)
+    made = build(config, rows, len(stored), seen, embedder.head, embedder, promise, card, outputs)
     return replace(made, fitted_on=keys, calibrated_on=image_keys(apart.manifest.hashes).unique())
 
 
@@ -341,10 +351,12 @@ def _fit_features(config: FitConfig) -> FitResult:
     from mood.recipes.brought import feature_hashes, features_fingerprint, load_features
     from mood.recipes.building import build, build_cross, check_score
     from mood.recipes.calibrating import check_settings, promise_of_features
-    from mood.recipes.inputs import check_features
+    from mood.recipes.inputs import check_features, score_options
+    from mood.recipes.recognition import check_rows
+    from mood.scores import compares
 
     of_network = [name for base in (NetworkConfig, EmbeddingConfig) for name in fields(base)]
-    check_features(config, "model", "random_weights", "inner", "other_classes", *of_network)
+    check_features(config, "model", "random_weights", "inner", "masks", "mask_seed", "other_classes", *of_network)
     features = load_features(config.data, coarse=config.coarse, classes=config.classes, limit=config.limit)
     hashes = feature_hashes(features)
     apart = None if config.calibration is None else Features.load(config.calibration)
@@ -356,6 +368,7 @@ def _fit_features(config: FitConfig) -> FitResult:
     def make() -> "Detector":
         card = {"data": config.data, "model": "features"}
         check_score(config, features, None)
+        check_rows(features, compares(config.score, **score_options(config.score, config.options, config.combine)))
         if config.conformal == "cross":
             check_settings(config, config.alpha, len(features))
             made = build_cross(config, features, hashes, None, None, promise_of_features(None, ()), card)
@@ -379,6 +392,6 @@ def _fit_features(config: FitConfig) -> FitResult:
         if output.finished:
             return FitResult(load(config.output), config.output, reused=True)
         detector = make()
-        detector.save(output.work)
+        detector.write(output.work)
         output.commit()
     return FitResult(detector, config.output)

@@ -116,7 +116,7 @@ def training_set(
     for source in sources:
         names = source.class_names if isinstance(source, Stream) else source.manifest.class_names
         if labelled and names is None:
-            raise InputError(f"{source.name} has no labels: put the images of each class into a folder of its own")
+            raise InputError(f"{source.name} has no labels: {source.unlabelled}")
         part: Source | Stream = source
         if isinstance(source, Source):
             free = ~held_out(source.manifest.hashes, seed=seed, fraction=fraction)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mood.core.errors import ModelError
+from mood.core.errors import InputError, ModelError
+from mood.recipes.outputs import comparing, instead, outputs_of
 
 if TYPE_CHECKING:
     from mood.core.features import Features
@@ -59,12 +60,20 @@ def recognition(confusion: np.ndarray) -> Recognition:
 
 
 def checked(
-    model: "Model", rows: "Iterable[Features]", classes: Sequence[str], *, reads_outputs: bool, other_classes: bool
+    model: "Model",
+    rows: "Iterable[Features]",
+    classes: Sequence[str],
+    *,
+    reads_outputs: bool,
+    other_classes: bool,
+    compared: Sequence[str],
 ) -> str | None:
     """What is to be said of the classifier of a network, in a sentence; None where there is nothing.
 
     A foreign network that is at chance on the classes of its own head was misread, and is refused. One that mood
-    trained cannot be misread, since its folder is checked by its hashes: of that one it is said.
+    trained cannot be misread, since its folder is checked by its hashes: of that one it is said. But where a score
+    compares labels with outputs that have no names, these are taken in the order of the classes, and chance says that
+    they are not.
 
     Args:
         model: the network.
@@ -72,9 +81,10 @@ def checked(
         classes: names of the labels of these images; none where they have no labels.
         reads_outputs: whether the score looks at the outputs.
         other_classes: the user says that the outputs are other classes than these.
+        compared: parts of the score that compare labels with outputs.
 
     Raises:
-        ModelError: a foreign classifier that does not beat chance.
+        ModelError: a foreign classifier that does not beat chance, or nameless outputs that do not and are compared.
     """
     classifier = model.classifier()
     if classifier is None or model.history == ():
@@ -108,27 +118,39 @@ def checked(
             "they were meant, or its outputs stand in another order than these classes. If its outputs are other "
             "classes than those of the images, say so with --other-classes"
         )
+    if compared and not model.class_names:
+        raise ModelError(
+            f"{model.name} names {found} rightly: its outputs have no names, and in their order they are not these "
+            f"classes. {comparing(compared)} labels with outputs: {instead(compared)}"
+        )
     return f"CAUTION: its classifier is at chance, it names {found} rightly"
 
 
-def outputs_of(model: "Model", classes: Sequence[str], count: int) -> list[int] | None:
-    """The output of the head for each class; None where nobody knows.
+def check_rows(rows: "Features", compared: Sequence[str]) -> None:
+    """Refuse features whose labels are not indices of their logits, for a score that compares the two.
 
-    By the names that the network carries; of a foreign one, by ImageNet's, where the classes are WordNet ids; else in
-    order, where there are as many outputs as classes.
+    Args:
+        rows: features of known images; their classes have no names.
+        compared: parts of the score that compare labels with logits.
+
+    Raises:
+        InputError: the logits name the rows no better than chance.
     """
-    names = model.class_names
-    if not names and count != len(classes):
-        names = _wordnet_ids(count)
-    if names:
-        place = {name: index for index, name in enumerate(names)}
-        return [place[name] for name in classes] if place.keys() >= set(classes) else None
-    return list(range(count)) if count == len(classes) else None
-
-
-def _wordnet_ids(count: int) -> tuple[str, ...]:
-    """Of the outputs of a classifier of ImageNet, told by how many they are."""
-    from timm.data import ImageNetInfo
-
-    subset = {1000: "imagenet-1k", 11821: "imagenet-12k", 21841: "imagenet-22k", 21843: "imagenet-21k-goog"}.get(count)
-    return () if subset is None else tuple(ImageNetInfo(subset).label_names())
+    if not compared or rows.logits is None or rows.labels is None:
+        return
+    classes, labels = rows.labels.unique(return_inverse=True)
+    # Of one class alone nobody can say what chance would name.
+    if len(classes) < 2:
+        return
+    answers = rows.logits.argmax(dim=1)
+    place = torch.searchsorted(classes, answers).clamp(max=len(classes) - 1)
+    place[classes[place] != answers] = len(classes)
+    confusion = np.zeros((len(classes) + 1, len(classes)), dtype=np.int64)
+    np.add.at(confusion, (place.numpy(), labels.numpy()), 1)
+    found = recognition(confusion)
+    if not found.beats_chance:
+        raise InputError(
+            f"{comparing(compared)} labels with logits, label k with logit k, and these logits name {found} rightly: "
+            f"the labels are other classes than the logits. Number the classes as the head does, or "
+            f"{instead(compared, features=True)}"
+        )

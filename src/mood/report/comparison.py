@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mood.report.figures import as_svg
 from mood.report.grid import Grid
-from mood.report.markup import Child, Html, element
+from mood.report.markup import Child, Html, element, join
 from mood.report.parts import SORTED, data_sets, document, heading, provenance, section, sorting, thumbnails
 from mood.report.results import Card, Thumbnail
 from mood.report.thumbnails import data_uris
@@ -21,6 +21,9 @@ BUDGET = 1_500_000
 """Bytes that all figures of a page may take: with its tables and its pictures, which have a budget of their own, it
 stays under 5 MB."""
 
+FURTHER = 1_000_000
+"""Bytes that its further tables may take, likewise."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
@@ -30,11 +33,13 @@ class Drawn:
         title: above it.
         figure: drawn by `mood.report.comparison_figures`.
         group: figures of one group stand together under its name.
+        note: a sentence above those of its group.
     """
 
     title: str
     figure: "Figure"
     group: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +67,7 @@ class Comparison:
         published: tables of others, with ours and the difference.
         footnotes: below them.
         methods: what every method reaches, to be sorted by any column.
+        further: likewise by metrics that are looked for less often; each is closed until somebody opens it.
         figures: drawn.
         ends: images at both ends.
         cards: of the data sets.
@@ -81,6 +87,7 @@ class Comparison:
     published: tuple[Grid, ...] = ()
     footnotes: tuple[str, ...] = ()
     methods: tuple[Grid, ...] = ()
+    further: tuple[Grid, ...] = ()
     figures: tuple[Drawn, ...] = ()
     ends: tuple[Ends, ...] = ()
     cards: tuple[Card, ...] = ()
@@ -98,7 +105,7 @@ class Comparison:
 def render_comparison(page: Comparison) -> str:
     """The page as text, to be written as UTF-8; under 5 MB, offline, and the same for the same comparison.
 
-    Where the figures are more than fit, the first ones are shown, and a sentence says how many are not.
+    Where figures or further tables are more than fit, the first ones are shown, and a sentence says how many are not.
 
     Args:
         page: everything on it.
@@ -106,6 +113,7 @@ def render_comparison(page: Comparison) -> str:
     pictures = [picture for item in page.ends for picture in (*item.most_unusual, *item.least_unusual)]
     sources = dict(zip(map(id, pictures), data_uris(pictures), strict=True))
     figures = _within_budget(page.figures)
+    notes = {item.group: item.note for item in page.figures if item.note}
     hidden = len(page.figures) - sum(map(len, figures.values()))
     parts: list[Child] = [
         element(
@@ -119,8 +127,9 @@ def render_comparison(page: Comparison) -> str:
         ),
         _tables("published", "Beside what was published", page.published, page.footnotes, sortable=False),
         _tables("methods", "Methods", page.methods, (SORTED,)),
+        _further(page.further),
         _lines("chosen", "Chosen on known images alone", page.chosen),
-        *(_figures(place, group, panels) for place, (group, panels) in enumerate(figures.items())),
+        *(_figures(place, group, notes.get(group), panels) for place, (group, panels) in enumerate(figures.items())),
         _lines("hidden", "Further figures", _left_beside(hidden)),
         *(_ends(place, item, sources) for place, item in enumerate(page.ends)),
         _lines("missing", "Missing sets", [f"{name}: {reason}" for name, reason in page.missing.items()]),
@@ -136,12 +145,33 @@ def render_comparison(page: Comparison) -> str:
 def _tables(name: str, heading: str, grids: Sequence[Grid], notes: Sequence[str], sortable: bool = True) -> Html | None:
     if not grids:
         return None
-    blocks = []
-    for grid in grids:
-        blocks.append(element("h3", grid.title))
-        blocks.append(element("div", _table(grid, sortable), class_="scroll", tabindex="0"))
-        blocks += [element("p", note, class_="note") for note in grid.notes]
+    blocks = [(element("h3", grid.title), _with_notes(grid, sortable)) for grid in grids]
     return section(name, heading, blocks, (element("p", note, class_="note") for note in notes))
+
+
+def _further(grids: Sequence[Grid]) -> Html | None:
+    """Tables that are closed at first, the first ones that fit."""
+    blocks: list[Html] = []
+    left = FURTHER
+    for grid in grids:
+        block = element("details", element("summary", grid.title), _with_notes(grid, sortable=True))
+        left -= len(block.encode())
+        if left < 0:
+            break
+        blocks.append(block)
+    hidden = len(grids) - len(blocks)
+    told = f"Not shown, since a page holds no more: {hidden}; table.md has all."
+    rest = element("p", told, class_="note") if hidden else None
+    return section("further", "Further metrics", blocks, rest) if grids else None
+
+
+def _with_notes(grid: Grid, sortable: bool) -> Html:
+    return join(
+        (
+            element("div", _table(grid, sortable), class_="scroll", tabindex="0"),
+            [element("p", note, class_="note") for note in grid.notes],
+        )
+    )
 
 
 def _table(grid: Grid, sortable: bool) -> Html:
@@ -159,10 +189,20 @@ def _table(grid: Grid, sortable: bool) -> Html:
         "thead",
         element(
             "tr",
-            (heading(title, sortable, number=place >= grid.words) for place, title in enumerate(grid.columns)),
+            (
+                heading(
+                    title,
+                    sortable,
+                    number=place >= grid.words,
+                    ascending=grid.lower_is_better or place < grid.words,
+                )
+                for place, title in enumerate(grid.columns)
+            ),
         ),
     )
-    return element("table", head, element("tbody", rows), class_="grid-table sortable" if sortable else "grid-table")
+    # Both columns of words stay where they are while the numbers move.
+    kind = " ".join(["grid-table", *["two-words"] * (grid.words > 1), *["sortable"] * sortable])
+    return element("table", head, element("tbody", rows), class_=kind)
 
 
 def _lines(name: str, heading: str, lines: Sequence[str]) -> Html | None:
@@ -186,8 +226,9 @@ def _within_budget(every: Sequence[Drawn]) -> dict[str, list[Html]]:
     return found
 
 
-def _figures(place: int, group: str, panels: Sequence[Html]) -> Html:
-    return section(f"figures-{place}", group, element("div", panels, class_="grid"))
+def _figures(place: int, group: str, note: str | None, panels: Sequence[Html]) -> Html:
+    told = element("p", note, class_="explain") if note else None
+    return section(f"figures-{place}", group, told, element("div", panels, class_="grid"))
 
 
 def _ends(place: int, item: Ends, sources: Mapping[int, str]) -> Html | None:

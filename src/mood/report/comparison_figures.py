@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 BINS = 60
 LONGEST_NAME = 34
-"""Characters of a name that fit beside bars."""
+"""Characters of a name that fit in a legend."""
+
+LONGEST_LABEL = 48
+"""Characters of a name that fit above bars; a phone shows them in larger letters."""
+
+BAR, LABEL, GAP = 0.16, 0.19, 0.1
+"""Inches of a bar, of the name above the bars of a row, and between rows."""
 
 
 def distributions(known: np.ndarray, unknown: Mapping[str, np.ndarray], name: str) -> "Figure":
@@ -88,27 +94,40 @@ def task_bars(tasks: Sequence[str], values: Mapping[str, Sequence[float | None]]
     return _bars(tasks, values, "AUROC (%)", "{:.1f}")
 
 
-def plain(name: str) -> str:
+def plain(name: str, longest: int = LONGEST_NAME) -> str:
     """A name as a figure can show it: printable and short; a leading underscore would hide it from a legend."""
     shown = UNPRINTABLE.sub("\ufffd", name)
-    shown = shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 1]}…"
+    shown = shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
     return f"\u200b{shown}" if shown.startswith("_") else shown
 
 
 def _bars(rows: Sequence[str], values: Mapping[str, Sequence[float | None]], label: str, number: str) -> "Figure":
-    thick = 0.8 / max(1, len(values))
-    figure, axes = figure_of(4.6, 0.8 + len(rows) * (0.14 + 0.16 * len(values)))
+    """Bars by row, the row's name above them, where it has the whole width."""
+    inches = LABEL + BAR * len(values) + GAP
+    thick, top = BAR / inches, LABEL / inches - 0.5
+    figure, axes = figure_of(4.6, 0.8 + len(rows) * inches)
     colours = (FAINT, ID, *SETS, ALARM)
     for place, (method, numbers) in enumerate(values.items()):
         shown = [(row, value) for row, value in enumerate(numbers) if value is not None]
-        at = [row + (place - (len(values) - 1) / 2) * thick for row, _ in shown]
+        at = [row + top + (place + 0.5) * thick for row, _ in shown]
         bars = axes.barh(
             at, [value for _, value in shown], thick, color=colours[place % len(colours)], label=plain(method)
         )
         texts = axes.bar_label(bars, [number.format(value) for _, value in shown], padding=2, fontsize=TEXT - 1)
         for text in texts:
             text.set_color(INK)
-    axes.set_yticks(range(len(rows)), [plain(row) for row in rows], parse_math=False)
+    for row, name in enumerate(rows):
+        axes.text(
+            0,
+            row + top - 0.03 / inches,
+            plain(name, LONGEST_LABEL),
+            transform=axes.get_yaxis_transform(),
+            va="bottom",
+            fontsize=TEXT,
+            color=INK,
+            parse_math=False,
+        )
+    axes.set_yticks([])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(label)
     axes.margins(x=0.12)

@@ -10,10 +10,16 @@ TEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "±": r"$\pm$",
     "→": r"$\rightarrow$",
     "—": "--",
     "†": r"$\dagger$",
+    "−": r"$-$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
     "×": r"$\times$",
     "α": r"$\alpha$",
 }
@@ -30,6 +36,7 @@ class Grid:
         rows: one word for each column.
         words: leading columns that are words; the others hold numbers.
         notes: sentences below it.
+        lower_is_better: of its numbers, so that sorting begins at the low end.
 
     Raises:
         InputError: a row with another number of cells.
@@ -40,6 +47,7 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
     words: int = 1
     notes: tuple[str, ...] = ()
+    lower_is_better: bool = False
 
     def __post_init__(self) -> None:
         """Check once what every face relies on."""

@@ -255,7 +255,10 @@ def _table(table: Table, barred: int | None) -> Html:
         above = row if row.cells[0].text else above
         lines.append(line(row, above))
     of_sets = sum(row.set is not None for row in table.rows)
-    names = (heading(name, True, number=place == 1 or place > 2) for place, name in enumerate(table.columns))
+    names = (
+        heading(name, True, number=place == 1 or place > 2, ascending=place in (0, 2) or name.endswith("↓"))
+        for place, name in enumerate(table.columns)
+    )
     bodies = [element("tbody", part) for part in (lines[:of_sets], lines[of_sets:]) if part]
     return element("table", element("thead", element("tr", names)), bodies, class_="sortable")
 

@@ -12,7 +12,7 @@ from mood.report.results import Card, Thumbnail
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
-SORTED = "A click on a heading sorts by its column; again, the other way."
+SORTED = "A click on a heading sorts by its column, the best first; again, the other way."
 
 LONGEST = 600
 """Characters of a setting that are shown."""
@@ -72,10 +72,18 @@ def thumbnails(pictures: Sequence[Thumbnail], alpha: float, sources: Mapping[int
     return element("ul", map(picture, pictures), class_="pictures")
 
 
-def heading(title: str, sortable: bool, *, number: bool = False) -> Html:
-    """The heading of a column; in a table of the class "sortable" it is a button, which `sorting` listens to."""
+def heading(title: str, sortable: bool, *, number: bool = False, ascending: bool = False) -> Html:
+    """The heading of a column; in a table of the class "sortable" it is a button, which `sorting` listens to.
+
+    Args:
+        title: of the column.
+        sortable: whether its table is.
+        number: whether numbers stand below it.
+        ascending: whether sorting begins at the low end: where lower is better, and of words.
+    """
     inside: Child = element("button", title, type="button") if sortable else title
-    return element("th", inside, scope="col", class_="number" if number else None)
+    first = "ascending" if sortable and ascending else None
+    return element("th", inside, scope="col", class_="number" if number else None, data_first=first)
 
 
 def sorting() -> str:

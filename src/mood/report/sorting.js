@@ -1,10 +1,11 @@
-// A click on a heading sorts its table by that column; another click turns the order round.
+// A click on a heading sorts its table by that column, the best first; another click turns the order round.
 for (const table of document.querySelectorAll("table.sortable")) {
   table.tHead.addEventListener("click", (event) => {
     const heading = event.target.closest("th");
     if (!heading) return;
     const place = heading.cellIndex;
-    const down = heading.getAttribute("aria-sort") !== "descending";
+    const now = heading.getAttribute("aria-sort");
+    const down = now ? now === "ascending" : heading.dataset.first !== "ascending";
     const key = (row) => {
       const cell = row.cells[place];
       const text = cell.dataset.value ?? cell.textContent;

@@ -15,16 +15,17 @@ finish(statistics, state) → state          the last state is the score
 ```
 
 `fit` runs them in one process, over shards in their order; `rounds` hands them to any other engine; `check` refuses
-options that no fit would take; `fit_folds` leaves out one part of the data after the other; `select` chooses options on
-known images alone. Names with commas between them, `mood,msp`, are one score of several.
+options that no fit would take; `compares` names the parts that compare labels with logits; `fit_folds` leaves out one
+part of the data after the other; `select` chooses options on known images alone, and `check_choice` tells for which
+scores. Names with commas between them, `mood,msp`, are one score of several.
 """
 
-from mood.scores._fitting import Score, check, fit, restore, rounds, state
+from mood.scores._fitting import Score, check, compares, fit, restore, rounds, state
 from mood.scores._folds import fit_folds
 from mood.scores._moving import Moving
 from mood.scores._registry import ScoreInfo, available, info
 from mood.scores._round import Round
-from mood.scores._selecting import Choice, norm_dispersion, select
+from mood.scores._selecting import Choice, check_choice, norm_dispersion, select
 
 __all__ = [
     "Choice",
@@ -34,6 +35,8 @@ __all__ = [
     "ScoreInfo",
     "available",
     "check",
+    "check_choice",
+    "compares",
     "fit",
     "fit_folds",
     "info",

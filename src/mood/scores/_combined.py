@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from mood.scores._fitting import Score
 
 ROWS = 10_000
+PURPOSE = b"combination"
+"""A cut of its own: a part that holds out images by the usual one would find none of them among the others."""
 
 
 def _standardised(columns: Tensor, reference: Tensor) -> Tensor:
@@ -119,7 +121,7 @@ def _rounds(
     """The passes of all parts side by side, and one that collects the reference."""
     if combine not in RULES:
         raise InputError(f"combine is {combine!r}; {', '.join(RULES)} was expected")
-    own = {part: _of_part(part, options) for part in names}
+    own = {part: of_part(part, options) for part in names}
     for part, given in own.items():
         if given.get("epsilon", 0) > 0:
             raise InputError(
@@ -134,7 +136,7 @@ def _rounds(
         now = [passes[part][step] if step < len(passes[part]) else None for part in names]
 
         def collect(features: Features, before: Any) -> list[Any]:
-            rows = features[~held_out(features.ids)]
+            rows = features[~held_out(features.ids, purpose=PURPOSE)]
             states = before or start
             return [each and each.collect(rows, state) for each, state in zip(now, states, strict=True)]
 
@@ -157,7 +159,7 @@ def _rounds(
     def collect(features: Features, before: Any) -> Bank:
         parts = before or start
         scored = _reference_round(lambda rows: (torch.stack([part(rows) for part in parts], dim=1),))
-        found: Bank = scored.collect(features[held_out(features.ids)], None)
+        found: Bank = scored.collect(features[held_out(features.ids, purpose=PURPOSE)], None)
         return found
 
     def finish(bank: Bank, before: Any) -> Combined:
@@ -178,7 +180,7 @@ def _reference_round(columns: Callable[[Features], tuple[Tensor, ...]]) -> Round
     return bank_round(lambda bank: bank.columns, size=ROWS, seed=0, names=("scores",), columns=columns)
 
 
-def _of_part(part: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def of_part(part: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options `part.key` as `key`."""
     return {key.removeprefix(f"{part}."): value for key, value in options.items() if key.startswith(f"{part}.")}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mood.core.errors import ArtifactError, InputError
 from mood.core.features import Features, Head
-from mood.scores._registry import checked_options, entry
+from mood.scores._registry import SEPARATOR, checked_options, entry
 from mood.scores._round import Round
 from mood.scores._temperature import FITTED, temperature_round
 
@@ -84,6 +84,30 @@ def check(name: str, **options: Any) -> None:
         rounds(name, **given)
 
 
+def compares(name: str, **options: Any) -> tuple[str, ...]:
+    """Which parts of a score compare labels with logits in their fit, so that labels must be indices of logits.
+
+    Those that read both, and those whose temperature is to be fitted. All others take whatever labels there are.
+
+    Args:
+        name: as in `fit`.
+        options: as in `fit`.
+
+    Returns:
+        Names of the parts, the score itself where it has none; empty where nothing is compared.
+
+    Raises:
+        InputError: an unknown score or option.
+    """
+    from mood.scores._combined import names_of, of_part
+
+    given = checked_options(name, options)
+    if SEPARATOR in name:
+        return tuple(part for part in names_of(name) if compares(part, **of_part(part, given)))
+    both = {"labels", "logits"} <= {*entry(name).info.needs}
+    return (name,) if both or given.get("temperature") == FITTED else ()
+
+
 def _try(score: Stateless) -> None:
     """Lets a stateless score look at no rows of any column: what it then refuses are its options."""
     columns: Any = {"logits": torch.empty(0, 2), "reconstruction": torch.empty(0)}
@@ -101,13 +125,18 @@ def fit(name: str, features: Features | Iterable[Any], *, head: Head | None = No
         head: the linear head of the network, for scores that need it.
         options: of the score; see `available()[name].options`. `temperature="fitted"`, where a score has a
             temperature, takes the one with the largest likelihood of the labels of held-out images, a second hash cut
-            of `features` (a fifth, at most 10 000 of them); it needs labels that are indices of logits.
+            of `features` (a fifth, at most 10 000 of them).
+
+    Labels are whatever classes the images have, but for the scores that `compares` names: there label k is the class
+    of logit k. Features have no names of classes, so nobody can check it here, apart from a label that has no logit:
+    with the labels of other classes the score is of no use. `mood fit` finds the outputs by the names of the classes.
 
     Returns:
         A ready score. It does not depend on anything fitted before.
 
     Raises:
-        InputError: an unknown score or option, a missing column or head, no rows, or rows that determine no score.
+        InputError: an unknown score or option, a missing column or head, no rows, rows that determine no score, or
+            labels that have no logit where the two are compared.
         MissingExtraError: the score is fitted by a package that is not installed.
     """
     passes = rounds(name, head, **options)

@@ -20,7 +20,9 @@ def class_labels(features: Features) -> Tensor:
 
 
 def head_labels(features: Features) -> Tensor:
-    """(N,) int64 labels that are indices of logits.
+    """(N,) int64 labels that are indices of logits, for a fit that compares the two.
+
+    That label k is the class of logit k is for the caller to see to: there are no names here.
 
     Raises:
         InputError: no labels or logits, a negative label, or one that has no logit.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from mood.core.errors import InputError
 
@@ -27,7 +27,7 @@ class ScoreInfo:
         summary: one line.
         source: the paper, and the equation where it has a number.
         needs: the columns of `Features` that a fit reads, and "head" where the linear head is wanted.
-            Scoring reads the same ones but never labels nor head.
+            Scoring reads the same ones but never labels nor head. A fit that reads labels and logits compares them.
         options: name → default.
         fitted: whether it learns from ID features; the others are ready as they are.
         memory: what it needs beside the features for 1000 classes × 1M images of 768 values, as its docstring says
@@ -84,7 +84,7 @@ def _register(name: str, kind: type | None, needs: tuple[str, ...], source: str)
         parameters = inspect.signature(function).parameters.values()
         keywords = [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
         options = {option.name: option.default for option in keywords}
-        types = {option.name: get_args(option.annotation) or (option.annotation,) for option in keywords}
+        types = {option.name: _types(option.annotation) for option in keywords}
         told = inspect.getdoc(function) or ""
         summary = told.partition("\n")[0]
         info = ScoreInfo(summary, source, needs, MappingProxyType(options), kind is not None, _memory(told))
@@ -92,6 +92,11 @@ def _register(name: str, kind: type | None, needs: tuple[str, ...], source: str)
         return function
 
     return register
+
+
+def _types(annotation: Any) -> tuple[type, ...]:
+    """The types that a value may have; what a list holds is for the score to see."""
+    return tuple(get_origin(kind) or kind for kind in get_args(annotation) or (annotation,))
 
 
 def _memory(told: str) -> str:

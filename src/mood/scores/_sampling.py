@@ -48,9 +48,11 @@ def hashes(ids: tuple[str, ...], seed: int, purpose: bytes = b"") -> Tensor:
     return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests], dtype=torch.int64)
 
 
-def held_out(ids: tuple[str, ...], *, seed: int = 0, fraction: float = HELD_OUT) -> Tensor:
+def held_out(
+    ids: tuple[str, ...], *, seed: int = 0, fraction: float = HELD_OUT, purpose: bytes = b"held out"
+) -> Tensor:
     """(N,) bool: the second cut, inside the fit split; calibration images were cut off before it."""
-    return hashes(ids, seed, b"held out").to(torch.float64) / 2.0**64 + 0.5 < fraction
+    return hashes(ids, seed, purpose).to(torch.float64) / 2.0**64 + 0.5 < fraction
 
 
 def _collect(

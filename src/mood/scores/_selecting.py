@@ -63,9 +63,7 @@ def select(name: str, features: Features | Iterable[Features]) -> Choice:
         InputError: a score of which nothing is chosen here, shards that can be read only once, a missing column, or
             too few images to hold some out.
     """
-    if name not in ("mood", *BOTH, *BOTH.values()):
-        known = ", ".join(("mood", *BOTH, *BOTH.values()))
-        raise InputError(f"nothing is chosen on known images for {name!r}; it is for {known}")
+    check_choice(name)
     shards = [features] if isinstance(features, Features) else features
     if isinstance(shards, Iterator):
         raise InputError("select reads the images several times; pass Features, a list of them, or a FeatureStore")
@@ -93,6 +91,16 @@ def select(name: str, features: Features | Iterable[Features]) -> Choice:
         log_likelihood={str(option): value for option, value in likelihood.items()},
         norm_dispersion=dispersion,
     )
+
+
+def check_choice(name: str) -> None:
+    """Refuse a score of which `select` chooses nothing, before there are images.
+
+    Raises:
+        InputError: it is such a score; the message names the others.
+    """
+    if name not in (known := ("mood", *BOTH, *BOTH.values())):
+        raise InputError(f"nothing is chosen on known images for {name!r}; it is for {', '.join(known)}")
 
 
 def norm_dispersion(features: Features | Iterable[Features]) -> tuple[float, float]:

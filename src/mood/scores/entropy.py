@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from mood.core.features import Features
+from mood.scores._one_class import compared_logits
 from mood.scores._registry import stateless, temperature_of
 from mood.scores._rows import row_by_row
 
@@ -19,7 +20,7 @@ def entropy(features: Features, *, temperature: float | str = 1.0) -> Tensor:
         (N,) float64 in [0, log K], higher = more OOD.
 
     Raises:
-        InputError: no logits, or a temperature that is not positive.
+        InputError: no logits, one logit alone, or a temperature that is not positive.
     """
     t = temperature_of(temperature)
 
@@ -28,4 +29,4 @@ def entropy(features: Features, *, temperature: float | str = 1.0) -> Tensor:
         log_p = (logits / t).log_softmax(1)
         return -(log_p.exp() * log_p).sum(1)
 
-    return row_by_row(of, features.need("logits"))
+    return row_by_row(of, compared_logits(features))

@@ -12,6 +12,7 @@ from torch import Tensor
 from mood.core.errors import InputError
 from mood.core.features import Features, Head
 from mood.scores._head import wide
+from mood.scores._one_class import check_several
 from mood.scores._registry import fitted
 from mood.scores._round import Round
 from mood.scores._rows import of_width, row_by_row
@@ -61,8 +62,7 @@ def fdbd(head: Head) -> tuple[Round[Any, Any, Any], ...]:
         InputError: fewer than two classes, two classes with the same weights, no rows, or a head of another width.
     """
     weight, _ = wide(head)
-    if len(weight) < 2:
-        raise InputError("the head has one class, and so no decision boundary")
+    check_several(len(weight))
     # Not by inner products: what is left of two similar classes would be rounding.
     distances = torch.cdist(weight, weight, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf)
     if not (distances > 0).all():

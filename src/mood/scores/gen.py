@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mood.core.features import Features
+from mood.scores._one_class import compared_logits
 from mood.scores._registry import between, share_of, stateless
 from mood.scores._rows import row_by_row
 
@@ -26,7 +27,7 @@ def gen(features: Features, *, gamma: float = 0.1, top: int = 100) -> Tensor:
         (N,) float64 in [0, M · 4^−γ], higher = more OOD.
 
     Raises:
-        InputError: no logits, or an option out of range.
+        InputError: no logits, one logit alone, or an option out of range.
     """
     exponent, size = share_of("gamma", gamma), between("top", top, 1, 2**31)
 
@@ -40,4 +41,4 @@ def gen(features: Features, *, gamma: float = 0.1, top: int = 100) -> Tensor:
         log_rest = torch.cat([others[:, None], torch.log1p(-log_p[:, 1:].exp())], 1)
         return (exponent * (log_p + log_rest)).exp().sum(1)
 
-    return row_by_row(entropy, features.need("logits"))
+    return row_by_row(entropy, compared_logits(features))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mood.core.features import Features
+from mood.scores._one_class import compared_logits
 from mood.scores._registry import stateless, temperature_of
 from mood.scores._rows import row_by_row
 
@@ -25,7 +26,7 @@ def gradnorm(features: Features, *, temperature: float | str = 1.0) -> Tensor:
         (N,) float64, ≤ 0, higher = more OOD: −‖h‖₁ · ‖softmax(z / T) − 1/K‖₁ / T.
 
     Raises:
-        InputError: no logits, or a temperature that is not positive.
+        InputError: no logits, one logit alone, or a temperature that is not positive.
     """
     t = temperature_of(temperature)
 
@@ -34,4 +35,4 @@ def gradnorm(features: Features, *, temperature: float | str = 1.0) -> Tensor:
         size: Tensor = torch.linalg.vector_norm(embedding, 1, dim=1) * torch.linalg.vector_norm(off_uniform, 1, dim=1)
         return -size / t
 
-    return row_by_row(norm, features.embedding, features.need("logits"))
+    return row_by_row(norm, features.embedding, compared_logits(features))

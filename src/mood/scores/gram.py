@@ -4,6 +4,7 @@ ICML 2020. The paper looks at the channels of a CNN over its positions; in a tra
 tokens. A row sum of G = F^p (F^p)ᵀ needs no G: it is F^p times the sums of F^p over the channels.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -53,18 +54,19 @@ class Gram:
 class _Extremes:
     """Smallest and largest values for each class that was predicted.
 
+    A tensor for each class, so that a merge shares those of the classes that one side has not met: a batch touches a
+    few of 1000 classes, and a matrix of all would be copied for each.
+
     Attributes:
-        classes: (C,) int64, ascending.
-        smallest: (C, ΣC_l · powers) float64.
-        largest: the same.
+        ranges: class → (2, ΣC_l · powers) float64, the smallest and the largest.
         widths: C_l.
+        powers: the powers are 1 … this.
         count: K, how many logits there are.
     """
 
-    classes: Tensor
-    smallest: Tensor
-    largest: Tensor
+    ranges: Mapping[int, Tensor]
     widths: list[int]
+    powers: int
     count: int
 
     def merge(self, later: "_Extremes") -> "_Extremes":
@@ -72,25 +74,36 @@ class _Extremes:
         _same_widths(later.widths, self.widths)
         if later.count != self.count:
             raise InputError(f"logits has {later.count} values per row in one shard and {self.count} before it")
-        classes, place = torch.unique(torch.cat([self.classes, later.classes]), return_inverse=True)
-        ours, theirs = place[: len(self.classes)], place[len(self.classes) :]
-        smallest, largest = _nothing(len(classes), self.smallest.shape[1])
-        smallest[ours], largest[ours] = self.smallest, self.largest
-        smallest[theirs] = torch.minimum(smallest[theirs], later.smallest)
-        largest[theirs] = torch.maximum(largest[theirs], later.largest)
-        return _Extremes(classes, smallest, largest, self.widths, self.count)
-
-    def of_all(self) -> "_Extremes":
-        """With a row for each of the K classes; those that were never predicted have no range."""
-        smallest, largest = _nothing(self.count, self.smallest.shape[1])
-        smallest[self.classes], largest[self.classes] = self.smallest, self.largest
-        return _Extremes(torch.arange(self.count), smallest, largest, self.widths, self.count)
+        both = {label: _wider(self.ranges[label], later.ranges[label]) for label in self.ranges.keys() & later.ranges}
+        return _Extremes({**self.ranges, **later.ranges, **both}, self.widths, self.powers, self.count)
 
 
-def _nothing(classes: int, values: int) -> tuple[Tensor, Tensor]:
-    """(classes, values) of +∞ and of −∞: the smallest and the largest of no values."""
-    smallest = torch.full((classes, values), torch.inf, dtype=torch.float64)
-    return smallest, -smallest
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ranges:
+    """The extremes of all K classes, with no range for those that were never predicted: what `Gram` begins with.
+
+    Attributes:
+        smallest: (K, ΣC_l · powers) float64.
+        largest: the same.
+        widths: C_l.
+    """
+
+    smallest: Tensor
+    largest: Tensor
+    widths: list[int]
+
+
+def _wider(one: Tensor, other: Tensor) -> Tensor:
+    """The (2, …) range that holds both."""
+    return torch.stack([torch.minimum(one[0], other[0]), torch.maximum(one[1], other[1])])
+
+
+def _ranges(seen: _Extremes) -> _Ranges:
+    smallest = torch.full((seen.count, sum(seen.widths) * seen.powers), torch.inf, dtype=torch.float64)
+    largest = -smallest
+    for label, (low, high) in seen.ranges.items():
+        smallest[label], largest[label] = low, high
+    return _Ranges(smallest, largest, seen.widths)
 
 
 def _same_widths(found: list[int], expected: list[int]) -> None:
@@ -141,16 +154,12 @@ def _collect_extremes(features: Features, _: None, *, powers: int, seed: int, fr
     widths = [layer.shape[2] for layer in features.need_layers("tokens")]
     inside = ~held_out(features.ids, seed=seed, fraction=fraction)
     kept = features[inside]
-    classes, place = torch.unique(logits[inside].argmax(1), return_inverse=True)
-    smallest, largest = _nothing(len(classes), sum(widths) * powers)
-    if len(kept):
-        rows, place = _rows(kept, powers), place[:, None].expand(-1, smallest.shape[1])
-        smallest.scatter_reduce_(0, place, rows, "amin")
-        largest.scatter_reduce_(0, place, rows, "amax")
-    return _Extremes(classes, smallest, largest, widths, logits.shape[1])
+    rows, said = _rows(kept, powers), logits[inside].argmax(1)
+    ranges = {label: torch.stack(rows[said == label].aminmax(dim=0)) for label in said.unique().tolist()}
+    return _Extremes(ranges, widths, powers, logits.shape[1])
 
 
-def _collect_scale(features: Features, seen: _Extremes, *, powers: int, seed: int, fraction: float) -> Tensor:
+def _collect_scale(features: Features, seen: _Ranges, *, powers: int, seed: int, fraction: float) -> Tensor:
     """(L + 1,) Σ δ_l of held-out rows, and how many there are."""
     apart = features[held_out(features.ids, seed=seed, fraction=fraction)]
     deviations = _deviations(apart, seen.smallest, seen.largest, seen.widths, powers)
@@ -179,12 +188,12 @@ def gram(*, powers: int = 10, held_out: float = 0.1, seed: int = 0) -> tuple[Rou
         raise InputError(f"held_out is {held_out!r}; a number between 0 and 1 was expected")
     seed = between("seed", seed, 0, 2**63 - 1)
 
-    def check(seen: _Extremes, _: None) -> _Extremes:
-        if not len(seen.classes):
+    def check(seen: _Extremes, _: None) -> _Ranges:
+        if not seen.ranges:
             raise InputError("the held-out cut left none of the fit rows; fit on more images, or lower held_out")
-        return seen.of_all()
+        return _ranges(seen)
 
-    def finish(sums: Tensor, seen: _Extremes) -> Gram:
+    def finish(sums: Tensor, seen: _Ranges) -> Gram:
         if not sums[-1]:
             raise InputError("the held-out cut took none of the fit rows; fit on more images, or raise held_out")
         scale = sums[:-1] / sums[-1]

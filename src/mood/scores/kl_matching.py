@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mood.core.errors import InputError
 from mood.core.features import Features
+from mood.scores._one_class import compared_logits
 from mood.scores._registry import between, fitted
 from mood.scores._round import Round
 from mood.scores._rows import of_width, row_by_row
@@ -48,7 +49,7 @@ class KLMatching:
 
 
 def _collect(features: Features, _: None, *, seed: int, fraction: float) -> ClassSums:
-    logits = features.need("logits")
+    logits = compared_logits(features)
     chosen = logits[held_out(features.ids, seed=seed, fraction=fraction)]
     return class_sums(chosen, chosen.argmax(1), logits.shape[1], lambda rows: rows.softmax(1))
 
@@ -72,7 +73,7 @@ def kl_matching(*, held_out: float = HELD_OUT, seed: int = 0) -> tuple[Round[Any
         seed: of that hash.
 
     Raises:
-        InputError: an option out of range, no logits, or no row in the cut.
+        InputError: an option out of range, no logits, one logit alone, or no row in the cut.
     """
     if not 0 < held_out <= 1:
         raise InputError(f"held_out is {held_out!r}; a number above 0 and up to 1 was expected")

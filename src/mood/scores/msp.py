@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from mood.core.features import Features
+from mood.scores._one_class import compared_logits
 from mood.scores._registry import stateless, temperature_of
 from mood.scores._rows import row_by_row
 
@@ -19,7 +20,7 @@ def msp(features: Features, *, temperature: float | str = 1.0) -> Tensor:
         (N,) float64 in [−1, −1/K], higher = more OOD.
 
     Raises:
-        InputError: no logits, or a temperature that is not positive.
+        InputError: no logits, one logit alone, or a temperature that is not positive.
     """
     t = temperature_of(temperature)
-    return row_by_row(lambda logits: -(logits / t).softmax(1).amax(1), features.need("logits"))
+    return row_by_row(lambda logits: -(logits / t).softmax(1).amax(1), compared_logits(features))

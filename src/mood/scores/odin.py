@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mood.core.errors import InputError
 from mood.core.features import Features
+from mood.scores._one_class import compared_logits
 from mood.scores._registry import fitted, positive
 from mood.scores._round import Round
 from mood.scores._rows import of_width, row_by_row
@@ -62,12 +63,12 @@ def odin(*, temperature: float = 1000.0, epsilon: float = 0.0014) -> tuple[Round
         epsilon: ε ≥ 0, in units of pixels from 0 to 1; the paper chooses 0.0014 on OOD images.
 
     Raises:
-        InputError: an option out of range, no logits, or no rows.
+        InputError: an option out of range, no logits, one logit alone, or no rows.
     """
     t, step = positive("temperature", temperature), step_of(epsilon)
 
     def collect(features: Features, _: None) -> tuple[int, int]:
-        logits = features.need("logits")
+        logits = compared_logits(features)
         return logits.shape[1], len(logits)
 
     def merge(earlier: tuple[int, int], later: tuple[int, int]) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mood.core.errors import InputError
 from mood.core.features import Features
 from mood.scores import _gaussian
 from mood.scores._gaussian import Gaussian, embedded, nearest
@@ -55,6 +56,13 @@ class RelativeMahalanobis:
 
 def _rounds(normalise: bool, shrinkage: str | float) -> tuple[Round[Any, Any, Any], ...]:
     def build(gaussian: Gaussian) -> RelativeMahalanobis:
+        labels = gaussian.moments.labels
+        if len(labels) < 2:
+            raise InputError(
+                f"all fit rows have label {int(labels[0])}, so that the distance from the nearest class is the one "
+                "from all rows, and their difference is zero for every image; take mahalanobis or mood, or fit on two "
+                "classes or more"
+            )
         whitener = gaussian.whitener(shrinkage)
         mean = gaussian.moments.pooled().means[0]
         means = (gaussian.moments.means - mean) @ whitener
@@ -77,6 +85,9 @@ def relative_mahalanobis(*, shrinkage: str | float = "auto") -> tuple[Round[Any,
     Args:
         shrinkage: of both covariances (÷ N), each by its own amount: "none" (pseudo-inverse), "ledoit-wolf", "oas",
             "auto" ("oas" under ten rows for a dimension, else "none"), or a number in [0, 1].
+
+    Raises:
+        InputError: shrinkage out of range, no labels or rows, one label alone, or rows without spread.
     """
     return _rounds(False, shrinkage)
 
@@ -95,5 +106,8 @@ def relative_mahalanobis_plus_plus(*, shrinkage: str | float = "auto") -> tuple[
     Args:
         shrinkage: of both covariances (÷ N), each by its own amount: "none" (pseudo-inverse), "ledoit-wolf", "oas",
             "auto" ("oas" under ten rows for a dimension, else "none"), or a number in [0, 1].
+
+    Raises:
+        InputError: shrinkage out of range, no labels or rows, one label alone, or rows without spread.
     """
     return _rounds(True, shrinkage)

@@ -30,7 +30,7 @@ class SSD:
 
     Attributes:
         mean: (D,) float64, m.
-        deviation: (D,) float64, s + 1e-10.
+        deviation: (D,) float64, s + 1e-10, s² divided by N.
         means: (k, D) float64, μ_k.
         whiteners: (k, D, D) float64, whitener · whitenerᵀ = Σ_k⁺, the covariance divided by the rows of the cluster.
     """

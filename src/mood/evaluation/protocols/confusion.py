@@ -1,11 +1,10 @@
 """Which unknown classes are taken for which known ones where 95 % of the known images are accepted (Figure 3)."""
 
-from math import ceil
-
 import numpy as np
 
 from mood.core.errors import InputError
 from mood.core.score_vector import score_vector
+from mood.evaluation.metrics import enough
 
 
 def accepted_confusion(
@@ -40,10 +39,8 @@ def accepted_confusion(
     for name, classes, count in pairs:
         if classes.shape != unknown.shape or (len(classes) and not (classes.min() >= 0 and classes.max() < count)):
             raise InputError(f"{name} must be {len(unknown)} classes from 0 to {count - 1}, one for each OOD score")
-    # As in fpr_at_tpr: k/n ≥ tpr as floats, whatever tpr · n rounds to.
-    n = len(known)
-    k = next(k for k in (ceil(tpr * n) - 1, ceil(tpr * n), ceil(tpr * n) + 1) if k >= 1 and k / n >= tpr)
-    accepted = unknown <= np.partition(known, k - 1)[k - 1]
+    last = int(enough(tpr, np.asarray(len(known)))) - 1
+    accepted = unknown <= np.partition(known, last)[last]
     cells = pairs[0][1][accepted] * shape[1] + pairs[1][1][accepted]
     return np.bincount(cells.astype(np.int64), minlength=shape[0] * shape[1]).reshape(shape)
 

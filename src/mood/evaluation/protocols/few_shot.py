@@ -14,9 +14,6 @@ from torch import Tensor
 
 from mood.core.errors import InputError
 
-SHOTS = (0, 1, 2, 3, 10)
-"""OOD images per class in Table 9; of 0 there is no probe, and the column is that of a score without OOD images."""
-
 STEPS = 100
 """L-BFGS iterations of the probe, at most."""
 

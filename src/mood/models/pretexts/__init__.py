@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
@@ -25,6 +25,10 @@ PRETEXTS: Mapping[str, type[Pretext]] = {
     "classification": Classification,
     "scratch": Scratch,
 }
+
+
+Reconstructing: TypeAlias = MaskedAutoencoder | SimMim
+"""Pretexts that predict pixels: `errors(images, draws)` says how far off they are, image by image."""
 
 
 def make_pretext(name: str, encoder: nn.Module, settings: Mapping[str, Any]) -> Pretext:
@@ -50,6 +54,11 @@ def make_pretext(name: str, encoder: nn.Module, settings: Mapping[str, Any]) -> 
     return PRETEXTS[name](encoder, **given)
 
 
+def reconstructs(name: str) -> bool:
+    """Whether the pretext of this name predicts pixels."""
+    return name in PRETEXTS and issubclass(PRETEXTS[name], Reconstructing)
+
+
 def settings_of(name: str) -> dict[str, Any]:
     """The settings of a pretext and their defaults."""
     parameters = inspect.signature(PRETEXTS[name]).parameters.values()
@@ -63,10 +72,12 @@ __all__ = [
     "MaskedAutoencoder",
     "MocoV3",
     "Pretext",
+    "Reconstructing",
     "Scratch",
     "SimMim",
     "SupCon",
     "Views",
     "make_pretext",
+    "reconstructs",
     "settings_of",
 ]

@@ -84,6 +84,18 @@ class SimMim(MaskedModelling):
         error = (self.predict(images, batch.mask).float() - images).abs() * hidden
         return error.sum() / (hidden.sum() + 1e-5) / 3, {}
 
+    def errors(self, images: Tensor, draws: Tensor) -> Tensor:
+        """(N,) mean absolute error of each image over its hidden pixels.
+
+        Args:
+            images: (N, 3, H, W) normalised.
+            draws: (N, units); the units with the smallest numbers are hidden.
+        """
+        mask = self.hide(draws)
+        hidden = self.to_pixels(mask)
+        error = (self.predict(images, mask).float() - images).abs() * hidden
+        return error.sum(dim=(1, 2, 3)) / hidden.sum(dim=(1, 2, 3)) / 3
+
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """(N, 3, H, W) normalised and (N, P) bool → (N, 3, H, W): the pixels of every patch, hidden or not.
 

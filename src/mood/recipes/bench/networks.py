@@ -243,6 +243,8 @@ class Network:
                 if self.plan.of_each_class
                 else "its head knows other classes; a network that `mood finetune` trained on the known ones has theirs"
             )
+        if "labels" in info.needs and fit.manifest.labels is None and not self.plan.six_numbers:
+            raise InputError(f"it reads labels, and {fit.name} has none: {fit.unlabelled}")
         # Before the pass: the head is there, and what it does not allow costs nothing.
         scores.rounds(name, self.embedder(kind).head, **options)
         if kind not in self._keys:

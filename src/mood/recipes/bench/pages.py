@@ -13,7 +13,7 @@ from mood.recipes.bench.networks import Scored, kind_of
 from mood.recipes.bench.plan import score_spec
 from mood.recipes.bench.results import Results
 from mood.recipes.bench.session import ID, Session
-from mood.recipes.bench.tables import costs, measured_grids, published_grids
+from mood.recipes.bench.tables import costs, further_grids, measured_grids, published_grids, reduced
 from mood.recipes.set_cards import set_card
 from mood.report import Card, Comparison, Drawn, Ends, Thumbnail, extremes, render_comparison
 from mood.report.comparison_figures import confusion_bars, distributions, roc_lines, task_bars
@@ -74,10 +74,11 @@ def write_page(results: Results, parts: Sequence[Shown], folder: Path) -> None:
         drawn.figure.savefig(place / f"{number:02d}-{_slug(drawn.group)}-{_slug(drawn.title)}.png", dpi=150)
     page = Comparison(
         title=results.title,
-        summary=_summary(results),
+        summary=" ".join((*reduced(results), _summary(results))),
         published=tuple(published_grids(results)),
         footnotes=results.footnotes,
         methods=tuple(measured_grids(results)),
+        further=tuple(further_grids(results)),
         figures=tuple(figures),
         ends=tuple(ends for part in parts for ends in part.ends),
         cards=tuple(_merged([card for part in parts for card in part.cards])),
@@ -155,18 +156,23 @@ def _spreads(session: Session, scored: Mapping[str, Scored]) -> list[Drawn]:
     """Figure 2 and ROC curves."""
     kept = {text: one for text, one in scored.items() if ID in one.values}
     at = f"{session.run.name}, {session.network.plan.name}"
-    drawn = []
+    note = f"Drawn of the first {METHODS} of {len(kept)} scores, in the order of the recipe." * (len(kept) > METHODS)
+    known, drawn = session.sets.test.name, []
     for text, one in list(kept.items())[:METHODS]:
-        unknown = {name: values for name, values in one.values.items() if name != ID}
-        figure = distributions(one.values[ID], unknown, session.run.name)
-        drawn.append(Drawn(text, figure, f"{at}: scores (Figure 2 of the paper)"))
+        others = {
+            f"{known}{name.removeprefix(ID)}" if name.startswith(f"{ID}, ") else name: values
+            for name, values in one.values.items()
+            if name != ID
+        }
+        figure = distributions(one.values[ID], others, known)
+        drawn.append(Drawn(text, figure, f"{at}: scores (Figure 2 of the paper)", note))
     for text, one in list(kept.items())[:METHODS]:
         curves = {
             name: roc_curve(one.values[ID], values)
             for name, values in one.values.items()
             if name in session.sets.unknown
         }
-        drawn.append(Drawn(text, roc_lines(curves), f"{at}: ROC"))
+        drawn.append(Drawn(text, roc_lines(curves), f"{at}: ROC", note))
     return drawn
 
 

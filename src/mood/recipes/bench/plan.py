@@ -19,6 +19,9 @@ RESERVED = frozenset({"id", "mean", "mean, near", "mean, far"})
 CLASS = "{class}"
 """What stands for the name of each known class where each has a network of its own."""
 
+SETS = ("near", "far", "exposed", "shifted")
+"""Keys of a run that name sets: each is a table NAME = DATA."""
+
 PROBE = "linear probe"
 """What the score of few-shot is called."""
 
@@ -79,7 +82,8 @@ class RunPlan:
     pairs: tuple[tuple[str, str], ...] = ()
     """(ID class, OOD class) of the pairs protocol; Table 8's twelve unless said"""
     rival: str | None = None
-    """the score whose largest twelve cells the confusion protocol shows"""
+    """'SCORE' or 'NETWORK / SCORE', whose largest twelve cells the confusion protocol shows; without a network the
+    first that has the score"""
     exposed: dict[str, str] = field(default_factory=dict)
     """NAME = DATA that few-shot shows images of; without it they come from the OOD set and are left out of its test"""
     shots: tuple[Natural, ...] = (0, 1, 2, 3, 10)
@@ -95,6 +99,16 @@ class RunPlan:
     def unknown(self) -> dict[str, str]:
         """All OOD sets, near ones first."""
         return {**self.near, **self.far}
+
+    @property
+    def rival_network(self) -> str:
+        """The network of the rival; "" where any will do."""
+        return (self.rival or "").rpartition(" / ")[0]
+
+    @property
+    def rival_score(self) -> str:
+        """The score of the rival."""
+        return (self.rival or "").rpartition(" / ")[2]
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
@@ -224,7 +238,7 @@ def score_spec(text: str) -> tuple[str, dict[str, Any], bool]:
 
 def _check_run(run: RunPlan) -> None:
     from mood.data.shifts import parse_shift
-    from mood.scores import check
+    from mood.scores import check, check_choice
 
     where = f"run {run.name!r}"
     names = [network.name for network in run.networks]
@@ -238,10 +252,12 @@ def _check_run(run: RunPlan) -> None:
     if not run.scores or len({*run.scores}) < len(run.scores):
         raise InputError(f"{where}: scores are {list(run.scores)}; at least one is needed, each once")
     for text in run.scores:
-        name, options, _ = score_spec(text)
-        if name == "all":
+        name, options, choose = score_spec(text)
+        if name == "all" and not choose:
             continue
         try:
+            if choose:
+                check_choice(name)
             # A package that is missing is told with what else is left out.
             with suppress(MissingExtraError):
                 check(name, **options)
@@ -259,10 +275,15 @@ def _check_run(run: RunPlan) -> None:
         raise InputError(f"{where}: a shifted set cannot be called {sorted(both)[0]!r}: something else is called so")
     for shift in run.shifts:
         parse_shift(shift)
-    if run.protocol == "confusion" and run.rival not in run.scores:
-        raise InputError(
-            f"{where}: rival is {run.rival!r}; the confusion protocol shows the cells of one of its scores"
-        )
+    if run.protocol == "confusion":
+        if run.rival_score not in run.scores and "all" not in run.scores:
+            raise InputError(
+                f"{where}: rival is {run.rival!r}; the confusion protocol shows the cells of one of its scores"
+            )
+        if run.rival_network and run.rival_network not in names:
+            raise InputError(
+                f"{where}: the network of its rival is {run.rival_network!r}, and its networks are {', '.join(names)}"
+            )
     if stray := run.exposed.keys() - run.unknown.keys():
         raise InputError(f"{where}: exposed names {sorted(stray)[0]!r}, which is none of its OOD sets")
 
@@ -328,6 +349,9 @@ def _check_measured(table: PublishedPlan, row: RowPlan, run: RunPlan, where: str
 
 
 def _run(raw: Mapping[str, Any], where: str) -> RunPlan:
+    for key in SETS:
+        if not isinstance(value := raw.get(key, {}), dict):
+            raise InputError(f'{where}: {key} is {value!r}; its sets have names: {key} = {{ NAME = "DATA" }}')
     return _made(RunPlan, {**raw, "networks": _each(raw, "networks", f"{where}.networks", _network)}, where)
 
 

@@ -1,6 +1,6 @@
 """Each protocol on the images of one run and one network: scores and labels in, figures out."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -10,12 +10,12 @@ import numpy as np
 
 from mood.core.errors import InputError, MoodError
 from mood.evaluation import (
-    aurc,
+    aurc_interval,
     auroc_interval,
     compare_auroc,
-    excess_aurc,
+    compare_mean_auroc,
     mean_auroc_interval,
-    oscr,
+    oscr_interval,
 )
 from mood.evaluation.protocols import (
     TABLE_8,
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from mood.data import Source
     from mood.evaluation import Estimate
 
+Side = tuple[str, np.ndarray]
+"""Whose images these are, and their scores."""
+
 
 def multi_class(session: Session) -> list[Figure]:
     """Each OOD set against the test images; means over near, far and all; a paired test against the first score."""
@@ -47,13 +50,7 @@ def multi_class(session: Session) -> list[Figure]:
     for text, scored in kept.items():
         found += session.made.figures(f"{text}/metrics", partial(_against, session, text, scored))
         if right is not None:
-            known = scored.values[ID]
-            found.append(session.figure(text, ID, "aurc", aurc(known, ~right), n_id=len(known)))
-            found.append(session.figure(text, ID, "excess_aurc", excess_aurc(known, ~right), n_id=len(known)))
-            found += [
-                session.figure(text, name, "oscr", oscr(known, right, scored.values[name]), n_id=len(known))
-                for name in session.sets.unknown
-            ]
+            found += session.made.figures(f"{text}/selective", partial(_selective, session, text, scored, right))
     if right is not None:
         found.append(session.share_right(ID, right))
     return found + _means(session, found, kept) + _paired(session, kept)
@@ -71,6 +68,27 @@ def _against(session: Session, text: str, scored: Scored) -> list[Figure]:
     for name in session.sets.unknown:
         metrics = session.evaluated(scored.values[ID], scored.values[name])
         found += session.measured(text, name, metrics, session.seen(name))
+    return found
+
+
+def _selective(session: Session, text: str, scored: Scored, right: np.ndarray) -> list[Figure]:
+    """What a classifier reaches that may abstain: AURC and its excess on known images, OSCR against unknown ones."""
+    known = scored.values[ID]
+    found = []
+    for metric in ("aurc", "excess_aurc"):
+        estimate = aurc_interval(
+            known,
+            ~right,
+            excess=metric == "excess_aurc",
+            replicates=session.replicates,
+            confidence=session.confidence,
+            seed=session.seed,
+        )
+        found.append(session.estimated(text, ID, metric, estimate, n_id=len(known)))
+    for name in session.sets.unknown:
+        estimate = oscr_interval(known, right, scored.values[name], confidence=session.confidence)
+        more = {"n_id": len(known), "n_ood": len(scored.values[name])}
+        found.append(session.estimated(text, name, "oscr", estimate, **more))
     return found
 
 
@@ -95,8 +113,7 @@ def _means(
         for key, value in group_means(by_set, session.run.groups).items():
             ends: dict[str, float] = {}
             if metric == "auroc":
-                under = kept[score].values
-                comparisons = [((ID, under[known]), (name, under[name])) for known in versions for name in sets[key]]
+                comparisons = _comparisons(kept[score], sets[key], versions)
                 with suppress(InputError):  # one image has no variance
                     estimate = mean_auroc_interval(comparisons, confidence=session.confidence)
                     ends = {"low": estimate.low, "high": estimate.high}
@@ -104,21 +121,46 @@ def _means(
     return found
 
 
-def _paired(session: Session, kept: Mapping[str, Scored]) -> list[Figure]:
-    """DeLong's test of the first score against each other one, on each set."""
-    if not kept:
-        return []
-    first, *others = kept
+def _comparisons(scored: Scored, sets: Sequence[str], versions: Sequence[str] = (ID,)) -> list[tuple[Side, Side]]:
+    """Test images, and what else counts as known, against each of several sets; all known ones are the same images."""
+    under = scored.values
+    return [((ID, under[known]), (name, under[name])) for known in versions for name in sets]
+
+
+def _paired(session: Session, kept: Mapping[str, Scored], versions: Sequence[str] = (ID,)) -> list[Figure]:
+    """DeLong's test of the first score against each other one, on each set and on the means over sets."""
+    wanted: dict[str, tuple[str, ...]] = {name: (name,) for name in session.sets.unknown}
+    wanted |= {key: sets for key, sets in members(session.run.groups).items() if {*sets} <= wanted.keys()}
+    return [
+        figure
+        for key, sets in wanted.items()
+        for figure in _paired_means(session, kept, key, partial(_comparisons, sets=sets, versions=versions))
+    ]
+
+
+def _paired_means(
+    session: Session,
+    kept: Mapping[str, Scored],
+    key: str,
+    comparisons: Callable[[Scored], Iterable[tuple[Side, Side]]],
+) -> list[Figure]:
+    """The test of the first score against each other one, by their mean AUROC over the same comparisons.
+
+    Args:
+        session: of the figures.
+        kept: the scores.
+        key: what the mean is called.
+        comparisons: of one score.
+    """
+    first, *others = kept or [""]
     found = []
     for text in others:
-        for name in session.sets.unknown:
-            pairs = [(kept[score].values[ID], kept[score].values[name]) for score in (first, text)]
-            try:
-                compared = compare_auroc(*pairs, confidence=session.confidence)
-            except InputError:
-                continue  # one image has no variance
+        with suppress(InputError):  # one image has no variance
+            compared = compare_mean_auroc(
+                comparisons(kept[first]), comparisons(kept[text]), confidence=session.confidence
+            )
             more = {"low": compared.low, "high": compared.high, "p_value": compared.p_value}
-            found.append(session.figure(text, name, LESS_THIS.format(first), compared.difference, **more))
+            found.append(session.figure(text, key, LESS_THIS.format(first), compared.difference, **more))
     return found
 
 
@@ -131,7 +173,9 @@ def one_class_each(session: Session) -> list[Figure]:
     found = []
     for text, scored in kept.items():
         found += session.made.figures(f"{text}/one class", partial(_each_class, session, text, scored, labels))
-    return found
+    every = [(known, unknown) for known in names for unknown in names if unknown != known]
+    comparisons = partial(_pairs, session, labels, every)
+    return found + session.made.figures("paired", partial(_paired_means, session, kept, "mean", comparisons))
 
 
 def _each_class(session: Session, text: str, scored: Scored, labels: np.ndarray) -> list[Figure]:
@@ -161,15 +205,18 @@ def _each_class(session: Session, text: str, scored: Scored, labels: np.ndarray)
 def _mean_of_pairs(
     session: Session, scored: Scored, labels: np.ndarray, pairs: Sequence[tuple[str, str]]
 ) -> "Estimate":
-    """Mean AUROC over (known, unknown) classes, each pair under the score of its known class."""
+    """Mean AUROC over (known, unknown) classes."""
+    return mean_auroc_interval(_pairs(session, labels, pairs, scored), confidence=session.confidence)
+
+
+def _pairs(
+    session: Session, labels: np.ndarray, pairs: Sequence[tuple[str, str]], scored: Scored
+) -> Iterator[tuple[Side, Side]]:
+    """The images of each pair of classes (known, unknown), under the score of its known class."""
     rows = {name: np.flatnonzero(labels == index) for index, name in enumerate(session.class_names)}
-
-    def comparisons() -> Iterator[tuple[tuple[str, np.ndarray], tuple[str, np.ndarray]]]:
-        for known, unknown in pairs:
-            under = scored.values[known]
-            yield (known, under[rows[known]]), (unknown, under[rows[unknown]])
-
-    return mean_auroc_interval(comparisons(), confidence=session.confidence)
+    for known, unknown in pairs:
+        under = scored.values[known]
+        yield (known, under[rows[known]]), (unknown, under[rows[unknown]])
 
 
 def pairs_each(session: Session) -> list[Figure]:
@@ -179,14 +226,21 @@ def pairs_each(session: Session) -> list[Figure]:
     for pair in pairs:
         for name in pair:
             if name not in names or pair[0] == pair[1]:
-                raise InputError(f"pair ({pair[0]}, {pair[1]}): two different classes of {', '.join(names)} are needed")
+                of = (
+                    ""
+                    if session.run.pairs
+                    else ", one of Table 8's unless the run says pairs = [[ID class, OOD class], …]"
+                )
+                raise InputError(
+                    f"pair ({pair[0]}, {pair[1]}){of}: two different classes of {', '.join(names)} are needed"
+                )
     labels = session.labels(session.sets.test)
     classes = {name: names.index(name) for name in dict.fromkeys(known for known, _ in pairs)}
     kept = session.scores_of_classes(classes)
     found = []
     for text, scored in kept.items():
         found += session.made.figures(f"{text}/pairs", partial(_each_pair, session, text, scored, labels, pairs))
-    return found
+    return found + _paired_means(session, kept, "mean", partial(_pairs, session, labels, pairs))
 
 
 def _each_pair(
@@ -204,14 +258,17 @@ def _each_pair(
 
 
 def confusion(session: Session) -> list[Figure]:
-    """How many images of which unknown class are taken for which known one, in the rival's twelve largest cells."""
+    """How many images of which unknown class are taken for which known one, in the rival's twelve largest cells.
+
+    The rival's network comes first, and the other networks show the same cells.
+    """
     kept = session.scores({ID: session.sets.test, **session.sets.unknown})
-    rival = session.run.rival or ""
+    run = session.run
     found: list[Figure] = []
     for name, source in session.sets.unknown.items():
         theirs = tuple(source.manifest.class_names or ())
         if not theirs:
-            session.left_out(name, f"{source.name} has no labels, and the confusion is of classes")
+            session.left_out(name, f"{source.name} has no labels, and the confusion is of classes: {source.unlabelled}")
             continue
         labels, predicted = session.labels(source), _classes_of(session, source)
         matrices = {
@@ -220,11 +277,15 @@ def confusion(session: Session) -> list[Figure]:
             )
             for text, scored in kept.items()
         }
-        cells = largest_cells(matrices[rival]) if rival in matrices else ()
-        if rival not in matrices:
-            session.left_out(f"{name}: cells", f"they are the largest of {rival}, which it has not; all are counted")
+        if run.rival_score in matrices and run.rival_network in ("", session.network.plan.name):
+            session.cells.setdefault(name, largest_cells(matrices[run.rival_score]))
+        cells = session.cells.get(name, ())
+        if name not in session.cells:
+            session.left_out(
+                f"{name}: cells", f"they are the largest of {run.rival}, which is not there; all are counted"
+            )
         for text, matrix in matrices.items():
-            more = {"n_id": len(kept[text].values[ID]), "n_ood": len(labels)}
+            more = {"n_id": len(kept[text].values[ID]), "n_ood": len(labels), "seen": session.seen(name)}
             for unknown, known in cells:
                 key = f"{name}: {theirs[unknown]} → {session.class_names[known]}"
                 found.append(session.figure(text, key, "accepted", float(matrix[unknown, known]), **more))
@@ -293,7 +354,16 @@ def few_shot(session: Session) -> list[Figure]:
             rest = others[~shown] if apart is None else others  # noqa: B023
             estimate = auroc_interval(probe(tested), probe(rest), confidence=session.confidence)
             more = {"n_id": len(tested), "n_ood": len(rest), "seen": seen, "trial": trial}  # noqa: B023
-            return [session.estimated(PROBE, f"{name}, {shots} shown", "auroc", estimate, **more)]  # noqa: B023
+            key = f"{name}, {shots} shown"  # noqa: B023
+            made = [session.estimated(PROBE, key, "auroc", estimate, **more)]
+            for text, scored in list(kept.items())[:1]:
+                # What is shown to the probe is no test image of the score that it stands against either.
+                left = scored.values[name] if apart is not None else scored.values[name][~shown.numpy()]  # noqa: B023
+                against = (scored.values[ID], left), (probe(tested), probe(rest))
+                compared = compare_auroc(*against, confidence=session.confidence)
+                more |= {"low": compared.low, "high": compared.high, "p_value": compared.p_value}
+                made.append(session.figure(PROBE, key, LESS_THIS.format(text), compared.difference, **more))
+            return made
 
         for shots in run.shots:
             for trial in range(run.trials if shots else 0):
@@ -345,9 +415,10 @@ def shifted_known(session: Session) -> list[Figure]:
             if of_classes(source, session.class_names):
                 right = predictions(session.network, source) == session.labels(source, HEAD)
                 found.append(session.share_right(shift, right))
-    if made:
-        return found + _means(session, found, kept, tuple(wanted))
-    return found + _means(session, found, {text: _together(scored, tuple(wanted)) for text, scored in kept.items()})
+    versions: Sequence[str] = tuple(wanted)
+    if not made:
+        kept, versions = {text: _together(scored, versions) for text, scored in kept.items()}, (ID,)
+    return found + _means(session, found, kept, versions) + _paired(session, kept, versions)
 
 
 def _together(scored: Scored, known: Sequence[str]) -> Scored:

@@ -30,8 +30,8 @@ class Figure:
         low: lower end of its interval, or None.
         high: upper end.
         p_value: of a paired test, or None.
-        n_id: ID images behind it.
-        n_ood: OOD images behind it.
+        n_id: ID images behind it; None where no one number says it, as of a mean.
+        n_ood: OOD images behind it, likewise.
         seen: why the weights are not new to the images, or "".
     """
 
@@ -46,8 +46,8 @@ class Figure:
     low: float | None = None
     high: float | None = None
     p_value: float | None = None
-    n_id: int = 0
-    n_ood: int = 0
+    n_id: int | None = None
+    n_ood: int | None = None
     seen: str = ""
 
 
@@ -62,6 +62,7 @@ class Cost:
         kind: "extraction", "stored", "scikit-learn", "further pass", "probes" or "intervals".
         fit_seconds: of fitting it.
         score_seconds: of scoring all sets.
+        trial: 0, 1, … of its network's trials.
     """
 
     run: str
@@ -70,6 +71,7 @@ class Cost:
     kind: str
     fit_seconds: float
     score_seconds: float
+    trial: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,18 @@ class Results:
         if row.network is None or (key.startswith("mean") and table.run in self.other_sets):
             return []
         return self.of(table.run, network=row.network, score=score, key=key, metric=metric)
+
+    def controls(self, run: str) -> frozenset[str]:
+        """The networks of a run that are controls: random weights, or six numbers of each image."""
+        plan = self.settings.get("plan", {})
+        runs = plan.get("small" if self.settings.get("small") else "runs", ())
+        return frozenset(
+            network["name"]
+            for item in runs
+            if item["name"] == run
+            for network in item["networks"]
+            if network["random_weights"] or network["six_numbers"]
+        )
 
     def of(self, run: str, **wanted: Any) -> list[Figure]:
         """The figures of a run that have these values."""

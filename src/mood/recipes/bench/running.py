@@ -11,7 +11,7 @@ from mood.recipes.bench.image_scores import SCORES, ImageScores
 from mood.recipes.bench.made import Made
 from mood.recipes.bench.networks import OWN
 from mood.recipes.bench.pages import Shown, shown
-from mood.recipes.bench.plan import Plan, RunPlan
+from mood.recipes.bench.plan import Plan, RunPlan, score_spec
 from mood.recipes.bench.protocols import PROTOCOLS
 from mood.recipes.bench.readable import readable, unread
 from mood.recipes.bench.results import Cost, Figure, LeftOut, Results
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from mood.core.output import Output
     from mood.models import Model
     from mood.recipes.bench import BenchConfig
+
+FEW = 3
+"""Images for each dimension below which the smallest eigenvalue of a covariance comes out at less than a fifth of the
+true one: (1 - 1/√3)² (Marchenko and Pastur 1967)."""
+
+
+Cells = dict[str, tuple[tuple[int, int], ...]]
+"""Of the confusion of each OOD set, as `Session.cells`."""
 
 
 @dataclass(slots=True)
@@ -73,7 +81,7 @@ def run_all(
     found, units = Found(), Units(output.scratch)
     for key, why in sets.missing.items():
         say(f"missing: {key}: {why}")
-    ready: list[tuple[RunPlan, Opened, Trial]] = []
+    ready: list[tuple[RunPlan, Opened, Trial, Cells]] = []
     for run, of_run in zip(runs, trials, strict=True):
         try:
             opened = sets_of(run, sets)
@@ -81,14 +89,16 @@ def run_all(
             found.left_out.append(LeftOut(run.name, run.fit, str(error)))
             continue
         found.notes += opened.notes
-        for trial in of_run:
+        # The rival's network says which cells all of them show.
+        cells: Cells = {}
+        for trial in sorted(of_run, key=lambda trial: trial.plan.name != run.rival_network):
             found.left_out += trial.left_out(run.name)
             if not trial.lacking:
-                ready.append((run, opened, trial))
+                ready.append((run, opened, trial, cells))
     for item in found.left_out:
         say(f"left out: {item.run}, {item.what}: {item.reason}")
     with ImageScores(output.work / SCORES) as images:
-        for number, (run, opened, trial) in enumerate(ready, 1):
+        for number, (run, opened, trial, cells) in enumerate(ready, 1):
             began, before = time.perf_counter(), len(found.left_out)
             networks = Networks(
                 trial,
@@ -97,7 +107,7 @@ def run_all(
                 batch_size=config.batch_size,
                 workers=config.workers,
             )
-            _run(config, run, opened, networks, units, images, found)
+            _run(config, run, opened, networks, units, images, cells, found)
             took = f"{time.perf_counter() - began:.1f} s"
             short = len(found.left_out) - before
             say(
@@ -133,6 +143,7 @@ def _run(
     networks: Networks,
     units: Units,
     images: ImageScores,
+    cells: Cells,
     found: Found,
 ) -> None:
     """One run with one trial of one network."""
@@ -155,6 +166,7 @@ def _run(
         replicates=config.replicates,
         confidence=config.confidence,
         seed=config.seed,
+        cells=cells,
         left_out=lambda what, reason: found.left_out.append(LeftOut(run.name, f"{called}, {what}", reason)),
     )
     try:
@@ -177,27 +189,58 @@ def _run(
                     kind=one.kind,
                     fit_seconds=one.fit_seconds,
                     score_seconds=one.score_seconds,
+                    trial=trial,
                 )
             )
     for name, seconds in made.spent().items():
         found.costs.append(
-            Cost(run=run.name, network=called, score=name, kind=name, fit_seconds=0.0, score_seconds=seconds)
+            Cost(
+                run=run.name,
+                network=called,
+                score=name,
+                kind=name,
+                fit_seconds=0.0,
+                score_seconds=seconds,
+                trial=trial,
+            )
         )
     found.notes += _small_fit(session) + unread(run.name, opened, networks.any)
 
 
 def _small_fit(session: Session) -> list[str]:
-    """A word where there are fewer images than dimensions: a covariance without shrinkage is singular then."""
+    """A word where a score of the run inverts a covariance of few images that nothing shrinks."""
+    texts = [text for text, one in session.made.scored.items() if one.values and _shrunk(text)]
+    if not texts:
+        return []
     images, width = len(session.sets.fit), session.network.shards(session.sets.test, OWN)[0].embedding.shape[1]
+    of_each = ""
     if session.run.protocol in ("one-class", "pairs"):
         images //= max(1, len(session.class_names))
-    if images > width:
+        of_each = " of a class"
+    if images >= FEW * width:
         return []
-    return [
-        f"{session.run.name}, {session.network.plan.name}: {images} images for {width} dimensions: a covariance is "
-        "singular there, and distances without shrinkage look at the directions that occur alone; "
-        "'mahalanobis shrinkage=oas' or 'chosen' does better."
+    singular = "has no inverse there, and says nothing of directions in which these images do not differ"
+    loose = "takes its smallest directions for smaller than they are"
+    instead = [
+        " ".join([*(word for word in text.split() if "shrinkage=" not in word), *_shrunk(text)]) for text in texts
     ]
+    return [
+        f"{session.run.name}, {session.network.plan.name}: {images} images{of_each} for {width} dimensions, "
+        f"{images / width:.2g} times as many, where {FEW} times are few: a covariance that nothing shrinks, as that of "
+        f"{', '.join(map(repr, texts))}, {singular if images <= width else loose}; measure "
+        f"{', '.join(map(repr, instead))} beside it."
+    ]
+
+
+def _shrunk(text: str) -> list[str]:
+    """The options that would shrink the covariances which a score does not; none where they are chosen for it."""
+    from mood.scores import info
+
+    name, given, chosen = score_spec(text)
+    if chosen:
+        return []
+    options = {**info(name).options, **given}
+    return [f"{key}=oas" for key, value in options.items() if key.endswith("shrinkage") and value in ("none", 0)]
 
 
 def _is_elsewhere(run: RunPlan, plan: Plan) -> bool:

@@ -43,6 +43,8 @@ class Session:
         replicates: of the bootstrap.
         confidence: of the intervals.
         seed: of the bootstrap.
+        cells: of the confusion of each OOD set, as (OOD class, known class), which networks of the run share; the rival
+            sets them.
         left_out: called with a score and the reason.
     """
 
@@ -53,6 +55,7 @@ class Session:
     replicates: int
     confidence: float
     seed: int
+    cells: dict[str, tuple[tuple[int, int], ...]]
     left_out: Callable[[str, str], None]
 
     @property

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mood.core.errors import DataError, InputError, MissingExtraError
 from mood.recipes.bench.plan import RunPlan
+from mood.recipes.familiar import shared_images
 
 if TYPE_CHECKING:
     from mood.data import Source
@@ -55,14 +56,6 @@ def open_sets(runs: Sequence[RunPlan], *, roots: Sequence[str], limit: int | Non
     return Sets(found, missing)
 
 
-def shared_images(one: "Source", others: "Sequence[Source]") -> int:
-    """How many images of a set are, byte for byte, among those of others; what cannot be read is nobody's."""
-    from mood.recipes.inputs import NOTHING
-
-    known = {digest for other in others for digest in other.manifest.hashes} - {NOTHING}
-    return sum(digest in known for digest in one.manifest.hashes)
-
-
 def of_classes(source: "Source", names: Sequence[str] | None) -> bool:
     """Whether the labels of a set are those of these classes; a set that numbers its classes has some of them."""
     own = source.manifest.class_names
@@ -100,7 +93,8 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
 
     Raises:
         DataError: a known set is missing, or no OOD set of a protocol that needs one is left.
-        InputError: fit and test know other classes, or the protocol needs labels that are not there.
+        InputError: fit and test know other classes, the protocol needs labels that are not there, or all images of the
+            test set or of a shifted one are known already.
     """
     known = {key_of(data, run.coarse): data for data in (run.fit, run.test)}
     known |= {key_of(data): data for data in run.shifted.values()}
@@ -111,22 +105,38 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
     shifted = {name: sets.found[key_of(data)] for name, data in run.shifted.items()}
     names = fit.manifest.class_names
     # A test set without labels is as good where nothing is said about its classes.
+    if test.manifest.class_names is not None and names is None:
+        raise InputError(f"{run.name}: {fit.name} has no labels, and {test.name} has: {fit.unlabelled}")
     if test.manifest.class_names is not None and not of_classes(test, names):
         raise InputError(f"{run.name}: {fit.name} and {test.name} have other classes; a test set has those of the fit")
     if run.protocol in ("one-class", "pairs") and len(names or ()) < 2:
         raise InputError(
             f"{run.name}: {fit.name} has {len(names or ())} classes; the {run.protocol} protocol needs at least two"
+            + (f": {fit.unlabelled}" if names is None else "")
         )
+    if run.protocol in ("one-class", "pairs") and test.manifest.labels is None:
+        raise InputError(f"{run.name}: {test.name} has no labels: {test.unlabelled}")
     notes = []
     if count := shared_images(test, [fit]):
+        if count == len(test):
+            raise InputError(f"{run.name}: all {count} images of its test set, {run.test}, are among the fit images")
         notes.append(f"{run.name}: {count} of the {len(test)} test images are, byte for byte, among the fit images.")
-    unknown = {}
+    for name, source in shifted.items():
+        if count := shared_images(source, [fit, test]):
+            if count == len(source):
+                raise InputError(f"{run.name}: all {count} images of the shifted set {name} are fit or test images")
+            notes.append(
+                f"{run.name}: {count} of the {len(source)} images of {name} are, byte for byte, fit or test images."
+            )
+    unknown, gone = {}, []
     for name, data in run.unknown.items():
         if key_of(data) in sets.missing:
+            gone.append(f"{name} is not there")
             continue
         source = sets.found[key_of(data)]
         count = shared_images(source, [fit, test, *shifted.values()])
         if count == len(source):
+            gone.append(f"all {count} images of {name} ({data}) are known images")
             notes.append(f"{run.name}: {name} ({data}) is left out: all of its {count} images are known images.")
             continue
         if count:
@@ -136,7 +146,7 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
             )
         unknown[name] = source
     if run.unknown and not unknown:
-        raise DataError(f"{run.name}: none of its OOD sets is there ({', '.join(run.unknown)})")
+        raise DataError(f"{run.name}: no OOD set is left: {'; '.join(gone)}")
     exposed, unshown = {}, {}
     for name, data in run.exposed.items():
         if name not in unknown:
@@ -149,10 +159,15 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
         if count == len(source):
             unshown[name] = f"all images of {data} are test images of {name}; without `exposed` the shown ones leave it"
             continue
-        if count:
-            notes.append(
-                f"{run.name}: {count} of the {len(source)} images of {data}, of which some are shown, are, byte for "
-                f"byte, test images of {name}."
-            )
+        familiar = shared_images(source, [fit, test])
+        if familiar == len(source):
+            unshown[name] = f"all images of {data}, of which some are to be shown as unknown, are known images"
+            continue
+        for shared, whose in ((count, f"test images of {name}"), (familiar, "known images")):
+            if shared:
+                notes.append(
+                    f"{run.name}: {shared} of the {len(source)} images of {data}, of which some are shown, are, byte "
+                    f"for byte, {whose}."
+                )
         exposed[name] = source
     return Opened(fit, test, shifted, unknown, exposed, unshown, tuple(notes))

@@ -1,11 +1,12 @@
 """Figures as tables: each run's scores beside each other, and published tables with ours and the difference."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mood.evaluation import Spread, over_trials
 from mood.recipes.bench.plan import PublishedPlan, RowPlan
 from mood.recipes.bench.results import LESS_THIS, Figure, Results, trials_of
+from mood.recipes.bench.session import ID
 from mood.report import Grid
 from mood.report.grid import escaped, tex
 
@@ -17,7 +18,7 @@ SHOWN = {
     "confusion": ("accepted",),
     "few-shot": ("auroc",),
 }
-"""Metrics that get a table of their own, by protocol; all others are in the files."""
+"""Metrics that stand in the tables of every face, by protocol; a terminal has no others but accuracy."""
 
 TITLES = {
     "auroc": "AUROC (%)",
@@ -36,6 +37,9 @@ TITLES = {
     "accepted": "OOD images accepted where 95 % of ID are (images)",
 }
 LOWER = frozenset({"fpr95_id_positive", "fpr95_ood_positive", "detection_error", "aurc", "excess_aurc", "accepted"})
+TOGETHER = ("aurc", "excess_aurc")
+"""Metrics of the test images alone, which share a table."""
+
 ORACLE = "oracle"
 PAPER_ONLY = "paper only"
 NOTHING = "—"
@@ -54,13 +58,28 @@ def published_grids(results: Results) -> list[Grid]:
 
 
 def measured_grids(results: Results) -> list[Grid]:
-    """Every run's own tables, one for each metric that its protocol is known by, and that of paired tests."""
+    """Every run's own tables: one for each metric that its protocol is known by, accuracy, and paired tests."""
     found = []
-    for run in dict.fromkeys(figure.run for figure in results.figures):
-        protocol = next(figure.protocol for figure in results.figures if figure.run == run)
-        found += [grid for metric in SHOWN[protocol] if (grid := measured(results, run, metric)) is not None]
-        if (grid := paired(results, run)) is not None:
-            found.append(grid)
+    for run, protocol in _protocols(results).items():
+        made = [measured(results, run, metric) for metric in SHOWN[protocol]]
+        found += [grid for grid in (*made, accuracy(results, run), paired(results, run)) if grid is not None]
+    return found
+
+
+def further_grids(results: Results) -> list[Grid]:
+    """Every run's tables of the other metrics, which a terminal leaves to the files."""
+    found = []
+    for run, protocol in _protocols(results).items():
+        here = {figure.metric for figure in results.of(run)} - {*SHOWN[protocol], *TOGETHER, "accuracy"}
+        made = [*(measured(results, run, metric) for metric in TITLES if metric in here), selective(results, run)]
+        found += [grid for grid in made if grid is not None]
+    return found
+
+
+def _protocols(results: Results) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for figure in results.figures:
+        found.setdefault(figure.run, figure.protocol)
     return found
 
 
@@ -79,15 +98,10 @@ def measured(results: Results, run: str, metric: str) -> Grid | None:
     for network, score in dict.fromkeys((figure.network, figure.score) for figure in figures):
         values = [cells.get((network, score, key)) for key in keys]
         rows.append((network, score, *(_shown(value, scale) for value in values)))
-    scores = {score for _, score, *_ in rows}
-    notes = []
-    if metric == "auroc" and len(scores) > 1 and figures[0].protocol == "multi-class":
-        best = []
-        for key in keys:
-            means = [cells[at].mean for at in cells if at[2] == key]
-            best.append(f"{100 * max(means):.1f}" if means and not key.startswith("mean") else "")
-        rows.append((ORACLE, "best of each set", *best))
-        notes.append("oracle: the best score of each set, picked by the unknown images themselves; nobody can have it.")
+    notes: list[str] = []
+    if metric == "auroc" and figures[0].protocol == "multi-class":
+        best, notes = _oracles(cells, keys, results.controls(run))
+        rows += best
     reach = [max(f.value - f.low, f.high - f.value) for f in figures if f.low is not None and f.high is not None]
     if reach:
         share = 100 * results.settings.get("confidence", 0.95)
@@ -95,13 +109,112 @@ def measured(results: Results, run: str, metric: str) -> Grid | None:
             f"{share:g} % intervals over the draw of the test images reach at most {scale * max(reach):.1f} points "
             "from these figures; results.csv has each."
         )
-    seen: dict[str, list[str]] = {}
-    for key, why in dict.fromkeys((figure.key, figure.seen) for figure in figures if figure.seen):
-        seen.setdefault(why, []).append(key)
-    notes += [f"† {'; '.join(by_reason)}: {why}." for why, by_reason in seen.items()]
-    marked = {key for by_reason in seen.values() for key in by_reason}
-    columns = ("network", "score", *(f"{key} †" if key in marked else key for key in keys))
-    return Grid(f"{run}, {TITLES.get(metric, metric)}", columns, tuple(rows), 2, tuple(notes))
+    headings, told = _marked(results, figures, keys)
+    columns = ("network", "score", *headings)
+    return Grid(f"{run}, {TITLES[metric]}", columns, tuple(rows), 2, (*notes, *told), lower_is_better=metric in LOWER)
+
+
+def accuracy(results: Results, run: str) -> Grid | None:
+    """How often each network is right about the test images, and about shifted ones; None where nobody can say."""
+    figures = results.of(run, metric="accuracy")
+    if not figures:
+        return None
+    cells = {(at[1], at[3]): of_cell for at, of_cell in trials_of(figures).items()}
+    keys = tuple(dict.fromkeys(figure.key for figure in figures))
+    rows = tuple(
+        (network, *(_with_interval(cells.get((network, key), ())) for key in keys))
+        for network in dict.fromkeys(figure.network for figure in figures)
+    )
+    share = 100 * results.settings.get("confidence", 0.95)
+    notes = (
+        f"In brackets the {share:g} % interval; of several trials, which are shown as mean ± standard deviation, none.",
+    )
+    columns = ("network", *("test images" if key == ID else key for key in keys))
+    return Grid(f"{run}, {TITLES['accuracy']}", columns, rows, 1, notes)
+
+
+def selective(results: Results, run: str) -> Grid | None:
+    """The risk among the test images that each score keeps, over all shares kept; None where it was not measured."""
+    figures = [figure for figure in results.of(run) if figure.metric in TOGETHER]
+    if not figures:
+        return None
+    cells = {(at[1], at[2], at[4]): _spread(of_cell) for at, of_cell in trials_of(figures).items()}
+    rows = tuple(
+        (network, score, *(_shown(cells.get((network, score, metric)), 100.0) for metric in TOGETHER))
+        for network, score in dict.fromkeys((figure.network, figure.score) for figure in figures)
+    )
+    columns = ("network", "score", *(TITLES[metric] for metric in TOGETHER))
+    return Grid(f"{run}, AURC of the test images", columns, rows, 2, lower_is_better=True)
+
+
+def _marked(results: Results, figures: Sequence[Figure], keys: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Headings of a run's table, with a mark where the weights of one of its networks have seen the set, and whose."""
+    run, protocol = figures[0].run, figures[0].protocol
+    seen = _seen(results, run)
+    here = [at for at in dict.fromkeys((figure.network, figure.key) for figure in figures) if at in seen]
+    marked = {key for _, key in here}
+    names = [(network, _set_of(key, protocol), seen[network, key]) for network, key in here]
+    told = _told(names, means=any(key.startswith("mean") for key in keys))
+    return tuple(f"{key} †" if key in marked else key for key in keys), told
+
+
+def _seen(results: Results, run: str) -> dict[tuple[str, str], str]:
+    """(network, key) → why its weights are not new to these images, whatever the metric."""
+    return {(figure.network, figure.key): figure.seen for figure in results.of(run) if figure.seen}
+
+
+def _set_of(key: str, protocol: str) -> str:
+    """The OOD set of a key: without what few-shot has shown of it, or which cell of a confusion it is."""
+    if protocol == "few-shot":
+        return key.rpartition(", ")[0]
+    return key.partition(": ")[0] if protocol == "confusion" else key
+
+
+def _told(seen: Iterable[tuple[str, str, str]], *, means: bool) -> list[str]:
+    """A sentence for each reason why the weights of a network are not new to a set, from (network, set, reason)."""
+    networks: dict[tuple[str, str], list[str]] = {}
+    for network, name, why in dict.fromkeys(seen):
+        networks.setdefault((name, why), []).append(network)
+    sets: dict[tuple[str, str], list[str]] = {}
+    for (name, why), those in networks.items():
+        sets.setdefault((why, " and of ".join(those)), []).append(name)
+    return [
+        f"† {', '.join(names)}, for the weights of {those}: {why}{'; the means are over these too' * means}."
+        for (why, those), names in sets.items()
+    ]
+
+
+def _oracles(
+    cells: Mapping[tuple[str, str, str], Spread], keys: Sequence[str], controls: Collection[str]
+) -> tuple[list[tuple[str, ...]], list[str]]:
+    """For each network that is no control and has several scores, a row of the best of each set, and whose they are."""
+    sets = [key for key in keys if not key.startswith("mean")]
+    scores: dict[str, list[str]] = {}
+    for network, score in dict.fromkeys(at[:2] for at in cells):
+        if network not in controls:
+            scores.setdefault(network, []).append(score)
+    rows: list[tuple[str, ...]] = []
+    notes = []
+    for network, of_network in scores.items():
+        if len(of_network) == 1:
+            continue
+        shown: dict[str, str] = {}
+        whose: dict[str, list[str]] = {}
+        for key in sets:
+            reached = {score: cells[at].mean for score in of_network if (at := (network, score, key)) in cells}
+            best = max(reached, key=reached.__getitem__)
+            shown[key] = f"{100 * reached[best]:.1f}"
+            whose.setdefault(best, []).append(key)
+        rows.append((network, ORACLE, *(shown.get(key, "") for key in keys)))
+        named = "; ".join(f"{', '.join(found)}: {score}" for score, found in whose.items())
+        notes.append(f"Oracle of {network}: {named}.")
+    if rows:
+        notes.insert(
+            0,
+            f"{ORACLE}: the best of this network's scores on each set, picked by the unknown images themselves; nobody "
+            "can have it. Controls have no part in it.",
+        )
+    return rows, notes
 
 
 def paired(results: Results, run: str) -> Grid | None:
@@ -122,7 +235,8 @@ def paired(results: Results, run: str) -> Grid | None:
         f"Bonferroni's rule 5 % for all of them together are {0.05 / len(figures):.2g} for each.",
     )
     title = f"{run}, AUROC of {first} less that of each score (points)"
-    return Grid(title, ("network", "score", *keys), tuple(rows), 2, notes)
+    headings, told = _marked(results, figures, keys)
+    return Grid(title, ("network", "score", *headings), tuple(rows), 2, (*notes, *told))
 
 
 def _compared(figures: Sequence[Figure]) -> str:
@@ -150,6 +264,8 @@ def published(results: Results, table: PublishedPlan) -> Grid:
         if row.network is not None
     }
     ours = {name: [_spread(found) if found else None for found in of_row] for name, of_row in cells.items()}
+    seen = _seen(results, table.run)
+    marks: list[tuple[str, str, str]] = []
     rows: list[tuple[str, ...]] = []
     for row in table.rows:
         here = _improved(table, row, ours) if row.improves else ours.get(row.name)
@@ -163,46 +279,83 @@ def published(results: Results, table: PublishedPlan) -> Grid:
         if here is None or not measured_here:
             continue
         shown = [_shown(value, scale, digits, sign) for value, scale in zip(here, scales, strict=True)]
+        for column, found in enumerate(cells.get(row.name, ())):
+            if found and (at := (found[0].network, found[0].key)) in seen:
+                shown[column] += " †"
+                marks.append((at[0], table.columns[column], seen[at]))
         rows.append((row.name, "here", *shown))
         between = [_interval(*pair, digits) for pair in zip(cells.get(row.name, ()), scales, strict=False)]
         if any(word != NOTHING for word in between):
             rows.append((row.name, "interval", *between))
         if said:
             rows.append((row.name, "difference", *_differences(here, row.values, scales, digits)))
-    return Grid(table.title, ("method", "", *table.columns), tuple(rows), 2)
+    told = _told(marks, means=any(key.startswith("mean") for key in table.keys or table.columns))
+    return Grid(table.title, ("method", "", *table.columns), tuple(rows), 2, tuple(told))
+
+
+def reduced(results: Results) -> list[str]:
+    """What makes the figures smaller than the recipe's own, to be read before them."""
+    told = []
+    if limit := results.settings.get("limit"):
+        told.append(f"At most {limit:,} images of each set (--limit).")
+    if results.settings.get("small"):
+        told.append("The recipe's stand-ins for a small machine, and not its own runs (--small).")
+    return told
 
 
 def write_tables(results: Results, folder: Path) -> None:
-    """Write table.md and table.tex."""
-    made = grids(results)
-    notes = [f"* {escaped(note)}\n" for note in (*results.footnotes, *results.notes, *results.chosen)]
-    text = "\n".join([f"# {escaped(results.title)}\n", *(grid.to_markdown() for grid in made), *notes])
+    """Write table.md and table.tex: all metrics, and below them whatever is to be read beside them."""
+    made = [*grids(results), *further_grids(results)]
+    parts = _lines(results)
+    above = [f"{escaped(line)}\n" for line in reduced(results)]
+    below = [
+        "\n".join([f"## {title}\n", *(f"* {escaped(line)}" for line in lines)]) + "\n" for title, lines in parts.items()
+    ]
+    text = "\n".join([f"# {escaped(results.title)}\n", *above, *(grid.to_markdown() for grid in made), *below])
     (folder / "table.md").write_text(text, encoding="utf-8")
-    below = [f"\\noindent {tex(note)}\n" for note in results.footnotes]
-    text = "\n".join([*(grid.to_latex() for grid in made), *below])
+    above = [f"\\noindent {tex(line)}\n" for line in reduced(results)]
+    below = [
+        "\n".join(
+            [
+                rf"\paragraph{{{tex(title)}}}",
+                r"\begin{itemize}",
+                *(rf"\item {tex(line)}" for line in lines),
+                r"\end{itemize}",
+            ]
+        )
+        + "\n"
+        for title, lines in parts.items()
+    ]
+    text = "\n".join([*above, *(grid.to_latex() for grid in made), *below])
     (folder / "table.tex").write_text(text, encoding="utf-8")
 
 
 def for_terminal(results: Results) -> str:
-    """Tables, footnotes, what is missing, what was left out, and costs, as plain lines."""
-    blocks = [grid.to_text() for grid in grids(results)]
-    parts = {
-        "": (*results.footnotes, *results.notes),
-        "Chosen on known images:": results.chosen,
-        "Missing sets:": tuple(f"{name}: {reason}" for name, reason in results.missing.items()),
-        "Left out:": tuple(f"{item.run}, {item.what}: {item.reason}" for item in results.left_out),
-    }
-    blocks += [
-        "\n".join([*[title] * bool(title), *(f"* {line}" for line in lines)]) for title, lines in parts.items() if lines
-    ]
+    """The main tables, footnotes, what is missing, what was left out, and costs, as plain lines."""
+    blocks = [*reduced(results), *(grid.to_text() for grid in grids(results))]
+    blocks += ["\n".join([f"{title}:", *(f"* {line}" for line in lines)]) for title, lines in _lines(results).items()]
+    if further_grids(results):
+        blocks.append("Further metrics are in table.md, table.tex and report.html.")
     return "\n\n".join([*blocks, *(grid.to_text() for grid in costs(results))])
 
 
+def _lines(results: Results) -> dict[str, tuple[str, ...]]:
+    """What is to be read beside the tables, by its heading; none is empty."""
+    parts = {
+        "Notes": (*results.footnotes, *results.notes),
+        "Chosen on known images": results.chosen,
+        "Missing sets": tuple(f"{name}: {reason}" for name, reason in results.missing.items()),
+        "Left out": tuple(f"{item.run}, {item.what}: {item.reason}" for item in results.left_out),
+    }
+    return {title: lines for title, lines in parts.items() if lines}
+
+
 def costs(results: Results) -> list[Grid]:
-    """What each kind of work took beside one extraction pass, and each score."""
+    """What each kind of work took beside one extraction pass, and each score; a table for each trial of a network."""
     made = []
-    for run, network in dict.fromkeys((cost.run, cost.network) for cost in results.costs):
-        mine = [cost for cost in results.costs if (cost.run, cost.network) == (run, network)]
+    trials = {(cost.run, cost.network) for cost in results.costs if cost.trial}
+    for run, network, trial in dict.fromkeys((cost.run, cost.network, cost.trial) for cost in results.costs):
+        mine = [cost for cost in results.costs if (cost.run, cost.network, cost.trial) == (run, network, trial)]
         passes = sum(cost.score_seconds for cost in mine if cost.kind == "extraction")
         rows: list[tuple[str, ...]] = []
         for kind in KINDS:
@@ -216,7 +369,8 @@ def costs(results: Results) -> list[Grid]:
                 numbers = (cost.fit_seconds, cost.score_seconds, spent)
                 rows.append((f"– {cost.score}", *(f"{number:.2f}" for number in numbers), _passes(spent, passes)))
         told = f"an extraction pass took {passes:.1f} s" if passes else "nobody timed the extraction pass"
-        title = f"Cost of {run} with {network}: {told}"
+        of_trial = f", trial {trial}" if (run, network) in trials else ""
+        title = f"Cost of {run} with {network}{of_trial}: {told}"
         made.append(Grid(title, ("work", "fit, s", "score, s", "both, s", "passes"), tuple(rows)))
     return made
 
@@ -255,6 +409,14 @@ def _shown(value: Spread | None, scale: float, digits: int = 1, sign: bool = Fal
         return f"{value.mean:.0f}" if value.sd is None else f"{value.mean:.1f} ± {value.sd:.1f}"
     text = f"{scale * value.mean:{'+' * sign}.{digits}f}"
     return text if value.sd is None else f"{text} ± {scale * value.sd:.{digits}f}"
+
+
+def _with_interval(figures: Sequence[Figure]) -> str:
+    if not figures:
+        return NOTHING
+    between = _interval(figures, 100.0, 1)
+    shown = _shown(_spread(figures), 100.0)
+    return shown if between == NOTHING else f"{shown} ({between})"
 
 
 def _interval(figures: Sequence[Figure], scale: float, digits: int) -> str:

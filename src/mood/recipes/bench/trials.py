@@ -1,5 +1,6 @@
 """The networks of a trial, looked at before anything passes through them: one for all classes, or one for each."""
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mood.core.errors import MoodError
 from mood.evaluation.protocols import TABLE_8
-from mood.recipes.bench.networks import Network, open_network
+from mood.recipes.bench.networks import OWN, Network, open_network
 from mood.recipes.bench.plan import CLASS, NetworkPlan, RunPlan
 from mood.recipes.bench.results import LeftOut
 from mood.recipes.bench.sets import Sets, key_of
@@ -25,7 +26,7 @@ class Weights:
     """What a network is.
 
     Attributes:
-        fingerprint: of architecture, weights and transform.
+        fingerprint: of architecture, weights and transform; of a user's own module also of what it makes of two images.
         transform: fingerprint of the transform.
         history: what the weights were trained on; None where nobody knows.
     """
@@ -144,7 +145,10 @@ def trials_of(
             try:
                 opened = open_network(plan, model, brought=brought, device=device, batch_size=1, workers=0)
                 model_of = opened.model
-                met[at] = Weights(model_of.fingerprint(), model_of.transform.fingerprint, model_of.history)
+                weights = model_of.fingerprint()
+                if model_of.architecture is None:
+                    weights += f" {hashlib.sha256(opened.embedder(OWN).probe().numpy().tobytes()).hexdigest()[:16]}"
+                met[at] = Weights(weights, model_of.transform.fingerprint, model_of.history)
             except MoodError as error:
                 met[at] = str(error)
         return met[at]
