@@ -70,7 +70,7 @@ def test_again_it_reuses_everything_and_says_the_same(made):
 
 def test_another_demo_does_not_take_its_place(made):
     config, _ = made
-    with pytest.raises(OutputError, match="epochs 1 there, 2 now"):
+    with pytest.raises(OutputError, match="epochs: 1 → 2"):
         demo(DemoConfig(output=config.output, epochs=2, workers=0))
 
 

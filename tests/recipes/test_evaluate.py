@@ -96,7 +96,7 @@ def test_what_it_writes_is_reused_and_kept_from_other_settings(place, tmp_path):
     assert again.evaluation.to_dict() == first.evaluation.to_dict()
     assert (tmp_path / "e" / "report.html").stat().st_mtime_ns == before
     assert "report.html" in again.summary()
-    with pytest.raises(OutputError, match="seed 0 there, 1 now"):
+    with pytest.raises(OutputError, match="seed: 0 → 1"):
         evaluate(config(place, output=tmp_path / "e", seed=1))
     assert evaluate(config(place, output=tmp_path / "e", seed=1, overwrite=True)).output
 

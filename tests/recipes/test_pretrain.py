@@ -183,7 +183,7 @@ def test_finished_it_is_reused_and_kept_from_other_settings(config, stripes):
     assert again.reused
     assert (again.images, again.loss) == (first.images, first.loss)
     assert "already finished" in again.summary()
-    with pytest.raises(OutputError, match="epochs 2 there, 3 now"):
+    with pytest.raises(OutputError, match="epochs: 2 → 3"):
         pretrain(config(epochs=3), source=stripes(40))
     with pytest.raises(OutputError, match="images"):
         pretrain(config(), source=stripes(41))

@@ -143,7 +143,7 @@ def test_names_that_would_break_a_table_come_back_whole(saved, stripes_folder, t
 def test_kept_from_other_settings_other_images_and_another_detector(saved, strange, tmp_path, tiny_network):
     out = tmp_path / "out.csv"
     run(saved, strange, output=out)
-    with pytest.raises(OutputError, match="batch_size 64 there, 32 now"):
+    with pytest.raises(OutputError, match="batch_size: 64 → 32"):
         run(saved, strange, output=out, batch_size=32)
     (strange / "class 0" / "empty.png").unlink()
     with pytest.raises(OutputError, match="images"):

@@ -168,7 +168,7 @@ def test_finished_it_is_reused_and_kept_from_other_settings(config, stripes):
     assert again.reused
     assert (again.images, again.metrics) == (first.images, first.metrics)
     assert "already finished" in again.summary()
-    with pytest.raises(OutputError, match="codes 16 there, 17 now"):
+    with pytest.raises(OutputError, match="codes: 16 → 17"):
         tokenizer(config(codes=17), source=stripes(60))
 
 
