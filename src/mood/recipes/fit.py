@@ -100,6 +100,11 @@ class FitResult:
             f"{d.score_name} on {d.card['model']}: fitted on {d.card['fit_images']} images, calibrated on "
             f"{others}{lost}",
             promised(d),
+            *(
+                f"temperature{f' of {part}' if d.score_name != part else ''} {found['temperature']:.4g}, fitted on "
+                f"{found['images']} held-out images"
+                for part, found in d.card.get("temperatures", {}).items()
+            ),
             *([f"weights: {d.card['weights']}"] if d.card["config"].get("checkpoint") else []),
             *([f"network: {d.card['classifier']}"] if d.card.get("classifier") else []),
             f"promise {'verified' if d.promise.verified else 'UNVERIFIED'}: {d.promise.reason}",
@@ -283,14 +288,15 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     check_score(config, source, embedder)
     options, classes = score_options(config.score, config.options, config.combine), source.manifest.class_names or ()
     outputs = compared_outputs(config.score, options, model, classes, other_classes=config.other_classes)
-    view = View(embedder, config.score)
+    view, looked_at = View(embedder, config.score), source
     how: dict[str, int] = {"batch_size": config.batch_size, "workers": config.workers}
     if config.fit_on == "augmented":
-        extracted = extract_features(source.select(~cut), embedder, augmented_by=config.seed, **how)
-        stored = extracted.store
+        looked_at = source.select(~cut)
+        extracted = extract_features(looked_at, embedder, augmented_by=config.seed, **how)
+        stored, positions = extracted.store, extracted.positions
     else:
         extracted = extract_features(source, embedder, **how)
-        stored = extracted.rows(~cut)
+        stored, positions = extracted.rows(~cut), extracted.positions[~cut[extracted.positions]]
     said = checked(
         model,
         stored,
@@ -332,7 +338,8 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     rows: FeatureStore | LiveFeatures = stored
     if view.live:
         rows = view.of(source.select(~cut), **how)
-    made = build(config, rows, len(stored), seen, embedder.head, embedder, promise, card, outputs)
+    ids = [looked_at.manifest.ids[position] for position in positions.tolist()]
+    made = build(config, rows, ids, seen, embedder.head, embedder, promise, card, outputs)
     return replace(made, fitted_on=keys, calibrated_on=image_keys(apart.manifest.hashes).unique())
 
 
@@ -377,7 +384,7 @@ def _fit_features(config: FitConfig) -> FitResult:
         promise = promise_of_features(None if apart is None else keys, held)
         check_settings(config, config.alpha, len(calibration))
         rows = features[~cut]
-        made = build(config, rows, len(rows), lambda _: [calibration], None, None, promise, card)
+        made = build(config, rows, rows.ids, lambda _: [calibration], None, None, promise, card)
         return replace(made, fitted_on=keys, calibrated_on=image_keys(held).unique())
 
     if config.output is None:

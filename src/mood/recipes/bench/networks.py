@@ -246,6 +246,8 @@ class Network:
         source: Any = view.of(fit, batch_size=self.batch_size, workers=self.workers) if view.live else rows()
         began = time.perf_counter()
         score = scores.fit(name, source, head=embedder.head, **options)
+        found = scores.fitted_temperatures(score, **options)
+        why = why or "; ".join(f"temperature of {part} {t:.4g}, fitted on held-out images" for part, t in found.items())
         return _Fitted(View(embedder, name, score), kind, why, time.perf_counter() - began)
 
     def _further_pass(
