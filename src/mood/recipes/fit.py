@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from mood.core.config import Argument, NotInFingerprint, config, fields, to_dict
-from mood.core.errors import InputError
+from mood.core.errors import DataError, InputError, PromiseError
 from mood.core.ranges import Level, Seed, Share
 from mood.recipes.settings import (
     EmbeddingConfig,
@@ -138,6 +138,7 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
 
     Raises:
         PromiseError: too few calibration images for `alpha`, or calibration images that the network has seen.
+        DataError: not one image can be read.
         MoodError: bad data, a network that cannot be had, an unknown score, an output that is taken.
     """
     from mood.core.output import open_output
@@ -265,7 +266,7 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     from mood.recipes.building import build, build_cross, check_score
     from mood.recipes.calibrating import check_settings, promise_of_cut, promise_of_folds, promise_of_set
     from mood.recipes.extract import extract_features
-    from mood.recipes.inputs import NOTHING, score_options
+    from mood.recipes.inputs import NOTHING, check_readable, score_options
     from mood.recipes.outputs import compared_outputs
     from mood.recipes.recognition import checked
     from mood.scores import compares, info
@@ -284,7 +285,14 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
         promise, count = promise_of_cut(model, [h for h, out in zip(hashes, cut, strict=True) if out]), int(cut.sum())
     else:
         promise, count = promise_of_set(other, keys, source.name, model), len(other)
-    check_settings(config, config.alpha, count)
+    try:
+        check_settings(config, config.alpha, count)
+    except PromiseError:
+        # Of images that nobody can read, more would not help.
+        for images in (source, other):
+            if images is not None:
+                check_readable(images)
+        raise
     check_score(config, source, embedder)
     options, classes = score_options(config.score, config.options, config.combine), source.manifest.class_names or ()
     outputs = compared_outputs(config.score, options, model, classes, other_classes=config.other_classes)
@@ -344,7 +352,6 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
 
 
 def _fit_features(config: FitConfig) -> FitResult:
-    from mood.core.features import Features
     from mood.core.output import open_output
     from mood.data import held_out
     from mood.detector import load
@@ -359,8 +366,11 @@ def _fit_features(config: FitConfig) -> FitResult:
     of_network = [name for base in (NetworkConfig, EmbeddingConfig) for name in fields(base)]
     check_features(config, "model", "random_weights", "inner", "other_classes", *of_network)
     features = load_features(config.data, coarse=config.coarse, classes=config.classes, limit=config.limit)
+    apart = None if config.calibration is None else load_features(config.calibration)
+    for rows, path in ((features, config.data), (apart, config.calibration)):
+        if rows is not None and not len(rows):
+            raise DataError(f"there is no row in {path}: features of at least one image were expected")
     hashes = feature_hashes(features)
-    apart = None if config.calibration is None else Features.load(config.calibration)
     settings = to_dict(config) | {
         "features": features_fingerprint(features),
         "calibration_features": None if apart is None else features_fingerprint(apart),
