@@ -19,6 +19,7 @@ from mood.cli.running import run
 from mood.core import artifact
 from mood.core.config import Argument, NotInFingerprint, config, fields
 from mood.core.errors import InputError, PromiseError
+from mood.core.version import __version__
 
 
 @config
@@ -72,6 +73,12 @@ def dummy() -> typer.Typer:
     made = typer.Typer(rich_markup_mode="markdown", pretty_exceptions_enable=False)
     made.command()(command(DummyConfig, lambda make, debug: run(make, recipe, debug=debug)))
     return made
+
+
+def test_the_package_can_be_run_as_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "mood", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"mood {__version__}\n"
 
 
 def test_flags_arguments_and_defaults_come_from_the_config(dummy: typer.Typer) -> None:

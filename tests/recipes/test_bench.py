@@ -1166,6 +1166,15 @@ def test_options_are_chosen_on_known_images_and_said(recipe, tmp_path):
     assert "Chosen on known images alone" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_a_fitted_temperature_is_told(recipe, tmp_path, monkeypatch):
+    # A network that knows nothing has none that fits best.
+    monkeypatch.setattr("mood.scores._temperature.best_temperature", lambda _: 4.11)
+    result = run(recipe("multi-class", scores='["msp", "msp temperature=fitted"]'), tmp_path / "out")
+    (told,) = result.results.chosen
+    assert told == "stripes, tiny, msp temperature=fitted: temperature of msp 4.11, fitted on held-out images"
+    assert told in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_a_killed_run_goes_on_and_ends_alike(recipe, tmp_path, monkeypatch):
     path = recipe("multi-class", scores='["mood shrinkage=oas", "knn k=3", "msp"]')
     whole = run(path, tmp_path / "whole").results

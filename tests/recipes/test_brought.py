@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mood.core.errors import InputError, OutputError, PromiseError
+from mood.core.errors import DataError, InputError, OutputError, PromiseError
 from mood.core.features import Features
 from mood.recipes.brought import features_fingerprint, is_features, opened
 from mood.recipes.fit import FitConfig, fit
@@ -68,6 +68,15 @@ def test_a_fit_on_changed_features_is_not_the_finished_one(write, tmp_path):
     write("f.npz", rows=slice(0, 200), labels=1)
     with pytest.raises(OutputError, match="features"):
         fit(FitConfig(**settings, **apart))
+
+
+def test_a_file_without_a_row_is_refused(tmp_path):
+    np.savez(tmp_path / "empty.npz", embedding=np.empty((0, 8)))
+    np.savez(tmp_path / "some.npz", embedding=np.random.default_rng(0).normal(size=(200, 8)))
+    empty, some = str(tmp_path / "empty.npz"), str(tmp_path / "some.npz")
+    for given in ({"data": empty}, {"data": some, "calibration": empty}):
+        with pytest.raises(DataError, match="there is no row in .*empty.npz: features of at least one image"):
+            fit(FitConfig(**given, alpha=0.1))
 
 
 def test_calibration_rows_that_were_fitted_on_are_refused(write):

@@ -221,6 +221,31 @@ def test_a_cut_that_leaves_nothing_to_fit_or_nothing_to_calibrate_is_told(tiny_n
         fit(config(tiny_network, held_out=1.0), data=source)
 
 
+@pytest.mark.parametrize("count", [1, 3, 40])
+@pytest.mark.parametrize("settings", [{}, {"conformal": "cross", "folds": 2}])
+def test_a_folder_in_which_nothing_can_be_read_is_told_with_the_first_reason(tiny_network, tmp_path, count, settings):
+    for number in range(count):
+        (tmp_path / f"{number:02d}.png").write_bytes(f"no image {number}".encode())
+    with pytest.raises(DataError, match=f"not one image of {tmp_path.name} could be read; 00.png: It is not an image"):
+        fit(config(tiny_network, data=str(tmp_path), limit=None, **settings))
+
+
+def test_a_calibration_set_too_small_of_which_nothing_can_be_read_is_told(tiny_network, stripes_folder, tmp_path):
+    folder = stripes_folder(tmp_path / "data", 60)
+    (tmp_path / "dark").mkdir()
+    (tmp_path / "dark" / "a.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="not one image of dark could be read; a.png"):
+        fit(config(tiny_network, data=str(folder), calibration=str(tmp_path / "dark"), limit=None))
+
+
+def test_few_images_of_which_one_can_be_read_are_too_few(tiny_network, stripes_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "_fill", lambda *_, **__: pytest.fail("the network looked at an image"))
+    folder = stripes_folder(tmp_path / "data", 4)
+    (folder / "class 0" / "0.png").write_bytes(b"no image")
+    with pytest.raises(PromiseError, match="cannot be promised"):
+        fit(config(tiny_network, data=str(folder), limit=None))
+
+
 def test_calibration_images_none_of_which_can_be_read_are_told(tiny_network, stripes_folder, tmp_path):
     folder = stripes_folder(tmp_path / "data", 60)
     source = open_source(str(folder))

@@ -11,6 +11,7 @@ from mood import scores
 from mood.core.errors import InputError, ModelError
 from mood.core.features import Features
 from mood.data import held_out, open_source
+from mood.detector import load
 from mood.models import Embedder, load_model, save_model
 from mood.recipes import extract as recipe
 from mood.recipes.controls import RANDOM_WEIGHTS, Control
@@ -19,6 +20,7 @@ from mood.recipes.finetune import FinetuneConfig, finetune
 from mood.recipes.fit import FitConfig, fit
 from mood.recipes.inputs import score_options
 from mood.recipes.outputs import outputs_of
+from mood.scores import _temperature
 
 TINY = ("embed_dim=32", "depth=1", "num_heads=2", "img_size=16")
 FITTED = ("temperature=fitted",)
@@ -159,6 +161,34 @@ def test_the_control_with_random_weights_maps_labels_as_the_detector_does(learne
     monkeypatch.setattr(scores, "fit", lambda _, rows, **__: given.extend(rows))
     Control(RANDOM_WEIGHTS, detector, subset, batch_size=64, workers=0)
     assert {label for part in given for label in part.labels.tolist()} == {1, 3}
+
+
+@pytest.mark.parametrize("changes", [{}, {"conformal": "cross"}, {"fit_on": "augmented"}])
+@pytest.mark.parametrize(
+    ("score", "options", "said"),
+    [
+        ("msp", FITTED, "temperature {:.4g}, fitted on {} held-out images"),
+        (
+            "mood,msp",
+            ("msp.temperature=fitted",),
+            "temperature of msp {:.4g}, fitted on {} held-out images",
+        ),
+    ],
+)
+def test_a_fitted_temperature_is_told_and_kept(score, options, said, changes, learned, stripes, tmp_path, monkeypatch):
+    kept = []
+    best = _temperature.best_temperature
+    monkeypatch.setattr(_temperature, "best_temperature", lambda bank: kept.append(len(bank.hashes)) or best(bank))
+    result = fit(settings(learned, score, options, output=tmp_path / "d", **changes), data=stripes(600, 4, 5))
+    found = load(tmp_path / "d")
+    fitted = found.score.parts[1] if "," in score else found.score
+    temperature = fitted.options["temperature"]
+    # Of folds, the score on all of them is the last one made.
+    assert found.card["temperatures"] == {"msp": {"temperature": temperature, "images": kept[-1]}}
+    assert said.format(temperature, kept[-1]) in result.summary().splitlines()
+    plain = fit(settings(learned, "msp", ("temperature=2",)), data=stripes(600, 4, 5))
+    assert plain.detector.card["temperatures"] == {}
+    assert "temperature" not in plain.summary()
 
 
 def test_a_fitted_temperature_needs_labels_and_says_so_before_an_image_is_looked_at(learned, stripes, monkeypatch):

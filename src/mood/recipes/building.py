@@ -85,7 +85,7 @@ def _check_columns(config: "FitConfig", source: "Source", model: "Model") -> Non
 def build(
     config: "FitConfig",
     rows: "Features | FeatureStore | LiveFeatures",
-    count: int,
+    ids: Sequence[str],
     calibration: "Callable[[Score], Iterable[Features]]",
     head: "Head | None",
     embedder: "Embedder | None",
@@ -98,7 +98,7 @@ def build(
     Args:
         config: of the fit.
         rows: what is fitted on.
-        count: how many they are.
+        ids: of the images that they are of.
         calibration: the other rows, as the fitted score wants to see them.
         head: the linear head of the network.
         embedder: the network; None where features were brought.
@@ -116,7 +116,7 @@ def build(
     from mood.recipes.few import few_images
     from mood.recipes.outputs import as_outputs
 
-    if not count:
+    if not ids:
         raise InputError(f"nothing is left to fit on: held_out is {config.held_out:g}; lower it, or bring more images")
     options = score_options(config.score, config.options, config.combine)
     score = scores.fit(config.score, as_outputs(rows, outputs), head=head, **options)
@@ -125,7 +125,7 @@ def build(
     # Images that a score moves would have to pass through the network once more.
     if not isinstance(rows, LiveFeatures):
         few = few_images(config.score, options, score, rows, held.scores, config.alpha)
-    return _detector(config, score, held, (), usual, embedder, promise, card, count, few)
+    return _detector(config, score, held, (), usual, embedder, promise, card, ids, few)
 
 
 def build_cross(
@@ -175,7 +175,7 @@ def build_cross(
     held.check(config.alpha)
     few = few_images(config.score, options, score, features, held.scores, config.alpha)
     usual = Usual.of([features.embedding.numpy()])
-    return _detector(config, score, held, without, usual, embedder, promise, card, len(features), few)
+    return _detector(config, score, held, without, usual, embedder, promise, card, features.ids, few)
 
 
 def _folds(hashes: Sequence[str], folds: int, seed: int) -> np.ndarray:
@@ -196,16 +196,22 @@ def _detector(
     embedder: "Embedder | None",
     promise: "Promise",
     card: Mapping[str, Any],
-    count: int,
+    ids: Sequence[str],
     few: Mapping[str, Any] | None,
 ) -> "Detector":
     import timm
     import torch
 
     import mood
+    from mood import scores
     from mood.detector import Detector
     from mood.recipes.calibrating import written
 
+    options = score_options(config.score, config.options, config.combine)
+    temperatures = {
+        part: {"temperature": found, "images": scores.temperature_images(config.score, tuple(ids))}
+        for part, found in scores.fitted_temperatures(score, **options).items()
+    }
     return Detector(
         embedder=embedder,
         score_name=config.score,
@@ -217,10 +223,11 @@ def _detector(
         promise=promise,
         card={
             **card,
-            "fit_images": count,
+            "fit_images": len(ids),
             "calibration_images": len(calibration),
             "calibration": written(config),
             "few_images": few,
+            "temperatures": temperatures,
             "seed": config.seed,
             "held_out": config.held_out,
             "config": to_dict(config),

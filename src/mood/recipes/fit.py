@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from mood.core.config import Argument, NotInFingerprint, config, fields, to_dict
-from mood.core.errors import InputError
+from mood.core.errors import DataError, InputError, PromiseError
 from mood.core.ranges import Count, Level, Seed, Share
 from mood.recipes.settings import (
     EmbeddingConfig,
@@ -104,6 +104,11 @@ class FitResult:
             f"{d.score_name} on {d.card['model']}: fitted on {d.card['fit_images']} images, calibrated on "
             f"{others}{lost}",
             promised(d),
+            *(
+                f"temperature{f' of {part}' if d.score_name != part else ''} {found['temperature']:.4g}, fitted on "
+                f"{found['images']} held-out images"
+                for part, found in d.card.get("temperatures", {}).items()
+            ),
             *([f"weights: {d.card['weights']}"] if d.card["config"].get("checkpoint") else []),
             *([f"network: {d.card['classifier']}"] if d.card.get("classifier") else []),
             f"promise {'verified' if d.promise.verified else 'UNVERIFIED'}: {d.promise.reason}",
@@ -137,6 +142,7 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
 
     Raises:
         PromiseError: too few calibration images for `alpha`, or calibration images that the network has seen.
+        DataError: not one image can be read.
         MoodError: bad data, a network that cannot be had, an unknown score, an output that is taken.
     """
     from mood.core.output import open_output
@@ -266,7 +272,7 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     from mood.recipes.building import build, build_cross, check_score
     from mood.recipes.calibrating import check_settings, promise_of_cut, promise_of_folds, promise_of_set
     from mood.recipes.extract import extract_features
-    from mood.recipes.inputs import NOTHING, score_options
+    from mood.recipes.inputs import NOTHING, check_readable, score_options
     from mood.recipes.outputs import compared_outputs
     from mood.recipes.recognition import checked
     from mood.scores import compares, info
@@ -285,18 +291,26 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
         promise, count = promise_of_cut(model, [h for h, out in zip(hashes, cut, strict=True) if out]), int(cut.sum())
     else:
         promise, count = promise_of_set(other, keys, source.name, model), len(other)
-    check_settings(config, config.alpha, count)
+    try:
+        check_settings(config, config.alpha, count)
+    except PromiseError:
+        # Of images that nobody can read, more would not help.
+        for images in (source, other):
+            if images is not None:
+                check_readable(images)
+        raise
     check_score(config, source, embedder)
     options, classes = score_options(config.score, config.options, config.combine), source.manifest.class_names or ()
     outputs = compared_outputs(config.score, options, model, classes, other_classes=config.other_classes)
-    view = View(embedder, config.score)
+    view, looked_at = View(embedder, config.score), source
     how: dict[str, int] = {"batch_size": config.batch_size, "workers": config.workers}
     if config.fit_on == "augmented":
-        extracted = extract_features(source.select(~cut), embedder, augmented_by=config.seed, **how)
-        stored = extracted.store
+        looked_at = source.select(~cut)
+        extracted = extract_features(looked_at, embedder, augmented_by=config.seed, **how)
+        stored, positions = extracted.store, extracted.positions
     else:
         extracted = extract_features(source, embedder, **how)
-        stored = extracted.rows(~cut)
+        stored, positions = extracted.rows(~cut), extracted.positions[~cut[extracted.positions]]
     said = checked(
         model,
         stored,
@@ -338,12 +352,12 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     rows: FeatureStore | LiveFeatures = stored
     if view.live:
         rows = view.of(source.select(~cut), **how)
-    made = build(config, rows, len(stored), seen, embedder.head, embedder, promise, card, outputs)
+    ids = [looked_at.manifest.ids[position] for position in positions.tolist()]
+    made = build(config, rows, ids, seen, embedder.head, embedder, promise, card, outputs)
     return replace(made, fitted_on=keys, calibrated_on=image_keys(apart.manifest.hashes).unique())
 
 
 def _fit_features(config: FitConfig) -> FitResult:
-    from mood.core.features import Features
     from mood.core.output import open_output
     from mood.data import held_out
     from mood.detector import load
@@ -358,8 +372,11 @@ def _fit_features(config: FitConfig) -> FitResult:
     of_network = [name for base in (NetworkConfig, EmbeddingConfig) for name in fields(base)]
     check_features(config, "model", "random_weights", "inner", "masks", "mask_seed", "other_classes", *of_network)
     features = load_features(config.data, coarse=config.coarse, classes=config.classes, limit=config.limit)
+    apart = None if config.calibration is None else load_features(config.calibration)
+    for rows, path in ((features, config.data), (apart, config.calibration)):
+        if rows is not None and not len(rows):
+            raise DataError(f"there is no row in {path}: features of at least one image were expected")
     hashes = feature_hashes(features)
-    apart = None if config.calibration is None else Features.load(config.calibration)
     settings = to_dict(config) | {
         "features": features_fingerprint(features),
         "calibration_features": None if apart is None else features_fingerprint(apart),
@@ -383,7 +400,7 @@ def _fit_features(config: FitConfig) -> FitResult:
         promise = promise_of_features(None if apart is None else keys, held)
         check_settings(config, config.alpha, len(calibration))
         rows = features[~cut]
-        made = build(config, rows, len(rows), lambda _: [calibration], None, None, promise, card)
+        made = build(config, rows, rows.ids, lambda _: [calibration], None, None, promise, card)
         return replace(made, fitted_on=keys, calibrated_on=image_keys(held).unique())
 
     if config.output is None:

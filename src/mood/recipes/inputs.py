@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mood.core import artifact
 from mood.core.config import fields
-from mood.core.errors import InputError
+from mood.core.decoding import as_seen
+from mood.core.errors import DataError, InputError
 from mood.core.features import Features
 from mood.data import Source, Stream, held_out, join, scan, stream_shards
 from mood.data.manifest import content_hash
@@ -229,6 +230,23 @@ def check_batch_size(images: int, batch_size: int) -> None:
             f"batch_size is {batch_size}, and {images} images are left to train on: set it to {images} or less, or "
             "bring more images"
         )
+
+
+def check_readable(source: Source) -> None:
+    """Refuse images of which none can be read; it looks no further than the first that can.
+
+    Raises:
+        DataError: not one of them can be read.
+    """
+    first = ""
+    for position in range(len(source)):
+        try:
+            as_seen(source.read(position))
+        except DataError as error:
+            first = first or f"{source.manifest.ids[position]}: {error}"
+        else:
+            return
+    raise DataError(f"not one image of {source.name} could be read; {first}")
 
 
 def keep_records(scratch: Path, folder: Path) -> dict[str, float]:

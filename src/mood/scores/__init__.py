@@ -20,7 +20,17 @@ part of the data after the other; `select` chooses options on known images alone
 scores. Names with commas between them, `mood,msp`, are one score of several.
 """
 
-from mood.scores._fitting import Score, check, compares, fit, restore, rounds, state
+from mood.scores._fitting import (
+    Score,
+    check,
+    compares,
+    fit,
+    fitted_temperatures,
+    restore,
+    rounds,
+    state,
+    temperature_images,
+)
 from mood.scores._folds import fit_folds
 from mood.scores._moving import Moving
 from mood.scores._registry import ScoreInfo, available, info
@@ -39,10 +49,12 @@ __all__ = [
     "compares",
     "fit",
     "fit_folds",
+    "fitted_temperatures",
     "info",
     "norm_dispersion",
     "restore",
     "rounds",
     "select",
     "state",
+    "temperature_images",
 ]

@@ -11,7 +11,8 @@ from mood.core.errors import ArtifactError, InputError
 from mood.core.features import Features, Head
 from mood.scores._registry import SEPARATOR, checked_options, entry
 from mood.scores._round import Round
-from mood.scores._temperature import FITTED, temperature_round
+from mood.scores._sampling import held_out
+from mood.scores._temperature import FITTED, images_behind, temperature_round
 
 
 @runtime_checkable
@@ -106,6 +107,38 @@ def compares(name: str, **options: Any) -> tuple[str, ...]:
         return tuple(part for part in names_of(name) if compares(part, **of_part(part, given)))
     both = {"labels", "logits"} <= {*entry(name).info.needs}
     return (name,) if both or given.get("temperature") == FITTED else ()
+
+
+def fitted_temperatures(score: Score, **options: Any) -> dict[str, float]:
+    """The temperatures that a fit has found, by the part of the score that has one.
+
+    Args:
+        score: from `fit`.
+        options: that it was fitted with.
+    """
+    from mood.scores._combined import Combined, of_part
+
+    if isinstance(score, Combined):
+        parts = zip(score.names, score.parts, strict=True)
+        return {name: t for name, part in parts for t in fitted_temperatures(part, **of_part(name, options)).values()}
+    if isinstance(score, Stateless) and options.get("temperature") == FITTED:
+        return {score.name: score.options["temperature"]}
+    return {}
+
+
+def temperature_images(name: str, ids: tuple[str, ...]) -> int:
+    """How many images of a fit a fitted temperature is taken from.
+
+    Args:
+        name: as in `fit`.
+        ids: of the images that the score is fitted on.
+    """
+    from mood.scores._combined import PURPOSE
+
+    if SEPARATOR in name:
+        cut = held_out(ids, purpose=PURPOSE).tolist()
+        ids = tuple(image for image, out in zip(ids, cut, strict=True) if not out)
+    return images_behind(ids)
 
 
 def _try(score: Stateless) -> None:

@@ -68,6 +68,11 @@ def best_temperature(bank: Bank) -> float:
     return 1 / sqrt(low * high)
 
 
+def images_behind(ids: tuple[str, ...]) -> int:
+    """How many of the fit rows with these ids a fitted temperature is taken from."""
+    return min(int(held_out(ids).sum()), ROWS)
+
+
 def nll(logits: Tensor, labels: Tensor, temperature: float) -> float:
     """Mean negative log-likelihood of the labels, in nats."""
     log_p = (logits.to(torch.float64) / temperature).log_softmax(1)

@@ -305,6 +305,8 @@ class Network:
         view = View(embedder, name, score)
         if view.live:
             _for_all_classes(asked.label)
+        found = scores.fitted_temperatures(score, **options)
+        why = why or "; ".join(f"temperature of {part} {t:.4g}, fitted on held-out images" for part, t in found.items())
         return _Fitted(asked, view, why, seconds)
 
     def _scored(self, fitted: _Fitted, source: "Source") -> SetScores:
