@@ -228,6 +228,8 @@ def _indices(argument: str, classes: Sequence[str | int] | str | int, listing: L
             near = get_close_matches(str(item), names or (), n=3)
             hint = f"the nearest are {', '.join(near)}" if near else f"they are {', '.join((names or ())[:20])}"
             count = len(names or ())
+            if "," in str(item):
+                hint += "; each class is named by itself, on the command line by repeating the option"
             raise InputError(
                 f"{argument} names {item!r}, which is none of the {count} classes of {listing.name}; {hint}."
             )
