@@ -248,6 +248,21 @@ def test_scores_are_listed() -> None:
     assert "k=" in done.stdout
 
 
+def test_a_score_shows_what_it_needs_and_where_it_comes_from() -> None:
+    done = CliRunner().invoke(app, ["scores", "knn"], env={"COLUMNS": "200"})
+    rows = {line[:10].strip(): line[10:].strip() for line in done.stdout.splitlines()}
+    assert list(rows) == ["score", "what it is", "source", "needs", "fitted", "options", "memory"]
+    assert (rows["score"], rows["needs"], rows["fitted"]) == ("knn", "embedding", "on known images")
+    assert rows["options"].startswith("k=50")
+    assert "ICML 2022" in rows["source"]
+    ready = CliRunner().invoke(app, ["scores", "max_logit"], env={"COLUMNS": "200"}).stdout
+    assert "ready as it is" in ready
+    assert "options     none" in ready
+    done = CliRunner().invoke(app, ["scores", "moood"])
+    assert done.exit_code == InputError.exit_code
+    assert "mood" in done.stderr
+
+
 def test_sets_are_listed_with_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MOOD_DATA", raising=False)
     monkeypatch.setenv("MOOD_CACHE", str(tmp_path / "cache"))

@@ -10,7 +10,7 @@ import scipy.io
 from torchvision import datasets
 
 from mood.core.errors import DataError, MissingExtraError
-from mood.data import named, open_source
+from mood.data import check_data, named, open_source
 from mood.data.named import SAMPLES, data_cache
 
 
@@ -135,6 +135,25 @@ def test_what_lies_beside_a_name_that_leads_nowhere_is_named(pets, roots, monkey
     monkeypatch.setattr(named, "BESIDE", 0)
     with pytest.raises(DataError, match=r"set 'pet'\."):
         open_source("pet", roots=[roots])
+
+
+def test_whether_data_is_here_is_told_without_opening_it(pets, roots, png, write_table, monkeypatch):
+    (roots / "cifar-10-batches-py").mkdir()
+    (roots / "list.txt").write_text("")
+    write_table(roots / "birds-test.parquet", [png(0)])
+    for data in (str(pets), f"{pets}/*/a.png", "cifar10:test", "list.txt", "birds:test", "birds-test", "clothing"):
+        check_data(data, roots=[roots])
+    for data, message in (
+        ("cifar100:train", r"is under none of .* It would be downloaded into the last of them. Download https"),
+        ("cub200:train", rf"is under none of .*\(absent\). Download https.* and unpack it to {data_cache()}"),
+        ("cifar10", "has splits, and one must be named"),
+        ("birds:train", "has no split 'train': birds:test"),
+        ("other.txt", "There is no file other.txt"),
+        (f"{pets}/*.gif", "No file matches"),
+        (f"{pets}/none", "There is no file or folder"),
+    ):
+        with pytest.raises(DataError, match=message):
+            check_data(data, roots=[roots])
 
 
 def test_cifar_in_torchvisions_layout(roots, monkeypatch):

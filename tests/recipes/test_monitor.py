@@ -131,6 +131,35 @@ def test_other_streams_follow_and_none_is_judged_twice(saved, stripes_folder, tm
     assert flat(state) == before
 
 
+def test_a_folder_of_classes_can_be_mixed(saved, stripes_folder, tmp_path):
+    stream = stripes_folder(tmp_path / "stream", 60, seed=9)
+    sorted_by_class = run(saved, stream)
+    assert sorted_by_class.by_class
+    assert "class by class" not in sorted_by_class.summary()
+    shutil.copytree(noise(tmp_path / "noise", 60), tmp_path / "two" / "a")
+    shutil.copytree(tmp_path / "noise", tmp_path / "two" / "b")
+    alarmed = run(saved, tmp_path / "two")
+    assert "came class by class, which alone can raise an alarm: --order random mixes them" in alarmed.summary()
+    state = tmp_path / "s"
+    mixed = run(saved, stream, state=state, order="random")
+    assert (mixed.judged, mixed.by_class) == (60, False)
+    assert "class by class" not in run(saved, tmp_path / "two", order="random").summary()
+    assert flat(state) != flat_of(saved, stream, tmp_path / "given")
+    assert flat(state) == flat_of(saved, stream, tmp_path / "again", order="random")
+    assert flat(state) != flat_of(saved, stream, tmp_path / "other", order="random", seed=1)
+    assert run(saved, stream, state=state, order="random").judged == 0
+    with pytest.raises(InputError, match=r"goes on in the order \(given or random\) in which it began"):
+        run(saved, stream, state=state)
+    shutil.copyfile(tmp_path / "noise" / "000.png", stream / "class 1" / "zzz.png")
+    with pytest.raises(InputError, match="New images must come in a folder of another name"):
+        run(saved, stream, state=state, order="random")
+
+
+def flat_of(saved, stream, state, **changes):
+    run(saved, stream, state=state, **changes)
+    return flat(state)
+
+
 KILLED = """
 import os, sys
 from mood.core import state
@@ -142,18 +171,20 @@ def killing(*args, **more):
     left[0] -= 1
     write(*args, **more)
 state.write_state = killing
-monitor(MonitorConfig(detector=sys.argv[1], stream=sys.argv[2], state=sys.argv[3], workers=0, window=20, batch_size=16))
+settings = {"workers": 0, "window": 20, "batch_size": 16, "order": sys.argv[5]}
+monitor(MonitorConfig(detector=sys.argv[1], stream=sys.argv[2], state=sys.argv[3], **settings))
 """
 
 
-def test_killed_runs_lose_no_image_and_judge_none_twice(saved, stripes_folder, tmp_path):
+@pytest.mark.parametrize("order", ["given", "random"])
+def test_killed_runs_lose_no_image_and_judge_none_twice(saved, stripes_folder, tmp_path, order):
     stream = stripes_folder(tmp_path / "stream", 70, seed=4)
-    run(saved, stream, state=tmp_path / "quiet")
+    run(saved, stream, state=tmp_path / "quiet", order=order)
     for writes in (0, 1, 0):
-        command = [sys.executable, "-c", KILLED, str(saved / "d"), str(stream), str(tmp_path / "killed"), str(writes)]
+        command = [sys.executable, "-c", KILLED, saved / "d", stream, tmp_path / "killed", str(writes), order]
         done = subprocess.run(command, capture_output=True, env={**os.environ, "MOOD_CACHE": str(tmp_path)})
         assert done.returncode == -signal.SIGKILL
-    assert run(saved, stream, state=tmp_path / "killed").judged == 38
+    assert run(saved, stream, state=tmp_path / "killed", order=order).judged == 38
     assert flat(tmp_path / "killed") == flat(tmp_path / "quiet")
 
 
@@ -182,6 +213,8 @@ def test_features_are_a_stream_too(tmp_path):
     result = run(tmp_path, tmp_path / "new.npz", state=tmp_path / "s")
     assert (result.judged, result.monitor.alarmed) == (100, True)
     assert run(tmp_path, tmp_path / "new.npz", state=tmp_path / "s").judged == 0
+    mixed = run(tmp_path, tmp_path / "new.npz", state=tmp_path / "t", order="random")
+    assert (mixed.judged, flat(tmp_path / "t") == flat(tmp_path / "s")) == (100, False)
     with pytest.raises(InputError, match="no row"):
         run(tmp_path, tmp_path / "none.npz")
 

@@ -242,7 +242,11 @@ def test_features_of_another_width_are_refused(saved, features_file, tmp_path):
         ({"format": "parquet"}, InputError, "parquet cannot go to standard output"),
         ({"images": "no-such-set"}, DataError, "no-such-set"),
         ({"images": "no-such-file.npz"}, InputError, "no such file"),
-        ({"detector": "no-such-folder"}, ArtifactError, "no folder that mood saved"),
+        (
+            {"detector": "no-such-folder"},
+            ArtifactError,
+            "no-such-folder is no folder that mood saved: it does not exist",
+        ),
         ({"batch_size": 0}, InputError, "'batch_size' is 0"),
         ({"workers": -1}, InputError, "'workers' is -1"),
         ({"device": "abacus"}, InputError, "cannot be used here"),

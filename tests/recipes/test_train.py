@@ -295,8 +295,23 @@ def test_what_no_stage_could_do_is_refused_before_a_weight_is_loaded(config, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_not_here_is_named_by_a_check(config, tmp_path, stripes_folder, monkeypatch):
+    monkeypatch.setattr("mood.data.open_source", lambda *_, **__: pytest.fail("images were opened"))
+    text = RECIPE.replace('["{data}"]', '["{data}", "cifar10:train"]').replace(
+        'name = "fine-tune"', 'name = "fine-tune"\neval = "gone/*.png"'
+    )
+    assert [line.partition(" in ")[0].partition(" of ")[0] for line in train(config(text, check=True)).lines[3:]] == [
+        "cifar10:train is not here: cifar10:train is under none",
+        "gone/*.png is not here: No file matches gone/*.png.",
+    ]
+    text = RECIPE.replace('["{data}"]', '["gone-{0..1}.tar"]\nstream = true')
+    assert "there is no file gone-0.tar" in train(config(text, check=True)).lines[-1]
+
+
 def test_images_are_not_opened_to_check_and_networks_are(config, tmp_path):
     text = RECIPE.replace('data = "{data}"', 'data = "no-such-set"').replace('["{data}"]', '["no-such-set"]')
-    assert len(train(config(text, check=True)).lines) == 3
+    *stages, missing = train(config(text, check=True)).lines
+    assert len(stages) == 3
+    assert missing.startswith("no-such-set is not here: There is no file, folder or set 'no-such-set'. Searched for")
     with pytest.raises(MoodError, match="patches of 4 pixels do not fill 18"):
         train(config(text.replace("img_size=16", "img_size=18"), check=True))

@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,22 +76,44 @@ for panel, names in RECIPES.items():
 
 
 @app.command(rich_help_panel="Look around")
-def scores() -> None:
-    """List the scores: what each one needs, and its options."""
+def scores(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="of one score, for all of it", show_default=False)
+    ] = None,
+) -> None:
+    """List the scores: what each one needs, and its options. With NAME, all of one, its source among it."""
     with told(debug=False):
         from rich.console import Console
         from rich.table import Table
 
         from mood import scores as room
 
-        table = Table(box=None, pad_edge=False)
-        table.add_column("score", no_wrap=True)
-        for heading in ("what it is", "needs", "options"):
-            table.add_column(heading)
-        for name, info in room.available().items():
-            options = " ".join(f"{key}={json.dumps(value)}" for key, value in info.options.items())
-            table.add_row(name, info.summary, ", ".join(info.needs), options)
-        Console().print(table)
+        table = Table(box=None, pad_edge=False, show_header=name is None)
+        if name is None:
+            table.add_column("score", no_wrap=True)
+            for heading in ("what it is", "needs", "options"):
+                table.add_column(heading)
+            for known, info in room.available().items():
+                table.add_row(known, info.summary, ", ".join(info.needs), _spelled(info.options))
+        else:
+            info = room.info(name)
+            for heading, text in (
+                ("score", name),
+                ("what it is", info.summary),
+                ("source", info.source),
+                ("needs", ", ".join(info.needs)),
+                ("fitted", "on known images" if info.fitted else "no: it is ready as it is"),
+                ("options", _spelled(info.options) or "none"),
+                ("memory", info.memory and f"for 1000 classes × 1M images of 768 values: {info.memory}"),
+            ):
+                if text:
+                    table.add_row(heading, text)
+        Console().print(table, markup=False)
+
+
+def _spelled(options: Mapping[str, Any]) -> str:
+    """Options and their defaults as `--options` takes them."""
+    return " ".join(f"{key}={json.dumps(value)}" for key, value in options.items())
 
 
 @app.command(rich_help_panel="Look around")

@@ -169,7 +169,8 @@ def describe(folder: str | os.PathLike[str]) -> dict[str, Any]:
         with path.open("rb") as file:
             text = file.read(MAX_DESCRIPTION + 1)
     except OSError as error:
-        raise ArtifactError(f"{folder} is no folder that mood saved: {path.name}: {error.strerror}") from error
+        why = f"{path.name}: {error.strerror}" if Path(folder).exists() else "it does not exist"
+        raise ArtifactError(f"{folder} is no folder that mood saved: {why}") from error
     if len(text) > MAX_DESCRIPTION:
         raise ArtifactError(f"{path} is larger than {MAX_DESCRIPTION >> 20} MiB: mood writes no such file")
     try:

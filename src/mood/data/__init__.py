@@ -11,7 +11,7 @@ from mood.data.holdout import held_out
 from mood.data.joining import join
 from mood.data.loader import batches
 from mood.data.manifest import Manifest
-from mood.data.opening import open_source
+from mood.data.opening import check_data, open_source
 from mood.data.source import Source
 from mood.data.streaming import Stream, scan, stream_shards
 
@@ -27,6 +27,7 @@ __all__ = [
     "batches",
     "card",
     "cards",
+    "check_data",
     "find",
     "held_out",
     "join",

@@ -63,28 +63,53 @@ def list_named(text: str, roots: Sequence[Path]) -> Listing:
         MissingExtraError: where its files need a package that is not installed.
     """
     if text.endswith(ENDING):
-        return _list_below(text, roots)
+        return list_imglist(_list_below(text, roots), roots)
+    name, split = _parsed(text)
+    stem = f"{name}-{split}" if split else name
+    for root in roots:
+        if (file := root / f"{stem}.parquet").is_file():
+            return list_parquet([file], text, f"set {text} in {file}")
+    return _bring(_layout(name, split, roots), name, split, roots)
+
+
+def check_named(text: str, roots: Sequence[Path]) -> None:
+    """Refuse a set or a list that is under none of the roots; nothing is read or downloaded.
+
+    Raises:
+        DataError: it is not there; the message says whether it would be downloaded, or where to get it.
+    """
+    if text.endswith(ENDING):
+        _list_below(text, roots)
+        return
+    name, split = _parsed(text)
+    if locate(name, roots).get(split) is None:
+        layout = _layout(name, split, roots)
+        coming = " It would be downloaded into the last of them." if layout.downloads else ""
+        raise DataError(f"{text} is under none of {spelled(roots)}.{coming} {_advice(layout, name, split, roots[-1])}")
+
+
+def _parsed(text: str) -> tuple[str, str]:
+    """Name and split, "" where none is named."""
     match = NAME.fullmatch(text)
     if match is None:
         raise DataError(
             f"There is no file or folder {text!r}{beside(text)}, and the name of a set looks otherwise: NAME or "
             "NAME:SPLIT."
         )
-    name, split = match["name"], match["split"]
-    stem = f"{name}-{split}" if split else name
-    for root in roots:
-        if (file := root / f"{stem}.parquet").is_file():
-            return list_parquet([file], text, f"set {text} in {file}")
+    return match["name"], match["split"] or ""
+
+
+def _layout(name: str, split: str, roots: Sequence[Path]) -> Layout:
     layout = SETS.get(name)
-    if layout and (split in layout.splits or not (split or layout.splits)):
-        return _bring(layout, name, split or "", roots)
-    raise DataError(_unknown(text, name, split, roots))
+    if layout is None or split not in (layout.splits or ("",)):
+        raise DataError(_unknown(name, split, roots))
+    return layout
 
 
-def _list_below(text: str, roots: Sequence[Path]) -> Listing:
+def _list_below(text: str, roots: Sequence[Path]) -> Path:
     for root in roots:
         if (file := root / text).is_file():
-            return list_imglist(file, roots)
+            return file
     raise DataError(
         f"There is no file {text}, neither here{beside(text)} nor under {spelled(roots)}."
         + (f" The lists and images of OpenOOD are those of {OPENOOD}." if LISTS in Path(text).parts else "")
@@ -161,7 +186,7 @@ def beside(path: str) -> str:
     return f" (there is {', '.join(near)})" if near else ""
 
 
-def _unknown(text: str, name: str, split: str | None, roots: Sequence[Path]) -> str:
+def _unknown(name: str, split: str, roots: Sequence[Path]) -> str:
     """What to say of a name that leads nowhere: its splits if there are any, else the nearest names."""
     stems = sorted({file.stem for root in roots for file in root.glob("*.parquet")})
     splits = {stem.removeprefix(f"{name}-") for stem in stems if stem.startswith(f"{name}-")}
@@ -172,11 +197,12 @@ def _unknown(text: str, name: str, split: str | None, roots: Sequence[Path]) -> 
     if name in SETS:
         return f"The set {name} has no splits; ask for {name} alone."
     known = {*stems, *SETS}
-    near = get_close_matches(text.replace(":", "-"), sorted(known), n=3, cutoff=0.5)
+    text, stem = (f"{name}{joint}{split}" if split else name for joint in ":-")
+    near = get_close_matches(stem, sorted(known), n=3, cutoff=0.5)
     return (
         f"There is no file, folder or set {text!r}{beside(text)}."
         + (f" The nearest known: {', '.join(near)}." if near else "")
-        + f" Searched for {text.replace(':', '-')}.parquet in {spelled(roots)}; torchvision brings "
+        + f" Searched for {stem}.parquet in {spelled(roots)}; torchvision brings "
         f"{', '.join(sorted(name for name in SETS if SETS[name].downloads))}, and `mood sets` lists all sets. Name "
         "more data roots with roots=, --data-root or MOOD_DATA."
     )

@@ -18,7 +18,7 @@ from mood.data.files import FileStore, list_files, list_folder
 from mood.data.imglist import ENDING, list_imglist
 from mood.data.manifest import Manifest, content_hash
 from mood.data.memory import list_memory
-from mood.data.named import beside, data_roots, list_named
+from mood.data.named import beside, check_named, data_roots, list_named
 from mood.data.parquet import list_parquet
 from mood.data.source import Images, Listing, Source, Store
 from mood.data.tar import list_tar, numbered
@@ -99,6 +99,21 @@ def open_source(
         coarse_class_names=listing.coarse_class_names,
     )
     return Source(listing.name, listing.description, manifest, Images(store, rows), listing.unlabelled)
+
+
+def check_data(data: str, *, roots: Sequence[str | os.PathLike[str]] = ()) -> None:
+    """Refuse a string that names no images which are here, without reading, listing or downloading any.
+
+    Args:
+        data: as `open_source` takes it.
+        roots: folders in which named sets are searched first.
+
+    Raises:
+        DataError: there is no such path, and no set or list of that name under the data roots.
+    """
+    path = _expanded(data)
+    if not (path.exists() or matching_files(str(path))):
+        check_named(data, data_roots(roots))
 
 
 def _list(data: Any, roots: Sequence[Path], value_range: tuple[float, float] | None) -> Listing:
@@ -213,6 +228,8 @@ def _indices(argument: str, classes: Sequence[str | int] | str | int, listing: L
             near = get_close_matches(str(item), names or (), n=3)
             hint = f"the nearest are {', '.join(near)}" if near else f"they are {', '.join((names or ())[:20])}"
             count = len(names or ())
+            if "," in str(item):
+                hint += "; each class is named by itself, on the command line by repeating the option"
             raise InputError(
                 f"{argument} names {item!r}, which is none of the {count} classes of {listing.name}; {hint}."
             )

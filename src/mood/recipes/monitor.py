@@ -28,6 +28,8 @@ ALARMED = 12
 # Streams whose images are remembered as judged, the newest ones.
 STREAMS = 1000
 
+Order = Literal["given", "random"]
+
 
 @config
 class MonitorConfig(DetectorConfig):
@@ -44,8 +46,10 @@ class MonitorConfig(DetectorConfig):
     cap: Annotated[int, Field(ge=1, le=2**31)] | None = None
     """scores that a new one is compared with at most; 10,000 unless said, or the calibration images where there are
     more"""
+    order: Order = "given"
+    """of the images: as they come, or mixed, for streams that are sorted (a folder of classes is, by class)"""
     seed: Seed = 0
-    """of the draws that break ties and choose who leaves the reference"""
+    """of the draws that break ties and choose who leaves the reference, and of a random order"""
     format: Literal["table", "jsonl"] = "table"
     """of what is printed, a line a window"""
     page: Annotated[Path | None, NotInFingerprint] = None
@@ -63,6 +67,7 @@ class MonitorResult:
     state: Path | None
     exit_code: int = 0
     note: str = ""
+    by_class: bool = False
 
     @property
     def table_on_stdout(self) -> bool:
@@ -82,6 +87,11 @@ class MonitorResult:
                 f"ALARM at image {m.alarm}: the images have stopped being like the calibration images, here or before, "
                 "and the promised rate of false alarms does not hold for them. Look at the windows, calibrate again, "
                 "and begin a new state"
+                + (
+                    ". These images came class by class, which alone can raise an alarm: --order random mixes them"
+                    if self.by_class
+                    else ""
+                )
             )
         else:
             lines.append(
@@ -107,6 +117,7 @@ class Watch:
         path: of its state; None where it is not kept.
         streams: what has been judged: for each stream its name, how many of its images, and a digest of these.
         note: how many images of the last stream were not new to the detector; empty where all were.
+        by_class: whether the images of the last stream came class by class.
     """
 
     detector: "Detector"
@@ -114,9 +125,16 @@ class Watch:
     path: Path | None
     streams: list[dict[str, Any]] = field(default_factory=list)
     note: str = ""
+    by_class: bool = False
 
     def __call__(
-        self, images: Any, *, batch_size: int = 64, workers: int = 0, roots: Sequence[str] = ()
+        self,
+        images: Any,
+        *,
+        batch_size: int = 64,
+        workers: int = 0,
+        roots: Sequence[str] = (),
+        order: Order = "given",
     ) -> "Iterator[Window]":
         """Judge the images of a stream that have not been judged, and give each window as it fills.
 
@@ -128,6 +146,8 @@ class Watch:
             batch_size: images a pass.
             workers: processes that decode.
             roots: folders in which named sets are looked for.
+            order: "given", or "random" by the seed of the monitor and the images themselves, so that a run that was
+                stopped goes on in the same order; such a stream cannot grow.
 
         Raises:
             DataError: there are no images.
@@ -145,7 +165,10 @@ class Watch:
                 if self.path.exists():
                     self.monitor, self.streams = _read(self.path, self.detector)
             stream, name, entries = _opened(images, roots)
-            record = self._record(name, entries)
+            if order == "random":
+                stream, entries = _mixed(stream, entries, self.monitor.reference.seed)
+            self.by_class = _comes_by_class(stream)
+            record = self._record(name, entries, order)
             digest = _prefix(entries, record["images"])
             self.note = not_new(self.detector, stream, start=record["images"])
             for position, full in self.detector.watch(
@@ -159,7 +182,7 @@ class Watch:
                 yield from full
             self._save()
 
-    def _record(self, name: str, entries: list[bytes]) -> dict[str, Any]:
+    def _record(self, name: str, entries: list[bytes], order: Order) -> dict[str, Any]:
         """What has been judged of these images, by their bytes; a new record where nothing was."""
         for record in reversed(self.streams):
             count = record["images"]
@@ -168,10 +191,11 @@ class Watch:
                 return known
         for record in self.streams:
             if record["name"] == name:
+                where = "" if order == "random" else "after the old ones in the order of their names, or "
                 raise InputError(
                     f"{record['images']} images of {name} have been judged, and they are not the first ones there any "
-                    "more: no image may be judged twice. New images must come after the old ones in the order of their "
-                    "names, or in a folder of another name"
+                    f"more: no image may be judged twice. New images must come {where}in a folder of another name, and "
+                    "a stream goes on in the order (given or random) in which it began"
                 )
         new: dict[str, Any] = {"name": name, "images": 0, "digest": ""}
         self.streams = [*self.streams, new][-STREAMS:]
@@ -244,7 +268,13 @@ def monitor(config: MonitorConfig) -> MonitorResult:
     )
     show = _table if config.format == "table" else _lines
     before = watching.monitor.images
-    windows = watching(config.stream, batch_size=config.batch_size, workers=config.workers, roots=config.data_root)
+    windows = watching(
+        config.stream,
+        batch_size=config.batch_size,
+        workers=config.workers,
+        roots=config.data_root,
+        order=config.order,
+    )
     show(windows, watching)
     if config.page is not None:
         from mood.report import monitor_page
@@ -256,7 +286,7 @@ def monitor(config: MonitorConfig) -> MonitorResult:
         )
     alarmed = config.fail_on_alarm and watching.monitor.alarmed
     judged, code = watching.monitor.images - before, ALARMED if alarmed else 0
-    return MonitorResult(watching.monitor, judged, config.state, code, watching.note)
+    return MonitorResult(watching.monitor, judged, config.state, code, watching.note, watching.by_class)
 
 
 def _lines(windows: "Iterator[Window]", watching: Watch) -> None:
@@ -298,6 +328,24 @@ def _opened(images: Any, roots: Sequence[str]) -> "tuple[Source | Features, str,
     else:
         name, ids, hashes = stream.description, stream.manifest.ids, stream.manifest.hashes
     return stream, name, [f"{item}\0{digest}\n".encode() for item, digest in zip(ids, hashes, strict=True)]
+
+
+def _mixed(stream: "Source | Features", entries: list[bytes], seed: int) -> "tuple[Source | Features, list[bytes]]":
+    """The images in an order that depends on the seed and on them alone."""
+    from mood.core.features import Features
+
+    drawn = [hashlib.sha256(f"{seed}:".encode() + entry).digest() for entry in entries]
+    order = sorted(range(len(entries)), key=drawn.__getitem__)
+    mixed = stream[order] if isinstance(stream, Features) else stream.select(order)
+    return mixed, [entries[position] for position in order]
+
+
+def _comes_by_class(stream: "Source | Features") -> bool:
+    """Whether the images of one class come after those of another, as in a folder of classes."""
+    from mood.core.features import Features
+
+    labels = stream.labels if isinstance(stream, Features) else stream.manifest.labels
+    return labels is not None and bool(labels[0] < labels[-1]) and bool((labels[1:] >= labels[:-1]).all())
 
 
 def _prefix(entries: list[bytes], count: int) -> Any:

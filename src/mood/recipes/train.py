@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mood.core.config import Argument, config, fields, read_toml
-from mood.core.errors import InputError, ModelError
+from mood.core.errors import DataError, InputError, ModelError
 from mood.core.ranges import Count, Seed, Workers
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class TrainConfig:
     checkpoint: Path | None = None
     """local weights for that network"""
     check: bool = False
-    """say what would be done, with every setting, network and file checked, and do nothing; images are not opened"""
+    """say what would be done, with every setting, network and file checked, and do nothing; images are not opened,
+    and sets that are not here are named"""
     data_root: tuple[str, ...] = ()
     """folders in which named sets are looked for"""
     device: str | None = None
@@ -98,7 +99,7 @@ def train(config: TrainConfig) -> TrainResult:
         with _told(config, stage.name):
             _check(stage, planned[:number])
     if config.check:
-        return TrainResult(planned[-1].config.output, tuple(map(str, planned)))
+        return TrainResult(planned[-1].config.output, (*map(str, planned), *_not_here(planned)))
     for stage in planned:
         with _told(config, stage.name):
             _check_images(stage)
@@ -183,6 +184,26 @@ def _left_by(stage: PlannedStage, outputs: Mapping[Path, PlannedStage]) -> "Arch
         return pretrain.architecture_of(stage.config)
     coming = outputs.get(Path(stage.config.model))
     return finetune.architecture_of(stage.config, None if coming is None else _left_by(coming, outputs))
+
+
+def _not_here(planned: Sequence[PlannedStage]) -> tuple[str, ...]:
+    """A line for each set of the stages that is not here, and why."""
+    from mood.data import check_data, stream_shards
+
+    found: dict[str, str] = {}
+    for stage in planned:
+        config = stage.config
+        wanted = [config.data] if isinstance(config.data, str) else [*config.data]
+        measured = getattr(config, "eval", None)
+        for data in wanted if measured is None else [*wanted, measured]:
+            try:
+                if data in wanted and getattr(config, "stream", False):
+                    stream_shards(data)
+                else:
+                    check_data(data, roots=config.data_root)
+            except (DataError, InputError) as error:
+                found.setdefault(data, f"{data} is not here: {error}")
+    return tuple(found.values())
 
 
 def _check_images(stage: PlannedStage) -> None:
