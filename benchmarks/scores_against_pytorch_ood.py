@@ -152,6 +152,7 @@ def main() -> None:
     parser.add_argument("--bank", type=int, default=BANK, help="rows of knn's bank and of vim's fit")
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the queries that slow peers are timed on")
     parser.add_argument("--turns", type=int, default=3, help="how often each of the two runs")
+    parser.add_argument("--only", choices=("energy", "vim", "knn", "gradnorm", "gaussians"), help="one of the parts")
     arguments = parser.parse_args()
     print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
@@ -160,11 +161,16 @@ def main() -> None:
         f"slow peers on {arguments.scale:.0%} of the queries, {arguments.turns} turns; seconds on the clock (processor)"
     )
     print("\n| what | mood | pytorch-ood | ratio | largest relative difference |\n|---|---:|---:|---:|---:|")
-    energy(arguments.classes, arguments.bank, arguments.turns)
-    vim(arguments.classes, arguments.bank, arguments.turns)
-    knn(arguments.bank, arguments.turns)
-    gradnorm(arguments.classes, arguments.scale, arguments.turns)
-    gaussians(arguments.classes, arguments.scale, arguments.turns)
+    parts = {
+        "energy": lambda: energy(arguments.classes, arguments.bank, arguments.turns),
+        "vim": lambda: vim(arguments.classes, arguments.bank, arguments.turns),
+        "knn": lambda: knn(arguments.bank, arguments.turns),
+        "gradnorm": lambda: gradnorm(arguments.classes, arguments.scale, arguments.turns),
+        "gaussians": lambda: gaussians(arguments.classes, arguments.scale, arguments.turns),
+    }
+    for name, part in parts.items():
+        if arguments.only in (None, name):
+            part()
 
 
 if __name__ == "__main__":

@@ -1002,6 +1002,15 @@ def test_a_network_may_be_the_rival_of_another(recipe, tmp_path, tiny_network, m
         assert shown == [figure.key for figure in cells]
 
 
+def test_known_images_and_an_empty_file_are_known_images(recipe, tmp_path, here):
+    shutil.copytree(here / "test", tmp_path / "same")
+    (tmp_path / "same" / "class 0" / "empty.png").touch()
+    path = recipe("multi-class", sets=f'far = {{ same = "{tmp_path}/same", grain = "{here}/grain" }}')
+    results = run(path, tmp_path / "out").results
+    assert not results.of("stripes", key="same")
+    assert any("same" in note and "all of its 30 images are known images" in note for note in results.notes)
+
+
 def test_an_ood_set_that_is_the_test_set_is_told_also_where_it_is_the_only_one(recipe, tmp_path, here):
     sets = f'far = {{ itself = "{here}/test", gone = "gone.txt" }}'
     results = run(recipe("multi-class", sets=sets), tmp_path / "out").results

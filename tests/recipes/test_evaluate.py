@@ -101,6 +101,19 @@ def test_what_it_writes_is_reused_and_kept_from_other_settings(place, tmp_path):
     assert evaluate(config(place, output=tmp_path / "e", seed=1, overwrite=True)).output
 
 
+def test_a_control_that_cannot_be_fitted_is_left_out_with_its_reason(place, monkeypatch):
+    """Such as of `she`, where the twin with random weights names no image rightly."""
+    import mood.recipes.controls as controls_module
+
+    def none_right(*_, **__):
+        raise InputError("not one image is named rightly")
+
+    monkeypatch.setattr(controls_module, "compared_outputs", none_right)
+    evaluation = evaluate(config(place, controls=True)).evaluation
+    assert set(evaluation.to_dict()["sets"]["other"]["controls"]) == {"six numbers"}
+    assert "the control random weights is left out: not one image is named rightly" in evaluation.report.notes
+
+
 def test_controls_stand_beside_every_set(place):
     figures = evaluate(config(place, controls=True)).evaluation.to_dict()
     controls = figures["sets"]["other"]["controls"]

@@ -377,6 +377,28 @@ def test_a_detector_is_not_saved_over_what_is_there(detector, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "photos", "scores.csv"]
 
 
+def test_a_replacement_that_fails_at_its_last_step_leaves_what_was_there(detector, tmp_path, monkeypatch):
+    detector.save(tmp_path / "d")
+    rename = Path.rename
+
+    def refused(path, target):
+        if path.name == ".d.new":
+            raise OSError(28, "full")
+        return rename(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", refused)
+        with pytest.raises(mood.OutputError, match="full"):
+            detector.save(tmp_path / "d", overwrite=True)
+    assert mood.load(tmp_path / "d").fingerprint() == detector.fingerprint()
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
+    # A kill between its two last steps.
+    (tmp_path / "d").rename(tmp_path / ".d.old")
+    with pytest.raises(mood.OutputError, match="holds a detector already"):
+        detector.save(tmp_path / "d")
+    assert mood.load(tmp_path / "d").fingerprint() == detector.fingerprint()
+
+
 def test_a_save_that_fails_leaves_what_was_there(detector, tmp_path, monkeypatch):
     detector.save(tmp_path / "d")
     monkeypatch.setattr(

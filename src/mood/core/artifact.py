@@ -102,6 +102,8 @@ def placed(folder: str | os.PathLike[str], *, kind: str, overwrite: bool) -> Ite
     place = Path(os.path.realpath(folder))
     new, old = (place.with_name(f".{place.name}.{what}") for what in ("new", "old"))
     try:
+        if old.exists() and not place.exists():
+            old.rename(place)  # a kill between the two names of a replacement
         if place.exists() and not (place.is_dir() and not any(place.iterdir())):
             try:
                 there = describe(place)["kind"]
@@ -115,8 +117,14 @@ def placed(folder: str | os.PathLike[str], *, kind: str, overwrite: bool) -> Ite
         try:
             yield new
             if place.exists():
+                shutil.rmtree(old, ignore_errors=True)
                 place.rename(old)
-            new.rename(place)
+            try:
+                new.rename(place)
+            except OSError:
+                if old.exists():
+                    old.rename(place)
+                raise
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(new, ignore_errors=True)

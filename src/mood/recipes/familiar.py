@@ -1,6 +1,7 @@
 """Which images are not new to a detector, to its network's weights, or beside another set: figures of them say less."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,16 +69,31 @@ def not_new(detector: "Detector", data: "Source | Features", *, start: int = 0) 
     )
 
 
-def shared_images(one: "Source | Features", others: "Sequence[Source | Features]") -> int:
-    """How many images of a set are among those of others.
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What a set shares with others.
 
-    Images are the same byte for byte, features where their embeddings are; an image and features share nothing. What
-    cannot be read is nobody's.
+    Attributes:
+        count: of its images that are among those of the others.
+        all: whether it holds nothing else: these are all that are not empty, and there are some.
+    """
+
+    count: int
+    all: bool
+
+
+def shared_images(one: "Source | Features", others: "Sequence[Source | Features]") -> Shared:
+    """Which images of a set are among those of others.
+
+    Images are the same byte for byte, features where their embeddings are; an image and features share nothing. A file
+    with nothing in it is nobody's.
     """
     from mood.recipes.inputs import NOTHING
 
     known = {digest for other in others for digest in _digests(other)} - {NOTHING}
-    return sum(digest in known for digest in _digests(one))
+    own = [digest for digest in _digests(one) if digest != NOTHING]
+    count = sum(digest in known for digest in own)
+    return Shared(count, 0 < count == len(own))
 
 
 def without_known(
@@ -93,19 +109,20 @@ def without_known(
         DataError: there are some, and all of them are nothing but known images.
     """
     from mood.core.features import Features
-    from mood.recipes.inputs import NOTHING
 
     kept, told = {}, []
     for name, data in unknown.items():
         rows = isinstance(data, Features)
         what, same = ("rows", "are rows of the known set") if rows else ("images", "are, byte for byte, known images")
-        count = shared_images(data, [known])
-        if count and count == sum(digest != NOTHING for digest in _digests(data)):
-            told.append(f"{name} is left out: all of its {count} {what} {same}")
+        shared = shared_images(data, [known])
+        if shared.all:
+            told.append(f"{name} is left out: all of its {shared.count} {what} {same}")
             continue
         kept[name] = data
-        if count:
-            told.append(f"{name}: {count} of the {len(data)} {what} {same}; they are counted as OOD all the same")
+        if shared.count:
+            told.append(
+                f"{name}: {shared.count} of the {len(data)} {what} {same}; they are counted as OOD all the same"
+            )
     if unknown and not kept:
         raise DataError(f"there is nothing to tell the known images from: {'; '.join(told)}. Name sets of other images")
     return kept, tuple(told)

@@ -15,7 +15,7 @@ from mood.recipes.bench.plan import Plan, RunPlan, score_spec
 from mood.recipes.bench.protocols import PROTOCOLS
 from mood.recipes.bench.readable import readable, unread
 from mood.recipes.bench.results import Cost, Figure, LeftOut, Results
-from mood.recipes.bench.session import Session
+from mood.recipes.bench.session import Cells, Session
 from mood.recipes.bench.sets import Opened, Sets, sets_of
 from mood.recipes.bench.trials import Networks, Trial
 from mood.recipes.bench.units import Units
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 FEW = 3
 """Images for each dimension below which the smallest eigenvalue of a covariance comes out at less than a fifth of the
 true one: (1 - 1/√3)² (Marchenko and Pastur 1967)."""
-
-
-Cells = dict[str, tuple[tuple[int, int], ...]]
-"""Of the confusion of each OOD set, as `Session.cells`."""
 
 
 @dataclass(slots=True)

@@ -30,6 +30,9 @@ METRICS = (
 SIX_NUMBERS = "mahalanobis"
 """The one score on the six numbers of each image."""
 
+Cells = dict[str, tuple[tuple[int, int], ...]]
+"""OOD set → cells (OOD class, known class) of its confusion."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Session:
@@ -43,8 +46,7 @@ class Session:
         replicates: of the bootstrap.
         confidence: of the intervals.
         seed: of the bootstrap.
-        cells: of the confusion of each OOD set, as (OOD class, known class), which networks of the run share; the rival
-            sets them.
+        cells: that the networks of the run share; the rival's sets them.
         left_out: called with a score and the reason.
     """
 
@@ -55,7 +57,7 @@ class Session:
     replicates: int
     confidence: float
     seed: int
-    cells: dict[str, tuple[tuple[int, int], ...]]
+    cells: Cells
     left_out: Callable[[str, str], None]
 
     @property

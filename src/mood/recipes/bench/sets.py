@@ -117,16 +117,21 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
     if run.protocol in ("one-class", "pairs") and test.manifest.labels is None:
         raise InputError(f"{run.name}: {test.name} has no labels: {test.unlabelled}")
     notes = []
-    if count := shared_images(test, [fit]):
-        if count == len(test):
-            raise InputError(f"{run.name}: all {count} images of its test set, {run.test}, are among the fit images")
-        notes.append(f"{run.name}: {count} of the {len(test)} test images are, byte for byte, among the fit images.")
+    shared = shared_images(test, [fit])
+    if shared.all:
+        raise InputError(f"{run.name}: all {shared.count} images of its test set, {run.test}, are among the fit images")
+    if shared.count:
+        notes.append(
+            f"{run.name}: {shared.count} of the {len(test)} test images are, byte for byte, among the fit images."
+        )
     for name, source in shifted.items():
-        if count := shared_images(source, [fit, test]):
-            if count == len(source):
-                raise InputError(f"{run.name}: all {count} images of the shifted set {name} are fit or test images")
+        shared = shared_images(source, [fit, test])
+        if shared.all:
+            raise InputError(f"{run.name}: all {shared.count} images of the shifted set {name} are fit or test images")
+        if shared.count:
             notes.append(
-                f"{run.name}: {count} of the {len(source)} images of {name} are, byte for byte, fit or test images."
+                f"{run.name}: {shared.count} of the {len(source)} images of {name} are, byte for byte, fit or test "
+                "images."
             )
     unknown, gone = {}, []
     for name, data in run.unknown.items():
@@ -134,15 +139,15 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
             gone.append(f"{name} is not there")
             continue
         source = sets.found[key_of(data)]
-        count = shared_images(source, [fit, test, *shifted.values()])
-        if count == len(source):
-            gone.append(f"all {count} images of {name} ({data}) are known images")
-            notes.append(f"{run.name}: {name} ({data}) is left out: all of its {count} images are known images.")
+        shared = shared_images(source, [fit, test, *shifted.values()])
+        if shared.all:
+            gone.append(f"all {shared.count} images of {name} ({data}) are known images")
+            notes.append(f"{run.name}: {name} ({data}) is left out: all of its {shared.count} images are known images.")
             continue
-        if count:
+        if shared.count:
             notes.append(
-                f"{run.name}: {count} of the {len(source)} images of {name} are, byte for byte, known images; they "
-                "are counted as OOD all the same."
+                f"{run.name}: {shared.count} of the {len(source)} images of {name} are, byte for byte, known images; "
+                "they are counted as OOD all the same."
             )
         unknown[name] = source
     if run.unknown and not unknown:
@@ -155,19 +160,18 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
             unshown[name] = f"the set {data}, of which images are to be shown, is missing"
             continue
         source = sets.found[key_of(data)]
-        count = shared_images(source, [unknown[name]])
-        if count == len(source):
+        tested, known_too = shared_images(source, [unknown[name]]), shared_images(source, [fit, test])
+        if tested.all:
             unshown[name] = f"all images of {data} are test images of {name}; without `exposed` the shown ones leave it"
             continue
-        familiar = shared_images(source, [fit, test])
-        if familiar == len(source):
+        if known_too.all:
             unshown[name] = f"all images of {data}, of which some are to be shown as unknown, are known images"
             continue
-        for shared, whose in ((count, f"test images of {name}"), (familiar, "known images")):
-            if shared:
+        for part, whose in ((tested, f"test images of {name}"), (known_too, "known images")):
+            if part.count:
                 notes.append(
-                    f"{run.name}: {shared} of the {len(source)} images of {data}, of which some are shown, are, byte "
-                    f"for byte, {whose}."
+                    f"{run.name}: {part.count} of the {len(source)} images of {data}, of which some are shown, are, "
+                    f"byte for byte, {whose}."
                 )
         exposed[name] = source
     return Opened(fit, test, shifted, unknown, exposed, unshown, tuple(notes))
