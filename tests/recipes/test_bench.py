@@ -27,6 +27,7 @@ from mood.recipes.bench import BenchConfig, bench, tables
 from mood.recipes.bench import networks as networks_module
 from mood.recipes.bench import pages as pages_module
 from mood.recipes.bench import running as running_module
+from mood.recipes.bench import scoring as scoring_module
 from mood.recipes.bench.kept import scores_folder
 from mood.recipes.bench.plan import load_plan
 from mood.recipes.bench.results import Figure, Results, read_results
@@ -111,7 +112,7 @@ def run(path, output, **changes):
 def killed_and_run_again(monkeypatch, path, output, call):
     """The results after a kill at the call-th scoring of a set, and how many sets the second run scored."""
     shutil.rmtree(scores_folder())
-    applied, calls = networks_module.applied, []
+    applied, calls = scoring_module.applied, []
 
     def stops(score, shards):
         calls.append(score)
@@ -120,11 +121,11 @@ def killed_and_run_again(monkeypatch, path, output, call):
         return applied(score, shards)
 
     with monkeypatch.context() as patched:
-        patched.setattr(networks_module, "applied", stops)
+        patched.setattr(scoring_module, "applied", stops)
         with pytest.raises(KeyboardInterrupt):
             run(path, output)
         calls.clear()
-        patched.setattr(networks_module, "applied", lambda *given: calls.append(given) or applied(*given))
+        patched.setattr(scoring_module, "applied", lambda *given: calls.append(given) or applied(*given))
         return run(path, output).results, len(calls)
 
 
@@ -263,7 +264,8 @@ def test_every_metric_stands_in_the_tables_and_the_terminal_has_the_main_ones(re
     cell = f"{100 * share.value:.1f} ({100 * share.low:.1f}–{100 * share.high:.1f})"
     assert f"| tiny | {cell} |" in markdown
     (risk,), (excess,) = (result.results.of("stripes", score="msp", metric=name) for name in ("aurc", "excess_aurc"))
-    assert f"| tiny | msp | {100 * risk.value:.1f} | {100 * excess.value:.1f} |" in markdown
+    cells = [f"{100 * f.value:.1f} ({100 * f.low:.1f}–{100 * f.high:.1f})" for f in (risk, excess)]
+    assert f"| tiny | msp | {cells[0]} | {cells[1]} |" in markdown
     assert "Further metrics are in table.md" in terminal
 
 
@@ -1070,7 +1072,9 @@ def test_an_option_that_the_head_does_not_allow_is_left_out_without_a_pass(recip
     plan = load_plan(recipe("multi-class")).runs[0].networks[0]
     network = networks_module.open_network(plan, str(tiny_network), brought={}, device="auto", batch_size=64, workers=0)
     monkeypatch.setattr(network, "shards", lambda *_: pytest.fail("a pass was made"))
-    (left_out,) = network.score(["residual dim=32"], open_source(str(here / "fit")), {}, knows_classes=True).values()
+    (left_out,) = scoring_module.score_sets(
+        network, ["residual dim=32"], open_source(str(here / "fit")), {}, knows_classes=True
+    ).values()
     assert left_out.reason.startswith("dim is 32")
 
 
@@ -1264,7 +1268,7 @@ def rerun_afresh(path, output, cache):
 
 def test_a_kill_in_the_further_pass_loses_the_set_that_was_being_scored(recipe, tmp_path, monkeypatch, looked):
     path = recipe("multi-class", scores=FURTHER)
-    keep, kept = networks_module.Kept.keep, []
+    keep, kept = scoring_module.Kept.keep, []
 
     def stops(self, source, found):
         if found.kind == "further pass":
@@ -1274,7 +1278,7 @@ def test_a_kill_in_the_further_pass_loses_the_set_that_was_being_scored(recipe, 
         keep(self, source, found)
 
     with monkeypatch.context() as patched:
-        patched.setattr(networks_module.Kept, "keep", stops)
+        patched.setattr(scoring_module.Kept, "keep", stops)
         with pytest.raises(KeyboardInterrupt):
             run(path, tmp_path / "out")
     assert looked()[:2] == (30 + 24 + 18, GRAM)
@@ -1981,17 +1985,17 @@ def test_a_score_that_is_not_a_number_is_left_out_and_the_others_are_measured(re
 
 def test_what_was_left_out_is_tried_again_when_a_killed_run_goes_on(recipe, tmp_path, monkeypatch):
     path = recipe("multi-class", scores='["gmm components=1", "msp"]')
-    applied = networks_module.applied
+    applied = scoring_module.applied
 
     def stops(score, shards):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setitem(sys.modules, "sklearn.mixture", None)
-        patched.setattr(networks_module, "applied", stops)
+        patched.setattr(scoring_module, "applied", stops)
         with pytest.raises(KeyboardInterrupt):
             run(path, tmp_path / "killed")
-    assert networks_module.applied is applied
+    assert scoring_module.applied is applied
     results = run(path, tmp_path / "killed").results
     assert results.of("stripes", score="gmm components=1")
     assert not results.left_out

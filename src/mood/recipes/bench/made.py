@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mood.recipes.bench.networks import Scored, over_classes
 from mood.recipes.bench.plan import RunPlan
 from mood.recipes.bench.results import Figure
+from mood.recipes.bench.scoring import Scored, over_classes, score_class, score_sets
 from mood.recipes.bench.sets import Opened
 from mood.recipes.bench.trials import Networks
 from mood.recipes.bench.units import Units
@@ -39,7 +39,7 @@ class Made:
 
     def scores(self, texts: Sequence[str], wanted: "Mapping[str, Source]", knows_classes: bool) -> Mapping[str, Scored]:
         """What scores say of sets."""
-        found = self._networks.any.score(texts, self._opened.fit, wanted, knows_classes=knows_classes)
+        found = score_sets(self._networks.any, texts, self._opened.fit, wanted, knows_classes=knows_classes)
         self.sets.update(wanted)
         self.scored.update(found)
         return found
@@ -55,8 +55,8 @@ class Made:
             for text in texts:
                 if any(one.reason for one in parts[text].values()):
                     continue
-                parts[text][name] = self._networks.of(name).score_class(
-                    text, *sets, name, label, knows_classes=knows_classes
+                parts[text][name] = score_class(
+                    self._networks.of(name), text, *sets, name, label, knows_classes=knows_classes
                 )
         found = {text: over_classes(parts[text]) for text in texts}
         self.sets.update(dict.fromkeys(classes, self._opened.test))

@@ -9,9 +9,10 @@ import numpy as np
 
 from mood.core.errors import DataError
 from mood.evaluation import over_trials, roc_curve
-from mood.recipes.bench.networks import Scored, kind_of
+from mood.recipes.bench.networks import kind_of
 from mood.recipes.bench.plan import score_spec
 from mood.recipes.bench.results import Results
+from mood.recipes.bench.scoring import Scored
 from mood.recipes.bench.session import ID, Session
 from mood.recipes.bench.tables import costs, further_grids, measured_grids, published_grids, reduced
 from mood.recipes.set_cards import set_card

@@ -28,9 +28,10 @@ from mood.evaluation.protocols import (
     members,
     one_class,
 )
-from mood.recipes.bench.networks import HEAD, OWN, Scored, predictions
+from mood.recipes.bench.networks import HEAD, OWN, predictions
 from mood.recipes.bench.plan import PROBE
 from mood.recipes.bench.results import LESS_THIS, Figure
+from mood.recipes.bench.scoring import Scored
 from mood.recipes.bench.session import ID, Session
 from mood.recipes.bench.sets import of_classes
 

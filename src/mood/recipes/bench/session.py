@@ -8,9 +8,10 @@ import numpy as np
 
 from mood.evaluation import evaluate, flagged_share
 from mood.recipes.bench.made import Made
-from mood.recipes.bench.networks import OWN, Network, Scored
+from mood.recipes.bench.networks import OWN, Network
 from mood.recipes.bench.plan import RunPlan
 from mood.recipes.bench.results import Figure
+from mood.recipes.bench.scoring import Scored
 from mood.recipes.bench.sets import Opened
 from mood.recipes.bench.trials import Networks
 

@@ -125,12 +125,8 @@ def accuracy(results: Results, run: str) -> Grid | None:
         (network, *(_with_interval(cells.get((network, key), ())) for key in keys))
         for network in dict.fromkeys(figure.network for figure in figures)
     )
-    share = 100 * results.settings.get("confidence", 0.95)
-    notes = (
-        f"In brackets the {share:g} % interval; of several trials, which are shown as mean ± standard deviation, none.",
-    )
     columns = ("network", *("test images" if key == ID else key for key in keys))
-    return Grid(f"{run}, {TITLES['accuracy']}", columns, rows, 1, notes)
+    return Grid(f"{run}, {TITLES['accuracy']}", columns, rows, 1, (_brackets(results),))
 
 
 def selective(results: Results, run: str) -> Grid | None:
@@ -138,13 +134,20 @@ def selective(results: Results, run: str) -> Grid | None:
     figures = [figure for figure in results.of(run) if figure.metric in TOGETHER]
     if not figures:
         return None
-    cells = {(at[1], at[2], at[4]): _spread(of_cell) for at, of_cell in trials_of(figures).items()}
+    cells = {(at[1], at[2], at[4]): of_cell for at, of_cell in trials_of(figures).items()}
     rows = tuple(
-        (network, score, *(_shown(cells.get((network, score, metric)), 100.0) for metric in TOGETHER))
+        (network, score, *(_with_interval(cells.get((network, score, metric), ())) for metric in TOGETHER))
         for network, score in dict.fromkeys((figure.network, figure.score) for figure in figures)
     )
     columns = ("network", "score", *(TITLES[metric] for metric in TOGETHER))
-    return Grid(f"{run}, AURC of the test images", columns, rows, 2, lower_is_better=True)
+    return Grid(f"{run}, AURC of the test images", columns, rows, 2, (_brackets(results),), lower_is_better=True)
+
+
+def _brackets(results: Results) -> str:
+    share = 100 * results.settings.get("confidence", 0.95)
+    return (
+        f"In brackets the {share:g} % interval; of several trials, which are shown as mean ± standard deviation, none."
+    )
 
 
 def _marked(results: Results, figures: Sequence[Figure], keys: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
