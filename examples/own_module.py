@@ -31,7 +31,11 @@ def main() -> None:
 
     # mood cannot know what your network was trained on, so the cut of these images does not verify the promise:
     # give images that it has not seen with `calibration=`.
-    detector = mood.fit("clothing", model=module, transform=transform, head="6", alpha=0.05, limit=300)
+    # This one was never trained and names nothing rightly, which is refused; `other_classes` says that its outputs are
+    # not the classes of the images. Leave it out with a classifier of them, so that a wrong transform shows.
+    detector = mood.fit(
+        "clothing", model=module, transform=transform, head="6", alpha=0.05, limit=300, other_classes=True
+    )
     print("promise verified:", detector.promise.verified, "-", detector.promise.reason)
 
     # Your code stays yours: the folder holds the statistics, and a fingerprint of the weights they belong to.

@@ -319,7 +319,10 @@ class Own(torch.nn.Module):
 
 def test_the_users_own_network_from_fit_to_load(clothes, tmp_path):
     transform = Transform.from_pretrained_cfg({"input_size": (3, 32, 32)})
-    detector = mood.fit(clothes, model=Own(), transform=transform, head="fc", score="energy", alpha=0.1, workers=0)
+    own = {"model": Own(), "transform": transform, "head": "fc", "score": "energy", "alpha": 0.1, "workers": 0}
+    with pytest.raises(mood.ModelError, match="rightly: its weights or its input transform were not read as"):
+        mood.fit(clothes, **own)
+    detector = mood.fit(clothes, **own, other_classes=True)
     assert not detector.promise.verified
     detector.save(tmp_path / "d")
     with pytest.raises(mood.ArtifactError, match="pass it"):

@@ -70,10 +70,10 @@ def checked(
 ) -> str | None:
     """What is to be said of the classifier of a network, in a sentence; None where there is nothing.
 
-    A foreign network that is at chance on the classes of its own head was misread, and is refused. One that mood
-    trained cannot be misread, since its folder is checked by its hashes: of that one it is said. But where a score
-    compares labels with outputs that have no names, these are taken in the order of the classes, and chance says that
-    they are not.
+    A foreign network, or a module of the user's own, that is at chance on the classes of its own head was misread, and
+    is refused. One that mood trained cannot be misread, since its folder is checked by its hashes: of that one it is
+    said. But where a score compares labels with outputs that have no names, these are taken in the order of the
+    classes, and chance says that they are not.
 
     Args:
         model: the network.
@@ -89,7 +89,7 @@ def checked(
     classifier = model.classifier()
     if classifier is None or model.history == ():
         return None
-    foreign = model.architecture is not None and model.history is None and not model.class_names
+    foreign = model.history is None and not model.class_names
     reads = "; the score looks at these outputs, so it sees only how much an image is like one of theirs"
     outputs = None
     confusion = np.zeros((len(classes) + 1, len(classes)), dtype=np.int64)
@@ -116,7 +116,7 @@ def checked(
         raise ModelError(
             f"{model.name} ({model.source}) names {found} rightly: its weights or its input transform were not read as "
             "they were meant, or its outputs stand in another order than these classes. If its outputs are other "
-            "classes than those of the images, say so with --other-classes"
+            "classes than those of the images, say so with --other-classes (other_classes=True)"
         )
     if compared and not model.class_names:
         raise ModelError(
