@@ -89,7 +89,7 @@ def fit(
     score: str | Sequence[str] = "mood",
     model: "str | PathLike[str] | Model | nn.Module" = "embedded",
     transform: "Transform | None" = None,
-    head: str | None = None,
+    head: "str | Head | None" = None,
     calibration: Any = None,
     options: Mapping[str, Any] | None = None,
     **settings: Any,
@@ -97,12 +97,14 @@ def fit(
     """Fit a detector on images of the known world.
 
     Args:
-        data: a folder, a Parquet file or glob, a named set, or images in memory.
+        data: a folder, a Parquet file or glob, a named set, or images in memory; or `Features`, or a file of them,
+            and then no network.
         score: one of `mood.scores.available()`, or several (`["mood", "msp"]`), which become one number by the rule
             `combine` ("mean", "max" or "fisher").
         model: a timm name, a folder that mood wrote, `embedded`, an opened `mood.models.Model`, or your own module.
         transform: how a file becomes the input of your own module; needed with one.
         head: dotted name of the last linear layer of your own module; without it the module gives the embedding.
+            Beside features the `Head` of the network that they come from, for scores that read it.
         calibration: images that nothing has seen, in any form that `data` has; without it, a part of `data` is held
             out.
         options: options of the score, such as `{"k": 50}`; of several scores `{"knn.k": 50}`.
@@ -117,16 +119,19 @@ def fit(
         PromiseError: too few calibration images for `alpha`, or images that the network was trained on.
         MoodError: images or a network that cannot be had, an output that is taken.
     """
-    from mood.recipes.fit import IN_MEMORY, FitConfig
+    from mood.core.features import Features, Head
+    from mood.recipes.fit import FEATURES_IN_MEMORY, IN_MEMORY, FitConfig
     from mood.recipes.fit import fit as run
 
-    _check_own(model, transform, head)
     memory: dict[str, Any] = {}
+    if isinstance(head, Head):
+        memory["head"], head = head, None
+    _check_own(model, transform, head)
     for name, images in (("data", data), ("calibration", calibration)):
         if images is None or isinstance(images, str | PathLike):
             settings[name] = None if images is None else fspath(images)
         else:
-            settings[name] = IN_MEMORY
+            settings[name] = FEATURES_IN_MEMORY if isinstance(images, Features) else IN_MEMORY
             memory[name] = images
     if isinstance(model, str | PathLike):
         settings["model"] = fspath(model)
@@ -193,16 +198,17 @@ def calibrate(detector: "Detector | str | PathLike[str]", data: Any, **settings:
         PromiseError: too few images for `alpha`, or images that the network or the score has seen.
         MoodError: no detector there, images that cannot be had, an output that is taken.
     """
+    from mood.core.features import Features
     from mood.recipes.calibrate import CalibrateConfig
     from mood.recipes.calibrate import calibrate as run
-    from mood.recipes.fit import IN_MEMORY
+    from mood.recipes.fit import FEATURES_IN_MEMORY, IN_MEMORY
 
     memory: dict[str, Any] = {}
     for name, given in (("detector", detector), ("data", data)):
         if isinstance(given, str | PathLike):
             settings[name] = fspath(given)
         else:
-            settings[name] = IN_MEMORY
+            settings[name] = FEATURES_IN_MEMORY if isinstance(given, Features) else IN_MEMORY
             memory[name] = given
     return run(CalibrateConfig(**settings), **memory).detector
 

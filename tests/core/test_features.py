@@ -1,6 +1,7 @@
 """Features: what they accept and refuse, in memory and on disk."""
 
 import dataclasses
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -184,6 +185,43 @@ def test_a_needed_column_is_given_or_named():
     assert made().need("logits") is not None
     with pytest.raises(InputError, match="'labels' is missing from the features, which have 'embedding'"):
         Features(np.zeros((1, 1))).need("labels")
+
+
+def test_features_with_anything_changed_have_another_fingerprint():
+    draws = np.random.default_rng(0)
+    columns = {
+        "embedding": draws.normal(size=(6, 4)),
+        "logits": draws.normal(size=(6, 3)),
+        "labels": draws.integers(0, 3, 6),
+        "ids": [f"image {index}" for index in range(6)],
+        "reconstruction": draws.normal(size=6),
+    }
+    prints = {Features(**columns).fingerprint()}
+    assert Features(**columns).fingerprint() in prints
+    for name in columns:
+        changed = dict(columns)
+        changed[name] = columns[name][::-1] if name == "ids" else columns[name] + 1
+        prints.add(Features(**changed).fingerprint())
+    prints.add(Features(columns["embedding"]).fingerprint())
+    prints.add(Features(columns["embedding"].astype(np.float32)).fingerprint())
+    assert len(prints) == 8
+
+
+def test_a_row_is_known_by_its_embedding_in_single_precision_alone():
+    rows = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    found = Features(rows).hashes()
+    assert len(set(found)) == 6
+    assert found[0] == hashlib.sha256(rows[0].tobytes()).hexdigest()
+    assert Features(rows.astype(np.float64), labels=np.arange(6)).hashes() == found
+    assert Features(rows[::-1].copy()).hashes() == found[::-1]
+
+
+def test_a_head_with_anything_changed_has_another_fingerprint():
+    weight, bias = np.ones((3, 2)), np.zeros(3)
+    prints = {Head(weight, bias).fingerprint(), Head(weight).fingerprint()}
+    assert len(prints) == 1
+    prints |= {Head(weight + 1, bias).fingerprint(), Head(weight, bias + 1).fingerprint()}
+    assert len(prints) == 3
 
 
 def test_head():

@@ -17,7 +17,6 @@ from mood.data import held_out, open_source
 from mood.decisions import Conditional, Conformal, Cross, Mondrian
 from mood.detector import predicted_classes
 from mood.models import image_keys
-from mood.recipes.brought import feature_hashes
 from mood.recipes.calibrate import CalibrateConfig, calibrate
 from mood.recipes.evaluate import examine
 from mood.recipes.fit import FitConfig, fit
@@ -189,7 +188,7 @@ def test_every_kind_of_promise_for_an_old_fit(stage):
 def test_a_detector_knows_what_calibrated_it(stage, network, clothes, tmp_path):
     rows = mood.Features.load(stage["held"])
     made = mood.calibrate(fitted(stage), stage["held"], output=tmp_path / "d")
-    keys = image_keys(feature_hashes(rows)).unique()
+    keys = image_keys(rows.hashes()).unique()
     assert torch.equal(made.calibrated_on, keys)
     assert torch.equal(mood.load(tmp_path / "d").calibrated_on, keys)
     cross = fitted(stage, conformal="cross")

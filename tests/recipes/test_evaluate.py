@@ -242,7 +242,7 @@ def test_features_stand_where_images_do(on_features, tmp_path):
     assert again.evaluation.to_dict() == made.evaluation.to_dict()
     with pytest.raises(InputError, match="there are no images to find again"):
         evaluate(EvaluateConfig(**settings, controls=True))
-    with pytest.raises(InputError, match="of features take the rows before you save them"):
+    with pytest.raises(InputError, match="of features take the rows before you bring them"):
         evaluate(EvaluateConfig(**settings, limit=5))
 
 

@@ -405,7 +405,7 @@ def test_a_replacement_that_fails_at_its_last_step_leaves_what_was_there(detecto
 def test_a_save_that_fails_leaves_what_was_there(detector, tmp_path, monkeypatch):
     detector.save(tmp_path / "d")
     monkeypatch.setattr(
-        "mood.detector.detector.artifact.write", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full"))
+        "mood.detector.files.artifact.write", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full"))
     )
     with pytest.raises(mood.OutputError, match="full"):
         detector.save(tmp_path / "d", overwrite=True)

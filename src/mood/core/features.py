@@ -4,6 +4,7 @@ Axes: N images, D embedding width, K logits, D_l width of layer l. A column that
 image and lies in main memory; `Features` checks this once, when it is made, so that no reader of it has to.
 """
 
+import hashlib
 import json
 import os
 import zipfile
@@ -133,6 +134,16 @@ class Features:
         named |= {f"layers.{index}": layer for index, layer in enumerate(self.layers)}
         return {name: column for name, column in named.items() if column is not None}
 
+    def hashes(self) -> tuple[str, ...]:
+        """A digest of each embedding in single precision: what a row is known again by, as an image is by its bytes."""
+        return tuple(hashlib.sha256(row.tobytes()).hexdigest() for row in self.embedding.to(torch.float32).numpy())
+
+    def fingerprint(self) -> str:
+        """Hex digest of ids and columns: features with the same one give the same results."""
+        digest = _digest(self.columns)
+        digest.update(json.dumps(self.ids).encode())
+        return digest.hexdigest()
+
     @property
     def _all(self) -> dict[str, Tensor]:
         return {**self.columns, **{f"tokens.{index}": layer for index, layer in enumerate(self.tokens)}}
@@ -246,6 +257,10 @@ class Head:
         object.__setattr__(self, "weight", matrix)
         object.__setattr__(self, "bias", _floating("head bias", vector, rank=1, rows=len(matrix)))
 
+    def fingerprint(self) -> str:
+        """Hex digest of both."""
+        return _digest({"weight": self.weight, "bias": self.bias}).hexdigest()
+
 
 def _from_columns(columns: Mapping[str, Any], ids: Any, tokens: Sequence[Any] = ()) -> Features:
     layers: list[Any] = []
@@ -323,6 +338,13 @@ def _from_arrow(path: Path, name: str, column: Any) -> np.ndarray:
 
 def _widths(column: Any) -> set[int]:
     return set(np.diff(column.offsets.to_numpy()).tolist())
+
+
+def _digest(columns: Mapping[str, Tensor]) -> "hashlib._Hash":
+    digest = hashlib.sha256()
+    for name, column in columns.items():
+        digest.update(f"{name} {described(column)}".encode() + column.numpy().tobytes())
+    return digest
 
 
 def _layout(columns: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -4,6 +4,7 @@ torch, torchvision and pyarrow are imported when they are first needed, so that 
 """
 
 from mood.data.augment import Augment
+from mood.data.brought import is_features, open_data
 from mood.data.cards import Card, card, cards, find
 from mood.data.drawing import TrainingImages
 from mood.data.epoch import TrainingBatch, augmented, training_batches
@@ -30,7 +31,9 @@ __all__ = [
     "check_data",
     "find",
     "held_out",
+    "is_features",
     "join",
+    "open_data",
     "open_source",
     "scan",
     "stream_shards",

@@ -10,24 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import nn
 
 from mood import decisions, scores
-from mood.core import artifact
 from mood.core.batch import Batch, Rejection
-from mood.core.errors import ArtifactError, InputError
+from mood.core.errors import InputError
 from mood.core.features import Features
 from mood.core.progress import progress
-from mood.core.transform import Transform
-from mood.data import Source, batches, open_source
+from mood.data import Source, batches, open_data
 from mood.data.loader import check_loading
 from mood.detector.view import View
-from mood.models import Embedder, Model, load_model, own_model, save_model
-
-KIND = "detector"
-
-PROBE_TOLERANCE = 0.02
-"""Relative; bf16 and fp32, or a CPU and a GPU, are nearer to each other, and another activation is not."""
+from mood.models import Embedder
 
 # What detectors of the first versions held, which say nothing of it.
 FIRST_CALIBRATION = {"kind": "split", "ties": "conservative"}
@@ -142,7 +134,7 @@ class Detector:
 
         Args:
             images: DATA (folder, Parquet, named set), paths, PIL images, uint8 HWC arrays, uint8 CHW tensors, or
-                `Features`; float images need `value_range`.
+                `Features` or a file of them; float images need `value_range`.
             batch_size: images a pass.
             workers: processes that decode.
             value_range: what black and white are in float images.
@@ -156,11 +148,11 @@ class Detector:
             InputError: features for a detector that has another width or that moves its images, or images for one that
                 has no network.
         """
-        if isinstance(images, Features):
+        source = open_data(images, value_range=value_range)
+        if isinstance(source, Features):
             if self.view is not None and self.view.live:
                 raise InputError(f"{self.score_name} looks at the images themselves: give it images, not features")
-            return self.judge(images)
-        source = images if isinstance(images, Source) else open_source(images, value_range=value_range)
+            return self.judge(source)
         tables = list(self.stream(source, batch_size=batch_size, workers=workers))
         return pa.concat_tables(tables) if tables else COLUMNS.empty_table()
 
@@ -302,131 +294,9 @@ class Detector:
         Raises:
             OutputError: something else is there, or nothing can be written there.
         """
-        with artifact.placed(folder, kind=KIND, overwrite=overwrite) as place:
-            self.write(place)
+        from mood.detector.files import save
 
-    def write(self, folder: Path) -> None:
-        """Write the files of `save` into a folder of the caller's, beside whatever is there."""
-        tensors, score_meta = scores.state(self.score)
-        meta: dict[str, Any] = {
-            "score": {"name": self.score_name, **score_meta},
-            "alpha": self.alpha,
-            "promise": {"verified": self.promise.verified, "reason": self.promise.reason},
-            "card": dict(self.card),
-            "model": None,
-        }
-        if self.embedder is not None:
-            model = self.embedder.model
-            meta["model"] = {
-                "fingerprint": model.fingerprint(),
-                "pool": self.embedder.pool,
-                "layer": self.embedder.layer,
-                "precision": self.embedder.precision,
-                "inner": "+".join(map(str, self.embedder.inner)),
-                "reconstruction": self.embedder.decoder is not None,
-                "masks": self.embedder.masks,
-                "mask_seed": self.embedder.mask_seed,
-                "own": None
-                if model.architecture
-                else {
-                    "head": model.head_name,
-                    "name": model.name,
-                    "transform": model.transform.to_dict(),
-                    "probe": self.embedder.probe().tolist(),
-                },
-            }
-            if model.architecture is not None:
-                save_model(folder / "model", model)
-        arrays, meta["calibration"] = decisions.state(self.calibration)
-        held = {"score": tensors, "calibration": {name: torch.from_numpy(array) for name, array in arrays.items()}}
-        if self.usual is not None:
-            meta["usual_images"] = self.usual.images
-            held["calibration"]["embedding_mean"] = torch.from_numpy(self.usual.mean)
-            held["calibration"]["embedding_variance"] = torch.from_numpy(self.usual.variance)
-        for place, fold in enumerate(self.folds):
-            held[f"fold-{place:04d}"], fold_meta = scores.state(fold)
-            meta.setdefault("folds", []).append(fold_meta)
-        for name, keys in (("fitted_on", self.fitted_on), ("calibrated_on", self.calibrated_on)):
-            if keys is not None:
-                held[name] = {"keys": keys}
-        artifact.write(folder, kind=KIND, tensors=held, meta=meta)
-
-
-def load(folder: str | Path, *, model: nn.Module | None = None, device: str = "auto") -> Detector:
-    """Read a detector that `save` wrote.
-
-    Args:
-        folder: where it is.
-        model: the user's own module, where the detector was fitted on one.
-        device: where to run.
-
-    Raises:
-        ArtifactError: the folder is damaged, of another kind, or needs a module that was not given.
-    """
-    folder = Path(folder)
-    tensors, meta = artifact.read(folder, kind=KIND)
-    about = meta["model"]
-    embedder = None
-    if about is not None:
-        own = about["own"]
-        if own is None:
-            network: Model = load_model(folder / "model")
-        elif model is None:
-            raise ArtifactError(
-                f"{folder} was fitted on your own module {own['name']!r}: pass it, mood.load(folder, model=module)"
-            )
-        else:
-            network = own_model(model, Transform.from_dict(own["transform"]), head=own["head"], name=own["name"])
-        if network.fingerprint() != about["fingerprint"]:
-            raise ArtifactError(
-                f"the weights differ from those that {folder} was fitted with: its promise would be void"
-            )
-        embedder = Embedder(
-            network,
-            pool=about["pool"],
-            layer=about["layer"],
-            device=device,
-            precision=about["precision"],
-            # Detectors of the first versions have none.
-            **{key: about[key] for key in ("inner", "reconstruction", "masks", "mask_seed") if key in about},
-        )
-        if own is not None:
-            _check_code(folder, embedder, torch.tensor(own["probe"]))
-    score_meta = dict(meta["score"])
-    name = score_meta.pop("name")
-    held = {key: tensor.numpy() for key, tensor in tensors["calibration"].items()}
-    usual = None
-    if "embedding_mean" in held:
-        usual = decisions.Usual(held.pop("embedding_mean"), held.pop("embedding_variance"), meta["usual_images"])
-    return Detector(
-        embedder=embedder,
-        score_name=name,
-        score=scores.restore(name, tensors["score"], score_meta),
-        calibration=decisions.restore(held, meta.get("calibration", FIRST_CALIBRATION)),
-        alpha=meta["alpha"],
-        promise=Promise(**meta["promise"]),
-        card=meta["card"],
-        fitted_on=tensors["fitted_on"]["keys"] if "fitted_on" in tensors else None,
-        calibrated_on=tensors["calibrated_on"]["keys"] if "calibrated_on" in tensors else None,
-        usual=usual,
-        folds=tuple(
-            scores.restore(name, tensors[f"fold-{place:04d}"], fold) for place, fold in enumerate(meta.get("folds", ()))
-        ),
-    )
-
-
-def _check_code(folder: Path, embedder: Embedder, expected: torch.Tensor) -> None:
-    """Refuse a module whose code does something else with the same weights.
-
-    Raises:
-        ArtifactError: what it makes of two fixed images is further off than another device or precision explains.
-    """
-    found = embedder.probe()
-    if found.shape != expected.shape or (found - expected).norm() > PROBE_TOLERANCE * expected.norm():
-        raise ArtifactError(
-            f"your module has the weights that {folder} was fitted with, and its code makes something else of them: "
-            "its promise would be void; fit again"
-        )
+        save(self, folder, overwrite=overwrite)
 
 
 def predicted_classes(features: Features) -> np.ndarray:

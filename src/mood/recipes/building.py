@@ -23,13 +23,16 @@ if TYPE_CHECKING:
     from mood.scores import Score
 
 
-def check_score(config: "FitConfig", data: "Source | Features", embedder: "Embedder | None") -> None:
+def check_score(
+    config: "FitConfig", data: "Source | Features", embedder: "Embedder | None", head: "Head | None" = None
+) -> None:
     """Refuse before an image passes the network what would be refused after the last one.
 
     Args:
         config: of the fit.
         data: the images, or the features that were brought.
         embedder: the network; None beside features.
+        head: of the network that features come from.
 
     Raises:
         InputError: an option that the score does not have or that is out of range; no head, logits or labels where it
@@ -49,7 +52,7 @@ def check_score(config: "FitConfig", data: "Source | Features", embedder: "Embed
         value = getattr(config, name)
         if value != fields(type(config))[name].default and "reconstruction" not in needs:
             raise InputError(f"{name} is {value}, and {config.score} looks at no masked image: leave {name} out")
-    scores.rounds(config.score, None if embedder is None else embedder.head, **options)
+    scores.rounds(config.score, head if embedder is None else embedder.head, **options)
     if embedder is not None:
         _check_columns(config, cast("Source", data), embedder.model)
     if config.conformal != "cross":

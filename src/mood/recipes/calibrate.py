@@ -71,12 +71,12 @@ def calibrate(config: CalibrateConfig, *, detector: "Detector | None" = None, da
         MoodError: no detector there, images that cannot be found, an output that is taken.
     """
     from mood.core.output import open_output
-    from mood.detector import load
-    from mood.recipes.brought import opened
+    from mood.data import open_data
+    from mood.detector import load, write
     from mood.recipes.inputs import fingerprint_of
 
     old = load(config.detector, device=config.device) if detector is None else detector
-    images = opened(
+    images = open_data(
         config.data if data is None else data,
         roots=config.data_root,
         coarse=config.coarse,
@@ -91,7 +91,7 @@ def calibrate(config: CalibrateConfig, *, detector: "Detector | None" = None, da
             own = old.embedder.model.module if old.embedder and old.embedder.model.architecture is None else None
             return CalibrateResult(load(config.output, model=own, device=config.device), config.output)
         made = _calibrated(config, old, images)
-        made.write(output.work)
+        write(made, output.work)
         output.commit()
     return CalibrateResult(made, config.output)
 
@@ -99,7 +99,6 @@ def calibrate(config: CalibrateConfig, *, detector: "Detector | None" = None, da
 def _calibrated(config: CalibrateConfig, old: "Detector", images: "Source | Features") -> "Detector":
     from mood.core.features import Features
     from mood.models import image_keys
-    from mood.recipes.brought import feature_hashes
     from mood.recipes.calibrating import calibrated, check_settings, promise_of_features, promise_of_set, written
     from mood.recipes.extract import extract_features
 
@@ -112,7 +111,7 @@ def _calibrated(config: CalibrateConfig, old: "Detector", images: "Source | Feat
     if isinstance(images, Features):
         if view is not None and view.live:
             raise InputError(f"{old.score_name} looks at the images themselves: give it images, not features")
-        hashes: Sequence[str] = feature_hashes(images)
+        hashes: Sequence[str] = images.hashes()
         # Keys of images say nothing about features: only of a detector on features are those of its rows known.
         promise = promise_of_features(old.fitted_on if view is None else None, hashes)
         shards, about = [images], {"data": "features", "rejected": 0}

@@ -152,8 +152,8 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
         MoodError: no detector there, images that cannot be found, an output that is taken.
     """
     from mood.core.output import open_output
+    from mood.data import open_data
     from mood.detector import load
-    from mood.recipes.brought import opened
     from mood.recipes.fit import fitted_source
     from mood.recipes.inputs import fingerprint_of
 
@@ -163,13 +163,13 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
     if not config.ood:
         raise InputError("say with --ood NAME=DATA what to tell the known images from: at least one set")
     roots, limit = config.data_root, config.limit
-    known = opened(config.id, roots=roots, coarse=config.coarse, classes=config.classes, limit=limit)
+    known = open_data(config.id, roots=roots, coarse=config.coarse, classes=config.classes, limit=limit)
     unknown = {}
     for pair in config.ood:
         name, equals, data = pair.partition("=")
         if not equals or not name or not data or name in unknown or name == "id":
             raise InputError(f"--ood takes NAME=DATA with a new NAME for each set, got {pair!r}")
-        unknown[name] = opened(data, roots=roots, limit=limit)
+        unknown[name] = open_data(data, roots=roots, limit=limit)
     fitted_on = fitted_source(detector, data=config.fit_data, roots=roots) if config.controls else None
 
     def examined() -> Evaluation:

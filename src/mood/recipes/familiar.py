@@ -131,9 +131,8 @@ def without_known(
 def _digests(data: "Source | Features") -> "Sequence[str]":
     """What an image, or a row, is known again by."""
     from mood.core.features import Features
-    from mood.recipes.brought import feature_hashes
 
-    return feature_hashes(data) if isinstance(data, Features) else data.manifest.hashes
+    return data.hashes() if isinstance(data, Features) else data.manifest.hashes
 
 
 def notes(detector: "Detector", sets: "Mapping[str, Source | Features]") -> tuple[str, ...]:

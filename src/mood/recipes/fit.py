@@ -22,7 +22,7 @@ from mood.recipes.settings import (
 
 if TYPE_CHECKING:
     from mood.core.feature_store import FeatureStore
-    from mood.core.features import Features
+    from mood.core.features import Features, Head
     from mood.data import Source
     from mood.detector import Detector, LiveFeatures
     from mood.models import Embedder, Model
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 # What stands for DATA that has no name.
 IN_MEMORY = "images in memory"
+FEATURES_IN_MEMORY = "features in memory"
 
 
 @config
@@ -38,7 +39,7 @@ class FitConfig(PromiseConfig, NetworkConfig, EmbeddingConfig, SelectionConfig, 
 
     data: Annotated[str, Argument("DATA")]
     """images of the known world: a folder (a sub-folder per class where the score wants labels), a Parquet file or
-    glob, a named set, or features (.npz, Parquet with an embedding column)"""
+    glob, a named set, or features (.npz, Parquet with an embedding column, what Features.save wrote)"""
     output: Annotated[Path | None, NotInFingerprint] = None
     """folder for the detector"""
     model: str = "embedded"
@@ -131,43 +132,55 @@ def promised(detector: "Detector") -> str:
     return f"{what} is flagged: {detector.guarantee.sentence}"
 
 
-def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: "Model | None" = None) -> FitResult:
+def fit(
+    config: FitConfig,
+    *,
+    data: Any = None,
+    calibration: Any = None,
+    model: "Model | None" = None,
+    head: "Head | None" = None,
+) -> FitResult:
     """Fit a detector.
 
     Args:
         config: see `FitConfig`.
-        data: in-memory images, or an opened source, in place of `config.data`.
+        data: in-memory images, an opened source or `Features`, in place of `config.data`.
         calibration: the same for `config.calibration`.
         model: an opened network in place of `config.model` (the user's own module).
+        head: of the network that features come from, for scores that read it; an opened network brings its own.
 
     Raises:
         PromiseError: too few calibration images for `alpha`, or calibration images that the network has seen.
         DataError: not one image can be read.
         MoodError: bad data, a network that cannot be had, an unknown score, an output that is taken.
     """
+    from mood.core.features import Features
     from mood.core.output import open_output
-    from mood.data import Source, open_source
-    from mood.detector import load
+    from mood.data import is_features, open_data
+    from mood.detector import load, write
     from mood.models import Embedder, open_model
-    from mood.recipes.brought import is_features
     from mood.recipes.inputs import model_options
     from mood.scores import info
 
+    given = config.data if data is None else data
+    features = isinstance(given, Features) or (isinstance(given, str) and is_features(given))
     if config.fit_on == "augmented":
-        _check_can_augment(config, data)
-    if data is None and is_features(config.data):
-        return _fit_features(config)
-
-    def opened(images: Any, limit: int | None) -> Source:
-        if isinstance(images, Source):
-            return images
-        return open_source(
-            images, roots=config.data_root, coarse=config.coarse, classes=config.classes or None, limit=limit
-        )
-
-    source = opened(config.data if data is None else data, config.limit)
+        _check_can_augment(config, features)
+    if features:
+        _check_only_features(config, model)
+    how: Any = {"roots": config.data_root, "coarse": config.coarse, "classes": config.classes}
+    source = open_data(given, limit=config.limit, **how)
     apart = config.calibration if calibration is None else calibration
-    other = None if apart is None else opened(apart, None)
+    other = None if apart is None else open_data(apart, **({} if features else how))
+    if isinstance(source, Features) or isinstance(other, Features):
+        if not (isinstance(source, Features) and (other is None or isinstance(other, Features))):
+            raise InputError(
+                f"{'data' if features else 'calibration'} is features and the other is images, and one detector sees "
+                "one kind: bring both as images or both as features"
+            )
+        return _fit_features(config, source, other, head)
+    if head is not None:
+        raise InputError("head is of the network that features come from, and an opened network brings its own")
     network = model or open_model(
         config.model,
         checkpoint=config.checkpoint,
@@ -204,7 +217,7 @@ def fit(config: FitConfig, *, data: Any = None, calibration: Any = None, model: 
             own = network.module if network.architecture is None else None
             return FitResult(load(config.output, model=own, device=config.device), config.output, reused=True)
         detector = _fit_images(config, source, other, embedder)
-        detector.write(output.work)
+        write(detector, output.work)
         output.commit()
     return FitResult(detector, config.output)
 
@@ -246,8 +259,7 @@ def fitted_source(detector: "Detector", *, data: Any = None, roots: Sequence[str
     return source.select(np.isin(keys, wanted))
 
 
-def _check_can_augment(config: FitConfig, data: Any) -> None:
-    from mood.recipes.brought import is_features
+def _check_can_augment(config: FitConfig, features: bool) -> None:
     from mood.scores import info
 
     if config.conformal == "cross":
@@ -255,7 +267,7 @@ def _check_can_augment(config: FitConfig, data: Any) -> None:
             "fit_on is augmented, and cross fits and calibrates on the same views: set fit_on to clean, or take "
             "--conformal split"
         )
-    if data is None and is_features(config.data):
+    if features:
         raise InputError("fit_on is augmented, and features are of images that were augmented or not: set it to clean")
     if "tokens" in info(config.score).needs:
         raise InputError(
@@ -357,38 +369,44 @@ def _fit_images(config: FitConfig, source: "Source", other: "Source | None", emb
     return replace(made, fitted_on=keys, calibrated_on=image_keys(apart.manifest.hashes).unique())
 
 
-def _fit_features(config: FitConfig) -> FitResult:
+def _check_only_features(config: FitConfig, model: "Model | None") -> None:
+    from mood.recipes.inputs import check_features
+
+    if model is not None:
+        raise InputError("model is a network, and features have passed theirs already: leave it out")
+    of_network = [name for base in (NetworkConfig, EmbeddingConfig) for name in fields(base)]
+    check_features(config, "model", "random_weights", "inner", "masks", "mask_seed", "other_classes", *of_network)
+
+
+def _fit_features(config: FitConfig, features: "Features", apart: "Features | None", head: "Head | None") -> FitResult:
     from mood.core.output import open_output
     from mood.data import held_out
-    from mood.detector import load
+    from mood.detector import load, write
     from mood.models import image_keys
-    from mood.recipes.brought import feature_hashes, features_fingerprint, load_features
     from mood.recipes.building import build, build_cross, check_score
     from mood.recipes.calibrating import check_settings, promise_of_features
-    from mood.recipes.inputs import check_features, score_options
+    from mood.recipes.inputs import score_options
     from mood.recipes.recognition import check_rows
     from mood.scores import compares
 
-    of_network = [name for base in (NetworkConfig, EmbeddingConfig) for name in fields(base)]
-    check_features(config, "model", "random_weights", "inner", "masks", "mask_seed", "other_classes", *of_network)
-    features = load_features(config.data, coarse=config.coarse, classes=config.classes, limit=config.limit)
-    apart = None if config.calibration is None else load_features(config.calibration)
-    for rows, path in ((features, config.data), (apart, config.calibration)):
+    for rows, name in ((features, config.data), (apart, config.calibration)):
         if rows is not None and not len(rows):
-            raise DataError(f"there is no row in {path}: features of at least one image were expected")
-    hashes = feature_hashes(features)
+            raise DataError(f"there is no row in {name}: features of at least one image were expected")
+    hashes = features.hashes()
     settings = to_dict(config) | {
-        "features": features_fingerprint(features),
-        "calibration_features": None if apart is None else features_fingerprint(apart),
+        "features": features.fingerprint(),
+        "calibration_features": None if apart is None else apart.fingerprint(),
     }
+    if head is not None:
+        settings["head"] = head.fingerprint()
 
     def make() -> "Detector":
         card = {"data": config.data, "model": "features"}
-        check_score(config, features, None)
+        check_score(config, features, None, head)
         check_rows(features, compares(config.score, **score_options(config.score, config.options, config.combine)))
         if config.conformal == "cross":
             check_settings(config, config.alpha, len(features))
-            made = build_cross(config, features, hashes, None, None, promise_of_features(None, ()), card)
+            made = build_cross(config, features, hashes, head, None, promise_of_features(None, ()), card)
             keys = image_keys(hashes).unique()
             return replace(made, fitted_on=keys, calibrated_on=keys)
         cut = np.zeros(len(features), bool)
@@ -396,11 +414,11 @@ def _fit_features(config: FitConfig) -> FitResult:
             cut = held_out(hashes, seed=config.seed, fraction=config.held_out)
         keys = image_keys([h for h, out in zip(hashes, cut, strict=True) if not out]).unique()
         calibration = features[cut] if apart is None else apart
-        held = feature_hashes(calibration)
+        held = calibration.hashes()
         promise = promise_of_features(None if apart is None else keys, held)
         check_settings(config, config.alpha, len(calibration))
         rows = features[~cut]
-        made = build(config, rows, rows.ids, lambda _: [calibration], None, None, promise, card)
+        made = build(config, rows, rows.ids, lambda _: [calibration], head, None, promise, card)
         return replace(made, fitted_on=keys, calibrated_on=image_keys(held).unique())
 
     if config.output is None:
@@ -409,6 +427,6 @@ def _fit_features(config: FitConfig) -> FitResult:
         if output.finished:
             return FitResult(load(config.output), config.output, reused=True)
         detector = make()
-        detector.write(output.work)
+        write(detector, output.work)
         output.commit()
     return FitResult(detector, config.output)

@@ -18,7 +18,6 @@ from mood.core.features import Features
 from mood.data import Source, Stream, held_out, join, scan, stream_shards
 from mood.data.manifest import content_hash
 from mood.models import Stage, image_keys
-from mood.recipes.brought import features_fingerprint
 from mood.recipes.rejected import keep_rejections
 from mood.training import Processes, Share, Strategy, check_strategy
 
@@ -82,7 +81,7 @@ def open_stream(data: str, together: Processes, *, seed: int, fraction: float) -
 def fingerprint_of(images: Source | Stream | Features) -> str:
     """What tells whether the images, or features of them, are the same."""
     if isinstance(images, Features):
-        return features_fingerprint(images)
+        return images.fingerprint()
     return images.fingerprint if isinstance(images, Stream) else images.manifest.fingerprint
 
 

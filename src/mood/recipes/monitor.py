@@ -317,14 +317,14 @@ def _row(window: "Window") -> str:
 def _opened(images: Any, roots: Sequence[str]) -> "tuple[Source | Features, str, list[bytes]]":
     """A stream, its name, and a line for each of its images: what they are called and what they hold."""
     from mood.core.features import Features
-    from mood.recipes.brought import feature_hashes, opened
+    from mood.data import open_data
 
-    stream = opened(images, roots=roots)
+    stream = open_data(images, roots=roots)
     if isinstance(stream, Features):
         name = str(images) if isinstance(images, str | Path) else "features"
         if not len(stream):
             raise InputError(f"{name} holds no row: there is nothing to watch")
-        ids, hashes = stream.ids, feature_hashes(stream)
+        ids, hashes = stream.ids, stream.hashes()
     else:
         name, ids, hashes = stream.description, stream.manifest.ids, stream.manifest.hashes
     return stream, name, [f"{item}\0{digest}\n".encode() for item, digest in zip(ids, hashes, strict=True)]

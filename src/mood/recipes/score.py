@@ -90,14 +90,14 @@ def score(config: ScoreConfig) -> ScoreResult:
 
     from mood.core.features import Features
     from mood.core.output import open_output
+    from mood.data import open_data
     from mood.detector import load
-    from mood.recipes.brought import opened
     from mood.recipes.familiar import not_new
     from mood.recipes.inputs import fingerprint_of
 
     kind = _format(config)
     detector = load(config.detector, device=config.device)
-    images = opened(config.images, roots=config.data_root)
+    images = open_data(config.images, roots=config.data_root)
     size = len(images)
 
     note = not_new(detector, images)
