@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 import mood
 from mood.cli import app
 from mood.core.errors import DataError, InputError, OutputError
-from mood.data import held_out, open_source
+from mood.data import held_out, join, open_source
 from mood.evaluation import auroc
 from mood.models import load_model, save_model
 from mood.models.model import Stage, image_keys
-from mood.recipes.evaluate import EvaluateConfig, evaluate, examine
+from mood.recipes.evaluate import EvaluateConfig, evaluate, examine, write_evaluation
 from mood.recipes.fit import FitConfig, fit
 
 
@@ -341,6 +341,8 @@ def test_known_images_that_were_trained_on_are_told(place, tiny_network, tmp_pat
     report = marks(place, network, tmp_path, other=open_source(str(place / "other")))
     assert len(report.notes) == 1
     assert report.notes[0].startswith(f"id: 3 of the {len(test)} images are not new to the detector (3 trained its net")
+    assert len(report.promise.false_alarms.p_values) == len(test) - 3
+    assert report.cards[1].facts["role"] == f"known; {len(test) - 3} of its images are new to the detector"
 
 
 def test_images_that_the_detector_was_made_of_are_told(place):
@@ -358,6 +360,36 @@ def test_images_that_the_detector_was_made_of_are_told(place):
     )
     assert evaluation.to_dict()["notes"] == list(evaluation.report.notes)
     assert evaluation.summary().endswith(evaluation.report.notes[1])
+    assert evaluation.report.promise.false_alarms is evaluation.false_alarms is evaluation.kept is None
+    assert "false alarms are not measured: none of the known images is new to the detector" in evaluation.summary()
+    assert "unseen" not in evaluation.summary()
+    figures = evaluation.to_dict()
+    assert (figures["n_id"], figures["n_new"]) == (fitted, 0)
+    assert figures["false_alarms"] is figures["false_alarms_interval"] is figures["allowed"] is None
+
+
+@pytest.mark.parametrize("features", [False, True])
+def test_the_promise_is_held_to_the_images_that_are_new(place, tmp_path, features):
+    """The images of the fit are far more ordinary than others: among them they would make any promise look kept."""
+    detector = mood.load(place / "d")
+    test, known = open_source(str(place / "test")), open_source(str(place / "known"))
+    cut = held_out(known.manifest.hashes, fraction=0.3)
+    mixed, other = join([known.select(~cut), test]), open_source(str(place / "other"))
+    if features:
+        mixed, test, other = (mood.extract(each, model=detector.embedder.model) for each in (mixed, test, other))
+        detector = mood.fit(mixed[: int((~cut).sum())], score="mood", alpha=0.1)
+    # Of the images of the fit and others beside them, only the others count.
+    seen, alone = (examine(detector, each, {"other": other}, replicates=10) for each in (mixed, test))
+    assert seen.to_dict()["n_id"] > seen.to_dict()["n_new"] == alone.to_dict()["n_new"] == 60
+    assert seen.false_alarms == alone.false_alarms
+    assert seen.to_dict()["allowed"] == alone.to_dict()["allowed"]
+    assert f"false alarms on 60 unseen known images: {seen.false_alarms:.1%}" in seen.summary()
+    assert seen.report.id.flagged(0.1) < seen.false_alarms
+    (tmp_path / "e").mkdir()
+    write_evaluation(seen, tmp_path / "e")
+    written = (tmp_path / "e" / "results.md").read_text()
+    assert written.endswith(f"\n{seen.report.notes[0]}\n")
+    assert "false alarms on 60 unseen known images" in written
 
 
 def test_another_part_of_a_set_trained_on_is_marked_and_its_held_out_classes_are_not(place, tiny_network, tmp_path):

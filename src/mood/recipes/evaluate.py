@@ -66,29 +66,32 @@ class Evaluation:
     tables: Mapping[str, "pa.Table"]
 
     @property
-    def false_alarms(self) -> float:
-        """Share of the unseen ID images that are flagged."""
-        return self.report.id.flagged(self.report.promise.alpha)
+    def false_alarms(self) -> float | None:
+        """Share of the ID images that is flagged, of those that are new to the detector; None where none of them is."""
+        found = self.report.promise.false_alarms
+        return None if found is None else found.share.value
 
     @property
-    def kept(self) -> bool:
-        """Whether that share lies in the range that chance allows if the promise holds."""
-        low, high = self.report.promise.allowed
-        return low <= self.false_alarms <= high
+    def kept(self) -> bool | None:
+        """Whether that share lies in the range that chance allows if the promise holds; None where there is none."""
+        found = self.report.promise.false_alarms
+        return None if found is None else found.kept
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers as JSON has them."""
         promise = self.report.promise
+        found = promise.false_alarms
         return {
             "score": self.report.score,
             "model": self.report.model,
             "alpha": promise.alpha,
             "n_calibration": promise.n_calibration,
             "n_id": len(self.report.id.scores),
+            "n_new": 0 if found is None else len(found.p_values),
             "promised": promise.sentence,
             "false_alarms": self.false_alarms,
-            "false_alarms_interval": [promise.observed.low, promise.observed.high],
-            "allowed": list(promise.allowed),
+            "false_alarms_interval": None if found is None else [found.share.low, found.share.high],
+            "allowed": None if found is None else list(found.allowed),
             "verified": promise.verified,
             "notes": list(self.report.notes),
             "sets": {
@@ -123,13 +126,21 @@ class Evaluation:
             shown = metrics_table(self.report.ood, score=self.report.score, metrics=few).without("images")
         Console(file=text, width=width).print(shown.to_console())
         table = "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines()).strip("\n")
-        promise = self.report.promise
-        low, high = promise.allowed
-        return (
-            f"{table}\n\nfalse alarms on {len(self.report.id.scores)} unseen known images: {self.false_alarms:.1%}; "
-            f"promised {promise.alpha:.1%}, and by chance {low:.1%} to {high:.1%} (99 %): "
-            f"{'inside' if self.kept else 'OUTSIDE'}\npromised: {promise.sentence}"
-        ) + "".join(f"\n{note}" for note in self.report.notes)
+        return "\n".join((f"{table}\n", *self.words))
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What became of the promise, what it is, and what to know of the sets: a sentence each."""
+        promise, found = self.report.promise, self.report.promise.false_alarms
+        if found is None:
+            tested = "false alarms are not measured: none of the known images is new to the detector"
+        else:
+            tested = (
+                f"false alarms on {len(found.p_values)} unseen known images: {found.share.value:.1%}; promised "
+                f"{promise.alpha:.1%}, and by chance {found.allowed[0]:.1%} to {found.allowed[1]:.1%} (99 %): "
+                f"{'inside' if found.kept else 'OUTSIDE'}"
+            )
+        return tested, f"promised: {promise.sentence}", *self.report.notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +220,8 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     (folder / "report.html").write_text(render(evaluation.report), encoding="utf-8")
     (folder / "results.json").write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", encoding="utf-8")
     table = metrics_table(evaluation.report.ood, score=evaluation.report.score)
-    (folder / "results.md").write_text(table.to_markdown(), encoding="utf-8")
+    said = "".join(f"\n{sentence}\n" for sentence in evaluation.words)
+    (folder / "results.md").write_text(table.to_markdown().rstrip("\n") + f"\n{said}", encoding="utf-8")
     verdicts = [
         rows.add_column(0, "set", pa.array([name] * rows.num_rows, pa.string()))
         for name, rows in evaluation.tables.items()
@@ -244,8 +256,8 @@ def examine(
         workers: processes that decode.
         settings: to be shown on the page.
 
-    A set that is nothing but known images is left out, and the notes say so; they say of the others how many of their
-    images are known ones.
+    The promise is held to those of the known images that are new to the detector. A set that is nothing but known
+    images is left out, and the notes say so; they say of the others how many of their images are known ones.
 
     Raises:
         DataError: not one image of a set can be read, or no set is left.
@@ -256,10 +268,10 @@ def examine(
     from mood.evaluation import evaluate as compare
     from mood.evaluation import flagged_share, roc_curve
     from mood.recipes.controls import RANDOM_WEIGHTS, SIX_NUMBERS, Control
-    from mood.recipes.familiar import familiar, notes, without_known
+    from mood.recipes.familiar import familiar, new_to, notes, without_known
     from mood.recipes.judged import judge
     from mood.recipes.set_cards import card_of_fit, set_card
-    from mood.report import Promise, Report, ScoredSet
+    from mood.report import FalseAlarms, Promise, Report, ScoredSet
 
     unknown, shared = without_known(known, unknown)
     sets = {"id": known, **unknown}
@@ -274,9 +286,12 @@ def examine(
         found = compare(on_known, of_unknown, replicates=replicates, confidence=confidence, seed=seed)
         return {key: _measured(getattr(found, key)) for key in METRIC_NAMES}
 
-    def flagged(name: str) -> "Measured":
+    def flagged(p_values: np.ndarray) -> "Measured":
         # Of verdicts: there need not be one threshold.
-        return _measured(flagged_share(judged[name].p_values <= detector.alpha, 0.5, confidence=confidence))
+        return _measured(flagged_share(p_values <= detector.alpha, 0.5, confidence=confidence))
+
+    new = judged["id"].p_values[new_to(detector, known)[judged["id"].positions]]
+    role = "known, unseen" if len(new) == len(of_known) else f"known; {len(new)} of its images are new to the detector"
 
     controls: dict[str, dict[str, Any]] = {name: {} for name in unknown}
     untold: list[str] = []
@@ -295,7 +310,7 @@ def examine(
             name=name,
             scores=judged[name].scores,
             p_values=judged[name].p_values,
-            metrics=measured(judged[name].scores, of_known) | {"flagged": flagged(name)},
+            metrics=measured(judged[name].scores, of_known) | {"flagged": flagged(judged[name].p_values)},
             controls=controls[name],
             roc=roc_curve(of_known, judged[name].scores),
             seen_by_weights=bool(familiar(model, judged[name].source)),
@@ -317,10 +332,15 @@ def examine(
             threshold=detector.threshold,
             verified=detector.promise.verified,
             reason=detector.promise.reason,
-            allowed=detector.calibration.allowed(detector.alpha, len(of_known), confidence=0.99),
             sentence=guarantee.sentence,
             smallest=guarantee.smallest,
-            observed=flagged("id"),
+            false_alarms=FalseAlarms(
+                p_values=new,
+                share=flagged(new),
+                allowed=detector.calibration.allowed(detector.alpha, len(new), confidence=0.99),
+            )
+            if len(new)
+            else None,
         ),
         id=ScoredSet(
             name=judged["id"].name,
@@ -337,7 +357,7 @@ def examine(
         notes=(*shared, *notes(detector, sets), *untold),
         cards=(
             card_of_fit(detector),
-            set_card(known, name=judged["id"].name, role="known, unseen"),
+            set_card(known, name=judged["id"].name, role=role),
             *(
                 set_card(data, name=name, role="OOD", warning=f"† seen by the weights: {seen}" if seen else "")
                 for name, data in unknown.items()

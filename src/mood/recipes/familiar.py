@@ -44,29 +44,43 @@ def not_new(detector: "Detector", data: "Source | Features", *, start: int = 0) 
         start: position of the first one that counts.
     """
     from mood.core.features import Features
+
+    met = {stage: mask[start:] for stage, mask in _met(detector, data).items()}
+    parts = [f"{int(mask.sum())} {stage}" for stage, mask in met.items() if mask.any()]
+    if not parts:
+        return ""
+    count = int(np.logical_or.reduce(list(met.values())).sum())
+    what = "rows" if isinstance(data, Features) else "images"
+    return (
+        f"{count} of the {len(data) - start} {what} are not new to the detector ({', '.join(parts)}): their scores and "
+        f"p-values are not those of new {what}"
+    )
+
+
+def new_to(detector: "Detector", data: "Source | Features") -> np.ndarray:
+    """(N,) bool: which images are not among those of which `not_new` speaks."""
+    met = _met(detector, data)
+    return ~np.logical_or.reduce(list(met.values())) if met else np.ones(len(data), bool)
+
+
+def _met(detector: "Detector", data: "Source | Features") -> "dict[str, np.ndarray]":
+    """(N,) bool for each stage whose images, or rows, are known: whether it has seen them."""
+    from mood.core.features import Features
     from mood.models import image_keys
     from mood.recipes.inputs import NOTHING
 
-    features, model = isinstance(data, Features), None if detector.embedder is None else detector.embedder.model
-    if features == (model is not None):
-        return ""
-    hashes = _digests(data)[start:]
-    keys = image_keys([digest for digest in hashes if digest != NOTHING]).numpy()
-    met = {
+    model = None if detector.embedder is None else detector.embedder.model
+    if isinstance(data, Features) == (model is not None):
+        return {}
+    hashes = _digests(data)
+    keys = image_keys(hashes).numpy()
+    something = np.array([digest != NOTHING for digest in hashes], bool)
+    stages = {
         "trained its network": None if model is None else model.seen,
         "fitted its score": detector.fitted_on,
         "calibrated it": detector.calibrated_on,
     }
-    among = {stage: np.isin(keys, known.numpy()) for stage, known in met.items() if known is not None}
-    parts = [f"{int(mask.sum())} {stage}" for stage, mask in among.items() if mask.any()]
-    if not parts:
-        return ""
-    count = int(np.logical_or.reduce(list(among.values())).sum())
-    what = "rows" if features else "images"
-    return (
-        f"{count} of the {len(hashes)} {what} are not new to the detector ({', '.join(parts)}): their scores and "
-        f"p-values are not those of new {what}"
-    )
+    return {stage: something & np.isin(keys, known.numpy()) for stage, known in stages.items() if known is not None}
 
 
 @dataclass(frozen=True, slots=True)
