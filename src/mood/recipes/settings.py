@@ -73,6 +73,16 @@ class EmbeddingConfig:
 
 
 @config
+class MasksConfig:
+    """Which masks the score of a masked-image model looks through."""
+
+    masks: Count = 8
+    """random masks that mim_reconstruction averages the decoder's error over, the same for every image"""
+    mask_seed: Seed = 0
+    """which masks these are"""
+
+
+@config
 class SelectionConfig:
     """Which of the known images are taken, and what their classes are."""
 
