@@ -122,7 +122,7 @@ class StageConfig(ImagesConfig, OutputConfig):
     warmup_epochs: NotNegative | None = None
     """epochs of linear warm-up; a twentieth of all unless said"""
     weight_decay: NotNegative
-    """AdamW's weight decay"""
+    """the optimiser's weight decay"""
     clip: NotNegative
     """largest gradient norm; 0 does not clip"""
     crop_scale: Part

@@ -216,9 +216,11 @@ class _Run:
             shard(self.ema.module, cast(Any, fabric.strategy).device_mesh)
         optimizer = create_optimizer_v2(
             task.module,
-            opt="adamw",
+            # timm's "sgd" is Nesterov's.
+            opt="adamw" if settings.optimiser == "adamw" else "momentum",
             lr=settings.lr,
             weight_decay=settings.weight_decay,
+            momentum=settings.betas[0],
             betas=settings.betas,
             layer_decay=settings.layer_decay if settings.layer_decay < 1 else None,
             fused=True,

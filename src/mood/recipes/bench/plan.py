@@ -45,6 +45,8 @@ class NetworkPlan(NetworkConfig, EmbeddingConfig, MasksConfig):
     images, whatever the scores of the run (a control)"""
     inner: str = "auto"
     """blocks for scores of inner layers"""
+    trained_by: str = ""
+    """the command that trains it, which is told where it is not there"""
 
     @property
     def trials(self) -> tuple[str, ...]:
