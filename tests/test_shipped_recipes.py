@@ -28,7 +28,7 @@ from mood.recipes.finetune import FinetuneConfig, finetune
 from mood.recipes.fit import FitConfig, fit
 from mood.recipes.inputs import model_options
 from mood.recipes.pretexts import pretext_settings
-from mood.recipes.pretrain import PretrainConfig, architecture_of, pretrain
+from mood.recipes.pretrain import PretrainConfig, architecture_of, augments_of, pretrain
 from mood.recipes.tokenizer import TokenizerConfig, shape_of, tokenizer
 from mood.recipes.train import TrainConfig, plan
 
@@ -71,6 +71,8 @@ def shrunk(name, options):
         return "resnetv2_18", options  # timm's BiT networks take no depth
     if name.startswith("mixer"):
         return "mixer_s32_224", {**options, "img_size": 64}  # nor do its mixers
+    if name == "mood_resnet50_32":
+        return name, {**options, "layers": [1, 1, 1, 1], "channels": [4, 4, 8, 8]}
     small = {**options, "depth": 2, "embed_dim": 16, "num_heads": 2}
     if name.startswith(("beit", "vit")):
         return name.split(".")[0], {**small, "img_size": 64}
@@ -170,3 +172,22 @@ def test_it_takes_two_steps_at_depth_two(path, tmp_path):
             result = finetune(replace(config, **changes), source=pictures(16, 1) if one_class else source)
         assert result.images == 16
         assert len(load_model(result.output).history) == 1
+
+
+def test_the_rival_of_figure_3_is_trained_in_the_steps_of_its_official_code():
+    """A loss that is multiplied is the same step of SGD as a learning rate that is, and a weight decay divided."""
+    path = ROOT / "recipes" / "cifar10-supcon-resnet.toml"
+    config = load_toml(path, PretrainConfig, {"output": Path("any")})
+    factor = config.temperature / 0.07
+    assert config.base_lr * config.batch_size / 256 == pytest.approx(0.5 * factor, rel=1e-12)
+    assert config.weight_decay == pytest.approx(1e-4 / factor, rel=1e-12)
+    first, second = augments_of(config)
+    assert first == second
+    assert (first.scale, first.flip, first.color_jitter, first.color_jitter_share, first.grayscale, first.blur) == (
+        (0.2, 1.0),
+        0.5,
+        (0.4, 0.4, 0.4, 0.1),
+        0.8,
+        0.2,
+        0.0,
+    )

@@ -2,6 +2,7 @@
 
 import csv
 import html
+import inspect
 import json
 import re
 import shutil
@@ -12,29 +13,34 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
 import mood.recipes.extract as extract_module
+from mood.core.config import load_toml
 from mood.core.errors import DataError, InputError, OutputError
+from mood.data import batches, open_source
 from mood.data.folder_sets import IMAGENET30
 from mood.evaluation import auroc
 from mood.evaluation.protocols import OPENOOD
-from mood.models import load_model, save_model
+from mood.models import Embedder, load_model, save_model
 from mood.recipes.bench import BenchConfig, bench, tables
 from mood.recipes.bench import networks as networks_module
 from mood.recipes.bench import pages as pages_module
 from mood.recipes.bench import running as running_module
 from mood.recipes.bench import scoring as scoring_module
 from mood.recipes.bench.kept import scores_folder
-from mood.recipes.bench.plan import load_plan
+from mood.recipes.bench.plan import NetworkPlan, load_plan
 from mood.recipes.bench.results import Figure, Results, read_results
 from mood.recipes.bench.sets import of_classes
 from mood.recipes.bench.tables import further_grids, measured_grids, published_grids
 from mood.recipes.bench.trials import spelled
 from mood.recipes.finetune import FinetuneConfig, finetune
+from mood.recipes.fit import FitConfig, fit
+from mood.recipes.pretrain import PretrainConfig, pretrain
 from mood.report.grid import escaped, tex
 from mood.scores import available
 
@@ -789,9 +795,19 @@ def test_what_a_network_in_memory_cannot_be_is_told(recipe, tmp_path, tiny_netwo
 
 def test_a_network_that_cannot_be_had_is_left_out(recipe, tmp_path):
     path = recipe("multi-class")
-    path.write_text(path.read_text() + '\n[[runs.networks]]\nname = "other"\nmodel = "networks/nowhere"\n')
+    trained = 'trained_by = "mood train nowhere.toml -o networks"\n'
+    path.write_text(
+        path.read_text()
+        + '\n[[runs.networks]]\nname = "other"\nmodel = "networks/nowhere"\n'
+        + f'\n[[runs.networks]]\nname = "another"\nmodel = "networks/nowhere"\n{trained}'
+        + f'\n[[runs.networks]]\nname = "damaged"\nmodel = "{tmp_path}"\n{trained}'
+    )
     results = run(path, tmp_path / "out").results
-    assert [(item.what, "neither" in item.reason) for item in results.left_out] == [("other", True)]
+    left_out = {item.what: item.reason for item in results.left_out}
+    assert left_out.keys() == {"other", "another", "damaged"}
+    assert "neither" in left_out["other"]
+    assert left_out["another"] == f"{left_out['other']}. Train it: mood train nowhere.toml -o networks"
+    assert "Train it" not in left_out["damaged"], "it is there, and something else is wrong with it"
     assert results.of("stripes", network="tiny")
 
 
@@ -1002,6 +1018,45 @@ def test_a_network_may_be_the_rival_of_another(recipe, tmp_path, tiny_network, m
     for network, score in (("tiny", "knn k=3"), ("tiny", "msp"), ("fresh", "msp")):
         shown = [f.key for f in results.of("stripes", network=network, score=score) if f.key.startswith("noise: kind")]
         assert shown == [figure.key for figure in cells]
+
+
+@pytest.fixture(scope="module")
+def contrasted(here, tmp_path_factory):
+    """What the recipe of SSD+'s network trains, narrow and in two steps."""
+    small = {"model_options": ("layers=[1, 1, 1, 1]", "channels=[4, 4, 8, 8]"), "data": (str(here / "fit"),)}
+    run = {"epochs": 1, "warmup_epochs": 0.0, "batch_size": 30, "workers": 0}
+    output = tmp_path_factory.mktemp("contrasted") / "network"
+    path = ROOT / "recipes" / "cifar10-supcon-resnet.toml"
+    return pretrain(load_toml(path, PretrainConfig, {"output": output, **small, **run})).output
+
+
+def test_a_network_of_supervised_contrast_is_a_rival_and_has_a_detector(
+    recipe, tmp_path, here, stripes_folder, contrasted
+):
+    near = stripes_folder(tmp_path / "near", 60, classes=3, seed=5)
+    scores = '["ssd", "mood shrinkage=oas"]'
+    path = recipe("confusion", 'rival = "SSD+ / ssd"\n', scores=scores, sets=f'near = {{ near = "{near}" }}')
+    path.write_text(path.read_text() + f'[[runs.networks]]\nname = "SSD+"\nmodel = "{contrasted}"\n')
+    results = run(path, tmp_path / "out").results
+    assert not results.left_out
+    shown = {
+        network: [f.key for f in results.of("stripes", network=network, score="ssd") if "→" in f.key]
+        for network in ("SSD+", "tiny")
+    }
+    assert shown["SSD+"] == shown["tiny"] != []
+    (row,) = pq.read_table(tmp_path / "out" / "scores.parquet").filter(pc.field("network") == "SSD+")["value"][:1]
+    assert np.isfinite(row.as_py())
+    fitted = fit(FitConfig(data=str(here / "test"), model=str(contrasted), score="ssd", alpha=0.2, held_out=0.5))
+    assert fitted.detector.score_name == "ssd"
+
+
+def test_figure_3_finds_its_rival_where_its_recipe_leaves_it():
+    (figure,) = load_plan(next(path for path in TABLES if path.stem == "figure-3")).runs
+    text = (ROOT / "recipes" / "cifar10-supcon-resnet.toml").read_text()
+    command = next(line for line in text.splitlines() if line.startswith("#     mood ")).removeprefix("#     ")
+    (rival,) = (plan for plan in figure.networks if plan.name == figure.rival_network)
+    assert (rival.trained_by, rival.model) == (command, command.split()[-1])
+    assert figure.rival_score.split()[0] == "ssd"
 
 
 def test_known_images_and_an_empty_file_are_known_images(recipe, tmp_path, here):
@@ -1320,6 +1375,43 @@ def test_no_score_of_another_thing_is_found(recipe, tmp_path, here, tiny_network
     assert (whole.figures, whole.chosen) == (results.figures, results.chosen)
 
 
+@pytest.fixture(scope="module")
+def masked(here, tiny, tmp_path_factory):
+    """A network with the decoder that it was pre-trained with."""
+    output = tmp_path_factory.mktemp("masked") / "network"
+    of_decoder = {"decoder_width": 16, "decoder_heads": 2}
+    run = {"epochs": 1, "batch_size": 16, "warmup_epochs": 0.0, "workers": 0}
+    named = {"data": (str(here / "fit"),), "model": "mood_vit_patch4_32", "model_options": tiny}
+    return pretrain(PretrainConfig(output=output, **named, **of_decoder, **run)).output
+
+
+def test_masks_and_their_seed_are_those_of_each_network(recipe, tmp_path, here, tiny_network, masked):
+    """The first and the second are one, by default and by name; each other has errors of its own, also in the cache."""
+    plans = ({}, {"masks": 8, "mask_seed": 0}, {"mask_seed": 1}, {"masks": 3, "mask_seed": 1})
+    path = recipe("multi-class", scores='["mim_reconstruction"]')
+    text = path.read_text().replace(str(tiny_network), str(masked)).replace('name = "tiny"', 'name = "0"')
+    for number, plan in enumerate(plans):
+        lines = [f'name = "{number}"', f'model = "{masked}"', *(f"{key} = {value}" for key, value in plan.items())]
+        text += "\n".join(["", "[[runs.networks]]", *lines, ""]) if number else ""
+    path.write_text(text)
+    run(path, tmp_path / "out")
+    rows = pq.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
+    source = open_source(str(here / "noise"))
+    for number, plan in enumerate(plans):
+        found = [row["value"] for row in rows if (row["network"], row["set"]) == (str(number), "noise")]
+        embedder = Embedder(load_model(masked), reconstruction=True, **plan)
+        pixels = next(iter(batches(source, embedder.model.transform, batch_size=len(source), workers=0))).pixels
+        np.testing.assert_allclose(found, embedder.look(pixels).reconstruction.numpy(), rtol=1e-5)
+    columns = {tuple(row["value"] for row in rows if row["network"] == str(number)) for number in range(len(plans))}
+    assert len(columns) == 3
+
+
+def test_masks_that_nobody_names_are_those_of_the_embedder():
+    usual = inspect.signature(Embedder).parameters
+    plan = NetworkPlan(name="any")
+    assert (plan.masks, plan.mask_seed) == (usual["masks"].default, usual["mask_seed"].default)
+
+
 def test_a_file_of_scores_that_is_damaged_is_made_again(recipe, tmp_path, caplog, looked):
     path = recipe("multi-class", scores=FURTHER)
     first = run(path, tmp_path / "out").results
@@ -1474,6 +1566,8 @@ def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
         (('name = "rival"', 'name = "ours"'), "each needs a name of its own"),
         (('score = "msp"', 'score = "msp"\nkeys = ["noise"]'), "1 keys for 3 columns"),
         (('name = "tiny"', 'name = "tiny"\nsix_numbers = true\nrandom_weights = true'), "two controls"),
+        (('name = "tiny"', 'name = "tiny"\nmasks = 0'), r"runs\[0\].networks\[0\].*'masks' is 0; it should be .* 1"),
+        (('name = "tiny"', 'name = "tiny"\nmask_seed = -1'), r"networks\[0\].*'mask_seed' is -1; it should be .* 0"),
         (('\nmodel = "', '\nmodel = "{class}'), "the multi-class protocol takes one for all classes"),
         (('title = "Stripes"', 'titel = "Stripes"'), "titel"),
     ],

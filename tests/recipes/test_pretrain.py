@@ -35,6 +35,13 @@ def config(tiny, tmp_path):
 
 # The settings that `config` gives to MAE.
 PLAIN = {"decoder_width": None, "decoder_heads": None}
+# SSD+'s network and optimiser, in small.
+RESNET = {
+    "model": "mood_resnet50_32",
+    "model_options": ("layers=[1, 1, 1, 1]", "channels=[4, 4, 8, 8]"),
+    "optimiser": "sgd",
+    "base_lr": 0.5,
+}
 
 
 def losses(folder):
@@ -68,6 +75,7 @@ def test_learns_sixty_four_images_by_heart(config, stripes):
             0.6,
         ),
         ({"pretext": "supcon", "base_lr": 0.08, "crop_scale": 0.8}, 0.85),
+        ({"pretext": "supcon", "crop_scale": 0.8, **RESNET}, 0.85),
         ({"pretext": "classification", "base_lr": 0.08, "crop_scale": 0.8}, 0.8),
     ],
     ids=lambda settings: settings["pretext"] if isinstance(settings, dict) else "",
@@ -150,13 +158,16 @@ def test_leaves_a_network_and_no_optimiser(config, stripes):
     assert f"pre-trained on {result.images} images, loss " in result.summary()
 
 
-@pytest.mark.parametrize("pretext", ["mae", "simmim"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"pretext": "mae"}, {"pretext": "simmim", **PLAIN}, {"pretext": "supcon", **PLAIN, **RESNET}],
+    ids=lambda settings: settings["pretext"],
+)
 def test_killed_anywhere_it_ends_with_the_bytes_of_an_unbroken_run(
-    config, stripes_folder, tmp_path, kill_when, pretext
+    config, stripes_folder, tmp_path, kill_when, settings
 ):
     data = (str(stripes_folder(tmp_path / "data", 48)),)
-    long = {"data": data, "epochs": 60, "save_seconds": 0.0, "pretext": pretext}
-    long |= {} if pretext == "mae" else PLAIN
+    long = {"data": data, "epochs": 60, "save_seconds": 0.0, **settings}
     at = random.randrange(1, 60)
 
     def reached():
@@ -218,6 +229,7 @@ def test_an_image_without_bytes_is_nobodys_image(config, stripes_folder, tmp_pat
         {"seed": 1},
         {"clip": 0.01},
         {"beta2": 0.5},
+        {"optimiser": "sgd"},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -244,6 +256,8 @@ def test_each_setting_reaches_the_training(config, stripes, tmp_path, change):
         ({"drop_path": 1.0}, InputError, "'drop_path' is 1.0; it should be less than 1"),
         ({"color_jitter": -1.0}, InputError, "'color_jitter' is -1.0"),
         ({"pretext": "supcon", "color_jitter": 0.4, **PLAIN}, InputError, "color_jitter is not for pretext supcon"),
+        ({"optimiser": "lion"}, InputError, "'optimiser' is 'lion'"),
+        ({"optimiser": "sgd", "beta2": 0.9}, InputError, "beta2 is 0.9, and sgd has none: leave beta2 out"),
         ({"mask_ratio": 1.0}, InputError, "'mask_ratio' is 1.0; it should be less than 1"),
         ({"mask_ratio": 0.99}, ModelError, "leaves none of 16 patches visible"),
         ({"decoder_width": 18}, ModelError, "divisible by 4 and by 2 heads"),

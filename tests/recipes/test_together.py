@@ -59,6 +59,7 @@ TOKENIZER = {
 # Long enough to be killed in the middle.
 LONG = {"epochs": 15, "save_seconds": 0.0}
 MIXED = {"mixup": 0.8, "cutmix": 1.0}
+SGD = {"optimiser": "sgd", "base_lr": 0.1}
 
 PROGRAM = """
 import json, os, pathlib, sys
@@ -191,6 +192,7 @@ def of_two(data, readable, shards, tokenizer_folder, tmp_path_factory):
         case(folder, f"{name}-fsdp", name, data, strategy="fsdp") for name in ("mae", "beit", "moco_v3", "finetune")
     ]
     cases += [case(folder, "accumulated", "beit", data, accumulate=2, checkpoint_activations=True)]
+    cases += [case(folder, f"sgd-{kind}", "supcon", data, strategy=kind, **SGD) for kind in ("ddp", "fsdp")]
     cases += [case(folder, "streamed", "classification", shards, stream=True)]
     cases += [case(folder, "mixed", "finetune", readable, **MIXED)]
     cases += [case(folder, "norm", "finetune", data, **RESNET)]
@@ -236,6 +238,12 @@ def test_two_processes_give_the_network_of_one(of_two, data, tmp_path, tokenizer
     fsdp = of_two[0] / f"{name}-fsdp"
     if fsdp.exists():
         assert_alike(tmp_path / "one", fsdp)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_take_the_steps_of_sgd_that_one_takes(of_two, data, tmp_path, strategy):
+    done(case(tmp_path, "one", "supcon", data, **SGD))
+    assert_alike(tmp_path / "one", of_two[0] / f"sgd-{strategy}")
 
 
 def test_two_processes_mix_the_pairs_of_one(of_two, readable, tmp_path):

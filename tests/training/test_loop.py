@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -71,6 +72,35 @@ def test_learning_rate_warms_up_and_falls_as_a_cosine(tmp_path):
     assert rate[400] < 2e-5
 
 
+class Plane(Regression):
+    """Linear regression, whose gradient is written in a line."""
+
+    def __init__(self):
+        super().__init__()
+        self.module = nn.Linear(4, 1)
+
+    def evaluate(self, module):
+        return {}
+
+
+def test_sgd_has_momentum_without_nesterovs_step_and_decays_weights_alone(tmp_path):
+    task = Plane()
+    weight, bias = task.module.weight.detach().double()[0], task.module.bias.detach().double()
+    settings = {"lr": 0.05, "weight_decay": 0.1, "betas": (0.8, 0.999), "device": "cpu"}
+    train(task, Optimisation(epochs=3, optimiser="sgd", **settings), tmp_path)
+    moved, shifted = torch.zeros(4, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    for step in range(21):
+        rate = 0.05 * (1 + math.cos(math.pi * step / 21)) / 2
+        epoch, number = divmod(step, 7)
+        batch = uniform(0, epoch, torch.arange(number * 8, number * 8 + 8), 4).double()
+        error = 2 * (batch @ weight + bias - batch.sum(1)) / 8
+        moved = 0.8 * moved + batch.T @ error + 0.1 * weight
+        shifted = 0.8 * shifted + error.sum()
+        weight, bias = weight - rate * moved, bias - rate * shifted
+    torch.testing.assert_close(task.module.weight[0].double(), weight, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(task.module.bias.double(), bias, rtol=1e-5, atol=1e-6)
+
+
 def test_averaged_weights_are_returned_and_evaluated(tmp_path):
     task = Regression()
     averaged = train(task, SETTINGS, tmp_path)
@@ -80,8 +110,10 @@ def test_averaged_weights_are_returned_and_evaluated(tmp_path):
     assert lines(tmp_path)[-1]["weight"] == pytest.approx(float(averaged[0].weight.detach().sum()))
 
 
-def test_a_run_that_stopped_anywhere_ends_with_the_same_bytes(tmp_path):
-    whole = train(Regression(), SETTINGS, tmp_path / "whole")
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_a_run_that_stopped_anywhere_ends_with_the_same_bytes(tmp_path, optimiser):
+    settings = Optimisation(**{**_fields(SETTINGS), "optimiser": optimiser})
+    whole = train(Regression(), settings, tmp_path / "whole")
 
     class StopError(Exception):
         pass
@@ -100,8 +132,8 @@ def test_a_run_that_stopped_anywhere_ends_with_the_same_bytes(tmp_path):
         task.loss = loss
         folder = tmp_path / f"broken-{at}"
         with pytest.raises(StopError):
-            train(task, Optimisation(**{**_fields(SETTINGS), "save_seconds": 0.0}), folder)
-        again = train(Regression(), SETTINGS, folder)
+            train(task, Optimisation(**{**_fields(settings), "save_seconds": 0.0}), folder)
+        again = train(Regression(), settings, folder)
         for name, value in whole.state_dict().items():
             assert torch.equal(value, again.state_dict()[name]), (at, name)
         assert lines(folder) == lines(tmp_path / "whole")
@@ -206,6 +238,7 @@ def test_weights_that_are_not_finite_are_neither_returned_nor_kept(tmp_path):
         ("min_lr", 1.0),
         ("warmup_epochs", -1.0),
         ("warmup_epochs", 4.0),
+        ("optimiser", "lion"),
         ("weight_decay", -0.1),
         ("betas", (0.9, 1.0)),
         ("layer_decay", 0.0),

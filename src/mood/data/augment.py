@@ -69,11 +69,18 @@ class Augment:
         return cls(scale=(0.2, 1.0))
 
     @classmethod
-    def contrast(cls, *, blur: float = 0.5, solarize: float = 0.0, scale: tuple[float, float] = (0.08, 1.0)) -> Self:
+    def contrast(
+        cls,
+        *,
+        blur: float = 0.5,
+        solarize: float = 0.0,
+        saturation: float = 0.2,
+        scale: tuple[float, float] = (0.08, 1.0),
+    ) -> Self:
         """Crop, flip, colours, grey, blur and inversion, as MoCo v3 varies (blur 1 and .1, solarize 0 and .2)."""
         return cls(
             scale=scale,
-            color_jitter=(0.4, 0.4, 0.2, 0.1),
+            color_jitter=(0.4, 0.4, saturation, 0.1),
             color_jitter_share=0.8,
             grayscale=0.2,
             blur=blur,

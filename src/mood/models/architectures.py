@@ -1,8 +1,9 @@
-"""Small vision transformers for 32-pixel images, added to timm's registry so that `timm.create_model` knows them.
+"""Networks for 32-pixel images, added to timm's registry so that `timm.create_model` knows them.
 
 The hub's transformers start at 5 M parameters and 224 pixels. What a laptop's two cores can pre-train in an hour is a
 tenth of that, and at this size a few convolutions before the transformer ("early convolutions", Xiao et al., 2021)
-buy more accuracy per minute than wider blocks do: `docs/results/2026-11-23-shapes.md`.
+buy more accuracy per minute than wider blocks do: `docs/results/2026-11-23-shapes.md`. The hub's ResNets bring 32
+pixels to a map of one; the one here has its usual size behind a stem that loses no pixel.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from timm.layers import HybridEmbed, LayerNorm2d
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.resnet import Bottleneck, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_hybrid import ConvStem
 from torch import nn
@@ -30,6 +32,7 @@ default_cfgs = generate_default_cfgs(
     {
         "mood_vit_patch4_32.untrained": _CIFAR,
         "mood_vit_conv4_32.untrained": {**_CIFAR, "first_conv": "patch_embed.backbone.0.conv"},
+        "mood_resnet50_32.untrained": {**_CIFAR, "first_conv": "conv1", "classifier": "fc"},
     }
 )
 
@@ -80,3 +83,27 @@ def mood_vit_conv4_32(
     # On the stem's map each position is one patch.
     arguments |= {"patch_size": 1, "embed_layer": partial(HybridEmbed, backbone=stem, proj=False)}
     return build_model_with_cfg(VisionTransformer, "mood_vit_conv4_32", pretrained, **arguments)
+
+
+class SmallImageResNet(ResNet):
+    """timm's ResNet with a stem for small images: one 3x3 convolution that keeps every pixel, and no pooling."""
+
+    def __init__(self, *, in_chans: int = 3, **kwargs: Any) -> None:
+        super().__init__(in_chans=in_chans, **kwargs)
+        stem = nn.Conv2d(in_chans, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+        self.conv1 = stem  # type: ignore[assignment]  # timm's is a convolution or a sequence of them
+        self.maxpool = nn.Sequential()
+
+
+@register_model
+def mood_resnet50_32(pretrained: bool = False, **kwargs: Any) -> SmallImageResNet:
+    """ResNet-50 as SSD trains it on CIFAR (Sehwag et al., ICLR 2021): 32 pixels become a 4x4 map, 2048 wide.
+
+    Args:
+        pretrained: timm's flag; there are no hub weights of this name.
+        kwargs: anything that timm's `ResNet` takes, such as `layers` and `channels`.
+    """
+    # The last norm of a block starts at 1, as there.
+    arguments = {"block": Bottleneck, "layers": (3, 4, 6, 3), "zero_init_last": False, **kwargs}
+    return build_model_with_cfg(SmallImageResNet, "mood_resnet50_32", pretrained, **arguments)

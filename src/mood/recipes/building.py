@@ -9,6 +9,7 @@ import numpy as np
 from mood.core.config import fields, to_dict
 from mood.core.errors import InputError
 from mood.recipes.inputs import score_options
+from mood.recipes.settings import MasksConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,9 +49,9 @@ def check_score(
     needs = scores.info(config.score).needs
     if config.inner != "auto" and not {"layers", "tokens"} & {*needs}:
         raise InputError(f"inner is {config.inner!r}, and {config.score} looks at no inner layer: leave inner out")
-    for name in ("masks", "mask_seed"):
+    for name, usual in fields(MasksConfig).items():
         value = getattr(config, name)
-        if value != fields(type(config))[name].default and "reconstruction" not in needs:
+        if value != usual.default and "reconstruction" not in needs:
             raise InputError(f"{name} is {value}, and {config.score} looks at no masked image: leave {name} out")
     scores.rounds(config.score, head if embedder is None else embedder.head, **options)
     if embedder is not None:

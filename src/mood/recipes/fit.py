@@ -10,9 +10,10 @@ from pydantic import Field
 
 from mood.core.config import Argument, NotInFingerprint, config, fields, to_dict
 from mood.core.errors import DataError, InputError, PromiseError
-from mood.core.ranges import Count, Level, Seed, Share
+from mood.core.ranges import Level, Seed, Share
 from mood.recipes.settings import (
     EmbeddingConfig,
+    MasksConfig,
     NetworkConfig,
     OutputConfig,
     PassConfig,
@@ -34,7 +35,7 @@ FEATURES_IN_MEMORY = "features in memory"
 
 
 @config
-class FitConfig(PromiseConfig, NetworkConfig, EmbeddingConfig, SelectionConfig, PassConfig, OutputConfig):
+class FitConfig(PromiseConfig, NetworkConfig, EmbeddingConfig, MasksConfig, SelectionConfig, PassConfig, OutputConfig):
     """Fit a detector on images of the known world."""
 
     data: Annotated[str, Argument("DATA")]
@@ -49,10 +50,6 @@ class FitConfig(PromiseConfig, NetworkConfig, EmbeddingConfig, SelectionConfig, 
     inner: str = "auto"
     """blocks that scores of inner layers look at, joined by +; auto = at a quarter, half, three quarters and all of the
     depth"""
-    masks: Count = 8
-    """random masks that mim_reconstruction averages the decoder's error over, the same for every image"""
-    mask_seed: Seed = 0
-    """which masks these are"""
     score: str = "mood"
     """one of `mood scores`, or several with commas between them (mood,msp), which become one number"""
     combine: Literal["mean", "max", "fisher"] = "mean"
@@ -374,8 +371,8 @@ def _check_only_features(config: FitConfig, model: "Model | None") -> None:
 
     if model is not None:
         raise InputError("model is a network, and features have passed theirs already: leave it out")
-    of_network = [name for base in (NetworkConfig, EmbeddingConfig) for name in fields(base)]
-    check_features(config, "model", "random_weights", "inner", "masks", "mask_seed", "other_classes", *of_network)
+    of_network = [name for base in (NetworkConfig, EmbeddingConfig, MasksConfig) for name in fields(base)]
+    check_features(config, "model", "random_weights", "inner", "other_classes", *of_network)
 
 
 def _fit_features(config: FitConfig, features: "Features", apart: "Features | None", head: "Head | None") -> FitResult:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from mood.core.config import Argument, NotInFingerprint, config, to_dict
+from mood.core.config import Argument, NotInFingerprint, config, fields, to_dict
 from mood.core.ranges import Count, NotNegative, Part, Positive, Share
 from mood.recipes.pretexts import PretextConfig, pretext_settings
 from mood.recipes.settings import NetworkStageConfig
@@ -30,11 +30,13 @@ class PretrainConfig(PretextConfig, NetworkStageConfig):
     output: Annotated[Path, NotInFingerprint]
     """folder for the network"""
     model: str = "mood_vit_conv4_32"
-    """timm name of a vision transformer"""
+    """timm name of a vision transformer; moco_v3, supcon, classification and scratch take any network"""
     model_options: tuple[str, ...] = ()
     """KEY=VALUE arguments of the architecture, such as depth=8 or img_size=64"""
     base_lr: Positive = 1.5e-4
     """learning rate for 256 images a step; the rate used is base_lr * batch_size / 256"""
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    """adamw, or sgd with a momentum of .9"""
     beta2: Share = 0.95
     """AdamW's second beta"""
     color_jitter: Annotated[float, Field(ge=0, le=100)] | None = None
@@ -102,11 +104,13 @@ def _check(config: PretrainConfig, given: Mapping[str, Any]) -> None:
             "other: set it to 1, and use more processes or checkpoint_activations where memory is short"
         )
     check_training(config.strategy, batch_size=config.batch_size, accumulate=config.accumulate, compile=config.compile)
+    if config.optimiser == "sgd" and config.beta2 != fields(PretrainConfig)["beta2"].default:
+        raise InputError(f"beta2 is {config.beta2}, and sgd has none: leave beta2 out, or set optimiser to adamw")
     if config.stream:
         check_stream(config.data, config.limit)
     if PRETEXTS[config.pretext].trained:
         _optimisation(config, config.device, config.precision)
-    _augments(config)
+    augments_of(config)
     said = _said(config)
     said.check()
     # How many classes there are is known later; two are enough here.
@@ -183,8 +187,12 @@ def chosen_images(config: PretrainConfig, sources: "Sequence[Source | Stream]") 
     return chosen
 
 
-def _augments(config: PretrainConfig) -> "tuple[Augment, ...]":
-    """How the views of the pretext are varied: the published recipe of each, but for the size of the crop."""
+def augments_of(config: PretrainConfig) -> "tuple[Augment, ...]":
+    """How the views of the pretext are varied: the published recipe of each, but for the size of the crop.
+
+    Raises:
+        InputError: a strength of colours for a pretext that has its own.
+    """
     from mood.core.errors import InputError
     from mood.data import Augment
     from mood.models import PRETEXTS
@@ -195,7 +203,7 @@ def _augments(config: PretrainConfig) -> "tuple[Augment, ...]":
     if config.pretext == "moco_v3":
         return Augment.contrast(blur=1.0, scale=scale), Augment.contrast(blur=0.1, solarize=0.2, scale=scale)
     if config.pretext == "supcon":
-        return (Augment.contrast(blur=0.0, scale=scale),) * 2
+        return (Augment.contrast(blur=0.0, saturation=0.4, scale=scale),) * 2
     usual = PRETEXTS[config.pretext].color_jitter
     return (Augment(scale=scale, color_jitter=usual if config.color_jitter is None else config.color_jitter),)
 
@@ -208,6 +216,7 @@ def _optimisation(config: PretrainConfig, device: str, precision: str) -> "Optim
         lr=config.base_lr * config.batch_size / 256,
         warmup_epochs=config.epochs / 20 if config.warmup_epochs is None else config.warmup_epochs,
         weight_decay=config.weight_decay,
+        optimiser=config.optimiser,
         betas=(0.9, config.beta2),
         clip=config.clip,
         seed=config.seed,
@@ -313,7 +322,7 @@ def _pretrain(
             return PretrainResult(config.output, 0, None, reused=False)
         images = TrainingImages(
             chosen.source,
-            _augments(config),
+            augments_of(config),
             size=transform.size,
             mean=transform.mean,
             std=transform.std,

@@ -73,6 +73,16 @@ class EmbeddingConfig:
 
 
 @config
+class MasksConfig:
+    """Which masks the score of a masked-image model looks through."""
+
+    masks: Count = 8
+    """random masks that mim_reconstruction averages the decoder's error over, the same for every image"""
+    mask_seed: Seed = 0
+    """which masks these are"""
+
+
+@config
 class SelectionConfig:
     """Which of the known images are taken, and what their classes are."""
 
@@ -112,7 +122,7 @@ class StageConfig(ImagesConfig, OutputConfig):
     warmup_epochs: NotNegative | None = None
     """epochs of linear warm-up; a twentieth of all unless said"""
     weight_decay: NotNegative
-    """AdamW's weight decay"""
+    """the optimiser's weight decay"""
     clip: NotNegative
     """largest gradient norm; 0 does not clip"""
     crop_scale: Part

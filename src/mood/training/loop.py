@@ -214,14 +214,18 @@ class _Run:
         self._module = fabric.setup_module(compiled, _reapply_compile=False)
         if together.strategy == "fsdp" and self.ema is not None:
             shard(self.ema.module, cast(Any, fabric.strategy).device_mesh)
+        adamw = settings.optimiser == "adamw"
         optimizer = create_optimizer_v2(
             task.module,
-            opt="adamw",
+            # timm's "sgd" is Nesterov's.
+            opt="adamw" if adamw else "momentum",
             lr=settings.lr,
             weight_decay=settings.weight_decay,
+            momentum=settings.betas[0],
             betas=settings.betas,
             layer_decay=settings.layer_decay if settings.layer_decay < 1 else None,
-            fused=True,
+            # torch cannot spread the fused SGD over processes.
+            fused=True if adamw else None,
         )
         self._schedule = CosineLRScheduler(
             optimizer,

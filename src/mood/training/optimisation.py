@@ -1,6 +1,7 @@
 """The numbers of a training run."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from mood.core.errors import InputError
 
@@ -14,8 +15,9 @@ class Optimisation:
         lr: learning rate at the end of the warm-up.
         min_lr: learning rate at the end.
         warmup_epochs: epochs of linear warm-up from 0; may be a fraction.
-        weight_decay: AdamW's, on weights of two and more dimensions only.
-        betas: AdamW's.
+        optimiser: "adamw", or "sgd", with momentum and without Nesterov's step.
+        weight_decay: the optimiser's, on weights of two and more dimensions only.
+        betas: AdamW's; the first one is the momentum of SGD.
         layer_decay: learning-rate factor from each layer to the one below it; 1 is none.
         clip: largest gradient norm; 0 is no clipping.
         ema: decay of the averaged weights; 0 keeps none.
@@ -34,6 +36,7 @@ class Optimisation:
     lr: float
     min_lr: float = 0.0
     warmup_epochs: float = 0.0
+    optimiser: Literal["adamw", "sgd"] = "adamw"
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
     layer_decay: float = 1.0
@@ -58,6 +61,7 @@ class Optimisation:
                 0 <= self.warmup_epochs < self.epochs,
                 f"from 0 to below epochs ({self.epochs})",
             ),
+            ("optimiser", self.optimiser, self.optimiser in ("adamw", "sgd"), "adamw or sgd"),
             ("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more"),
             ("betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "from 0 to below 1"),
             ("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "above 0 and at most 1, which is none"),

@@ -97,6 +97,31 @@ def test_supcon_is_equation_two_of_the_paper(temperature):
     assert float(made.contrast(points, labels)) == pytest.approx(expected, rel=1e-12)
 
 
+LABELS = {
+    "an image alone": [0],
+    "images of classes of their own": [0, 1, 2, 3],
+    "one without others of its class": [0, 0, 0, 1, 2, 2],
+    "one class": [4, 4, 4],
+}
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_supcon_is_a_number_where_an_image_has_no_other_of_its_class(labels):
+    """Its other view is left; with itself alone in the batch there is nothing to tell it from."""
+    made, twice = SupCon(encoder(), temperature=0.5), torch.tensor(labels).repeat(2)
+    points = torch.randn(len(twice), 5, dtype=torch.float64, requires_grad=True)
+
+    def loss(points):
+        return made.contrast(torch.nn.functional.normalize(points, dim=1), twice)
+
+    assert torch.isfinite(loss(points))
+    assert torch.autograd.gradcheck(loss, points)
+    if len(labels) == 1:
+        assert float(loss(points.detach())) == pytest.approx(0, abs=1e-12)
+    same = torch.ones(len(twice), 5, dtype=torch.float64)
+    assert float(loss(same)) == pytest.approx(math.log(len(twice) - 1), abs=1e-12), "all points are one"
+
+
 def test_supcon_pairs_the_views_of_an_image():
     made = SupCon(encoder())
     views = batch(4, labels=torch.arange(4))

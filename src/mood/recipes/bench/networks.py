@@ -75,6 +75,8 @@ class Network:
                 precision=self.plan.precision,
                 inner=self.plan.inner if kind == INNER else "",
                 reconstruction=kind == RECONSTRUCTION,
+                masks=self.plan.masks,
+                mask_seed=self.plan.mask_seed,
             )
         return self._embedders[kind]
 

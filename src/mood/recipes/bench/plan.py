@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 from mood.core.config import config, read_toml
 from mood.core.errors import InputError, MissingExtraError
 from mood.core.ranges import Count, Natural
-from mood.recipes.settings import EmbeddingConfig, NetworkConfig
+from mood.recipes.settings import EmbeddingConfig, MasksConfig, NetworkConfig
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ Protocol = Literal["multi-class", "one-class", "pairs", "confusion", "few-shot",
 
 
 @config
-class NetworkPlan(NetworkConfig, EmbeddingConfig):
+class NetworkPlan(NetworkConfig, EmbeddingConfig, MasksConfig):
     """A network of a run."""
 
     name: str
@@ -45,6 +45,8 @@ class NetworkPlan(NetworkConfig, EmbeddingConfig):
     images, whatever the scores of the run (a control)"""
     inner: str = "auto"
     """blocks for scores of inner layers"""
+    trained_by: str = ""
+    """the command that trains it, which is told where it is not there"""
 
     @property
     def trials(self) -> tuple[str, ...]:

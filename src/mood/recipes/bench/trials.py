@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mood.core.errors import MoodError
@@ -150,7 +151,8 @@ def trials_of(
                     weights += f" {hashlib.sha256(opened.embedder(OWN).probe().numpy().tobytes()).hexdigest()[:16]}"
                 met[at] = Weights(weights, model_of.transform.fingerprint, model_of.history)
             except MoodError as error:
-                met[at] = str(error)
+                absent = plan.trained_by and not Path(model).exists()
+                met[at] = f"{error}. Train it: {plan.trained_by}" if absent else str(error)
         return met[at]
 
     def of_run(run: RunPlan) -> tuple[Trial, ...]:
