@@ -76,10 +76,10 @@ def _against(session: Session, text: str, scored: Scored) -> list[Figure]:
         confidence=session.confidence,
         seed=session.seed,
     )
-    return _told(session, text, together, partial(_comparisons, scored))
+    return _over_sets(session, text, together, partial(_comparisons, scored))
 
 
-def _told(
+def _over_sets(
     session: Session,
     text: str,
     together: "MetricsOfSets",
@@ -141,6 +141,10 @@ def _comparisons(scored: Scored, sets: Sequence[str], versions: Sequence[str] = 
     return [((ID, under[known]), (name, under[name])) for known in versions for name in sets]
 
 
+def _as_it_is(scored: Scored) -> Scored:
+    return scored
+
+
 def _keys(session: Session, there: Collection[str]) -> dict[str, tuple[str, ...]]:
     """What a paired test may be on → the sets that it is over: each set that is there, and the means over them."""
     return {name: (name,) for name in session.sets.unknown if name in there} | members(session.run.groups, there)
@@ -198,7 +202,7 @@ def _paired_networks(
     session: Session,
     kept: Mapping[str, Scored],
     versions: Sequence[str] = (ID,),
-    as_known: Callable[[Scored], Scored] = lambda scored: scored,
+    as_known: Callable[[Scored], Scored] = _as_it_is,
 ) -> list[Figure]:
     """The test of the run's first network against this one, score by score, on each set and on the means over sets.
 
@@ -288,8 +292,8 @@ def _each_class(session: Session, text: str, scored: Scored, labels: np.ndarray)
     every = [(known, unknown) for known in names for unknown in names if unknown != known]
     found.append(session.estimated(text, "mean", "auroc", _mean_of_pairs(session, scored, labels, every)))
     # All other classes together are each of them, weighing what it has of their images.
-    counts = np.bincount(labels, minlength=len(names))
-    weights = [counts[names.index(other)] / (len(labels) - counts[names.index(known)]) for known, other in every]
+    counts = dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
+    weights = [counts[other] / (len(labels) - counts[known]) for known, other in every]
     estimate = mean_auroc_interval(
         _pairs(session, labels, every, scored), weights=weights, confidence=session.confidence
     )
@@ -481,9 +485,8 @@ def shifted_known(session: Session) -> list[Figure]:
     kept = session.scores(
         {**dict(zip(versions, (session.sets.test, *moved.values()), strict=True)), **session.sets.unknown}
     )
-    # Images of a shifted set are so many more known ones; those of a shift are what they were.
-    as_known = partial(_together, known=() if made else versions)
-    known = versions if made else (ID,)
+    # Images under a shift are what they were; those of a shifted set are so many more known ones.
+    as_known, known = (_as_it_is, versions) if made else (partial(_together, known=versions), (ID,))
     found: list[Figure] = []
     for text, scored in kept.items():
         under = {shift: scored.values[f"{ID}, {shift}"] for shift in moved}
@@ -499,7 +502,7 @@ def shifted_known(session: Session) -> list[Figure]:
                 confidence=session.confidence,
                 seed=session.seed,
             )
-            figures = _told(session, text, together, partial(_comparisons, as_known(scored), versions=known))
+            figures = _over_sets(session, text, together, partial(_comparisons, as_known(scored), versions=known))
             for key, sets in _keys(session, session.sets.unknown).items():
                 plain = mean_auroc_interval(_comparisons(scored, sets), confidence=session.confidence)
                 figures.append(session.estimated(text, key, "auroc_without_shifts", plain))
@@ -521,9 +524,7 @@ def shifted_known(session: Session) -> list[Figure]:
 
 
 def _together(scored: Scored, known: Sequence[str]) -> Scored:
-    """The same with the images of several known sets, if any, as those of one."""
-    if not known:
-        return scored
+    """The same with the images of several known sets as those of one."""
     return replace(scored, values={**scored.values, ID: np.concatenate([scored.values[name] for name in known])})
 
 
