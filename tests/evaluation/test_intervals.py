@@ -213,15 +213,15 @@ def test_a_set_is_measured_alike_whatever_stands_beside_it() -> None:
 
 
 def test_sets_of_one_size_are_drawn_apart_and_id_images_together() -> None:
-    """Sets of a thousandth of the ID images bring all the spread of a mean, or none of it."""
-    few, many = np.random.default_rng(0).normal(1, 1, 60), np.random.default_rng(1).normal(size=20_000)
+    """Sets of a hundredth of the ID images bring all the spread of a mean, or none of it."""
+    few, many = np.random.default_rng(0).normal(1, 1, 40), np.random.default_rng(1).normal(size=4_000)
 
     def width(estimate: Estimate) -> float:
         return estimate.high - estimate.low
 
     def widths(known: np.ndarray, unknown: np.ndarray) -> dict[str, float]:
         sets = {name: unknown for name in "abcd"}
-        found = evaluate_sets(known, sets, {"one": ["a"], "mean": [*sets]}, replicates=800)
+        found = evaluate_sets(known, sets, {"one": ["a"], "mean": [*sets]}, replicates=600)
         return {name: width(found.means["mean"][name]) / width(found.means["one"][name]) for name in NAMES}
 
     free = widths(many, few)
@@ -239,8 +239,8 @@ def test_intervals_of_means_cover_the_truth() -> None:
     covered, blind = 0, 0
     for seed in range(200):
         known = rng.normal(size=200)
-        sets = {name: rng.normal(shift, size=800) for name, shift in shifts.items()}
-        found = evaluate_sets(known, sets, {"mean": [*sets]}, replicates=200, seed=seed)
+        sets = {name: rng.normal(shift, size=400) for name, shift in shifts.items()}
+        found = evaluate_sets(known, sets, {"mean": [*sets]}, replicates=150, seed=seed)
         estimate = found.means["mean"]["fpr95_id_positive"]
         covered += estimate.low <= truth <= estimate.high
         each = [found.sets[name].fpr95_id_positive for name in sets]
