@@ -1042,6 +1042,19 @@ def test_trials_of_networks_are_compared_one_by_one_and_a_missing_network_is_not
     assert "(" not in line
 
 
+def test_a_run_that_was_killed_at_its_second_network_compares_both(recipe, tmp_path, monkeypatch, tiny_network):
+    path = recipe("multi-class", scores='["knn k=3", "mood shrinkage=oas"]')
+    path.write_text(
+        path.read_text()
+        + f'[[runs.networks]]\nname = "other"\nmodel = "{tiny_network}"\npool = "avg"\nlayer = "last"\n'
+    )
+    whole = run(path, tmp_path / "whole").results
+    assert len(whole.of("stripes", network="other", metric="auroc_on_tiny_less_this")) == 2 * 5
+    again, calls = killed_and_run_again(monkeypatch, path, tmp_path / "killed", 8)
+    assert calls == 5, "of two networks, two scores and three sets"
+    assert again.figures == whole.figures
+
+
 def test_networks_are_compared_over_classes_and_pairs_of_them(several, tmp_path, tiny_network, here):
     networks = [f'name = "{name}"\nmodel = "{name}"' for name in ("sees", "twin", "blind")]
     sees, labels = load_model(tiny_network), {}

@@ -5,7 +5,7 @@ import numpy as np
 from mood.recipes.bench.first_network import FirstNetwork
 from mood.recipes.bench.scoring import Scored
 
-PLACES = {"id": np.array([0, 1, 3, 4]), "noise": np.array([0, 2])}
+PLACES = {"torn": np.array([5, 6]), "id": np.array([0, 1, 3, 4]), "noise": np.array([0, 2])}
 OTHERS = {"id": np.array([1, 2, 3]), "noise": np.array([0, 1, 2]), "grain": np.array([0])}
 
 
