@@ -135,6 +135,36 @@ def test_the_interval_of_a_mean_covers_as_often_as_it_says() -> None:
     assert too_narrow / 400 > 0.1, "as if every comparison had images of its own"
 
 
+def test_all_other_classes_together_are_each_of_them_with_the_weight_of_its_images() -> None:
+    """Mean AUROC against all other classes pooled, and its variance from the kernel of all pairs, class by class."""
+    rng = np.random.default_rng(4)
+    sizes = {"a": 12, "b": 30, "c": 21}
+    labels = np.repeat([*sizes], [*sizes.values()])
+    scores = {name: rng.normal(labels != name, 1).round(1) for name in sizes}
+    pairs = [(known, unknown) for known in sizes for unknown in sizes if unknown != known]
+    found = mean_auroc_interval(
+        (((k, scores[k][labels == k]), (u, scores[k][labels == u])) for k, u in pairs),
+        weights=[sizes[unknown] / (len(labels) - sizes[known]) for known, unknown in pairs],
+    )
+    value, adds = 0.0, np.zeros(len(labels))
+    for name, under in scores.items():
+        inside, outside = under[labels == name], under[labels != name]
+        kernel = (inside[:, None] < outside) + 0.5 * (inside[:, None] == outside)
+        value += kernel.mean() / 3
+        adds[labels == name] += kernel.mean(1) / len(inside) / 3
+        adds[labels != name] += kernel.mean(0) / len(outside) / 3
+    variance = sum(size * adds[labels == name].var(ddof=1) for name, size in sizes.items())
+    assert found.value == pytest.approx(value, abs=1e-12)
+    assert found.high - found.value == pytest.approx(scipy.stats.norm.ppf(0.975) * np.sqrt(variance), abs=1e-12)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 1.0, 1.0], [2.0, -1.0], [0.0, 0.0], [np.nan, 1.0], [np.inf, 1.0]])
+def test_there_is_a_weight_for_each_comparison(weights: list[float]) -> None:
+    sides = [(("id", [1.0, 2.0]), (name, [1.0, 3.0])) for name in "ab"]
+    with pytest.raises(InputError, match="weights must be 2 numbers from 0 up"):
+        mean_auroc_interval(sides, weights=weights)
+
+
 def test_both_sides_may_be_the_same_images() -> None:
     """An image and the same image moved by a constant: the AUROC of a shift, whose sides are drawn together."""
     plain = np.arange(40.0)

@@ -11,7 +11,18 @@ import pytest
 import scipy.stats
 
 from mood.core.errors import InputError
-from mood.evaluation import Metrics, aupr, auroc, detection_error, evaluate, flagged_share, fpr_at_tpr, intervals
+from mood.evaluation import (
+    Estimate,
+    Metrics,
+    aupr,
+    auroc,
+    detection_error,
+    evaluate,
+    evaluate_sets,
+    flagged_share,
+    fpr_at_tpr,
+    intervals,
+)
 
 NAMES = ("auroc", "fpr95_id_positive", "fpr95_ood_positive", "aupr_id_positive", "aupr_ood_positive", "detection_error")
 
@@ -133,6 +144,118 @@ def test_intervals_cover_the_truth() -> None:
         found = evaluate(rng.normal(size=150), rng.normal(1, size=150), replicates=200, seed=seed).auroc
         covered += found.low <= truth <= found.high
     assert 0.89 <= covered / 200 <= 0.985
+
+
+def by_hand(known: np.ndarray, unknown: np.ndarray) -> dict[str, float]:
+    """Every metric as it is defined, threshold by threshold over all images."""
+    thresholds = np.unique(np.concatenate((known, unknown)))
+
+    def fpr(positive: np.ndarray, negative: np.ndarray) -> float:
+        return next((negative <= t).mean() for t in np.sort(positive) if (positive <= t).mean() >= 0.95)
+
+    def precision(positive: np.ndarray, negative: np.ndarray) -> float:
+        found = [((positive <= t).sum(), (negative <= t).sum()) for t in np.unique(positive)]
+        gained = np.diff([0, *(right for right, _ in found)])
+        return sum(gain * right / (right + wrong) for gain, (right, wrong) in zip(gained, found, strict=True)) / len(
+            positive
+        )
+
+    return {
+        "auroc": (
+            (known[:, None] < unknown).astype(np.float64) + 0.5 * (known[:, None] == unknown).astype(np.float64)
+        ).mean(),
+        "fpr95_id_positive": fpr(known, unknown),
+        "fpr95_ood_positive": fpr(-unknown, -known),
+        "aupr_id_positive": precision(known, unknown),
+        "aupr_ood_positive": precision(-unknown, -known),
+        "detection_error": min(((known > t).mean() + (unknown <= t).mean()) / 2 for t in [-np.inf, *thresholds]),
+    }
+
+
+@pytest.mark.parametrize("digits", [1, 12])
+def test_a_replicate_of_a_mean_draws_the_id_images_once_for_all_sets(digits: int) -> None:
+    """Draw for real: one draw of the ID images, one of each set, and the mean of what each metric is on them."""
+    rng = np.random.default_rng(11)
+    known = rng.normal(size=40).round(digits)
+    unknown = {name: rng.normal(1, 1.3, size=count).round(digits) for name, count in (("a", 25), ("b", 25), ("c", 30))}
+    means = {"mean, near": ("a", "b"), "mean": ("a", "b", "c")}
+    found = evaluate_sets(known, unknown, means, replicates=30, confidence=0.9, seed=5)
+    of_id = np.random.default_rng(np.random.SeedSequence(5).spawn(1)[0])
+    streams = {
+        name: np.random.default_rng(np.random.SeedSequence(5, spawn_key=(1, *name.encode()))) for name in unknown
+    }
+    drawn: list[dict[str, dict[str, float]]] = []
+    for _ in range(30):
+        ids = np.sort(known)[of_id.integers(0, 40, size=40, dtype=np.int64)]
+        drawn.append(
+            {
+                name: by_hand(ids, np.sort(scores)[streams[name].integers(0, len(scores), size=len(scores))])
+                for name, scores in unknown.items()
+            }
+        )
+    for mean, names in means.items():
+        for metric in NAMES:
+            low, high = np.quantile([np.mean([draw[name][metric] for name in names]) for draw in drawn], (0.05, 0.95))
+            value = np.mean([by_hand(known, unknown[name])[metric] for name in names])
+            estimate = found.means[mean][metric]
+            assert (estimate.value, estimate.low, estimate.high) == pytest.approx((value, low, high), abs=1e-12)
+
+
+def test_a_set_is_measured_alike_whatever_stands_beside_it() -> None:
+    known, unknown = sample(6, 60, 50)
+    alone, beside = (
+        evaluate_sets(known, {**more, "a": unknown}, {}, replicates=40) for more in ({}, {"b": unknown + 1})
+    )
+    assert alone.sets["a"] == beside.sets["a"]
+    assert evaluate_sets(known, {"": unknown}, {"mean": [""]}, replicates=40).sets[""] == evaluate(
+        known, unknown, replicates=40
+    )
+
+
+def test_sets_of_one_size_are_drawn_apart_and_id_images_together() -> None:
+    """Sets of a hundredth of the ID images bring all the spread of a mean, or none of it."""
+    few, many = np.random.default_rng(0).normal(1, 1, 40), np.random.default_rng(1).normal(size=4_000)
+
+    def width(estimate: Estimate) -> float:
+        return estimate.high - estimate.low
+
+    def widths(known: np.ndarray, unknown: np.ndarray) -> dict[str, float]:
+        sets = {name: unknown for name in "abcd"}
+        found = evaluate_sets(known, sets, {"one": ["a"], "mean": [*sets]}, replicates=600)
+        return {name: width(found.means["mean"][name]) / width(found.means["one"][name]) for name in NAMES}
+
+    free = widths(many, few)
+    bound = widths(few - 1, many + 1)
+    for name in ("auroc", "fpr95_id_positive", "detection_error"):
+        assert free[name] == pytest.approx(0.5, abs=0.1), "four draws of four sets"
+        assert bound[name] == pytest.approx(1, abs=0.1), "four sets against one draw"
+
+
+def test_intervals_of_means_cover_the_truth() -> None:
+    """FPR95 of normals 1 and 2 off is Φ(z95 − shift); as if each set had ID images of its own they are too narrow."""
+    shifts = {"near": 1.0, "far": 2.0}
+    truth = np.mean([scipy.stats.norm.cdf(scipy.stats.norm.ppf(0.95) - shift) for shift in shifts.values()])
+    rng = np.random.default_rng(0)
+    covered, blind = 0, 0
+    for seed in range(200):
+        known = rng.normal(size=200)
+        sets = {name: rng.normal(shift, size=400) for name, shift in shifts.items()}
+        found = evaluate_sets(known, sets, {"mean": [*sets]}, replicates=150, seed=seed)
+        estimate = found.means["mean"]["fpr95_id_positive"]
+        covered += estimate.low <= truth <= estimate.high
+        each = [found.sets[name].fpr95_id_positive for name in sets]
+        half = math.sqrt(sum(((one.high - one.low) / 2) ** 2 for one in each)) / 2
+        blind += abs(estimate.value - truth) <= half
+    assert 0.89 <= covered / 200 <= 0.985
+    assert blind < covered - 5
+
+
+def test_a_mean_is_over_sets_that_are_there() -> None:
+    for names in ([], ["a", "b"]):
+        with pytest.raises(InputError, match=r"the mean 'mean' is over .*; some of \['a'\] were expected"):
+            evaluate_sets([0.0], {"a": [1.0]}, {"mean": names})
+    with pytest.raises(InputError, match=r"ood_scores of 'a'\[0\] is nan"):
+        evaluate_sets([0.0], {"a": [math.nan]}, {})
 
 
 def test_perfect_and_constant_scores() -> None:

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mood.core.errors import InputError
-from mood.evaluation import accuracy, aurc, aurc_interval, detection_error, excess_aurc, oscr, oscr_interval
+from mood.evaluation import (
+    accuracy,
+    aurc,
+    aurc_interval,
+    detection_error,
+    excess_aurc,
+    mean_oscr_interval,
+    oscr,
+    oscr_interval,
+)
 
 TIED = st.lists(st.integers(-2, 2).map(float), min_size=1, max_size=12)
 
@@ -90,6 +99,21 @@ def test_the_interval_of_oscr_is_delongs_with_wrong_images_counted_as_nothing() 
     assert (nothing.low, nothing.value, nothing.high) == (0, 0, 0)
 
 
+def test_in_a_mean_of_oscr_an_id_image_counts_once() -> None:
+    known, wrong = images(0, 60)
+    sets = [images(seed, count, unsure=1.0)[0] for seed, count in ((1, 45), (2, 45), (3, 20))]
+    kernels = [((known[:, None] < part) + 0.5 * (known[:, None] == part)) * ~wrong[:, None] for part in sets]
+    of_id = np.mean([kernel.mean(1) for kernel in kernels], axis=0)
+    variance = of_id.var(ddof=1) / 60
+    variance += sum((kernel.mean(0) / 3).var(ddof=1) / kernel.shape[1] for kernel in kernels)
+    found = mean_oscr_interval(known, ~wrong, sets)
+    assert found.value == pytest.approx(np.mean([kernel.mean() for kernel in kernels]))
+    assert found.high - found.value == pytest.approx(1.959963985 * np.sqrt(variance))
+    assert found.value - found.low == pytest.approx(1.959963985 * np.sqrt(variance))
+    nothing = mean_oscr_interval(known, np.zeros(60, bool), sets)
+    assert (nothing.low, nothing.value, nothing.high) == (0, 0, 0)
+
+
 def test_the_intervals_hold_the_truth_as_often_as_they_say() -> None:
     known, wrong = images(0, 200_000)
     truth = {"aurc": aurc(known, wrong), "oscr": oscr(known, ~wrong, images(1, 200_000, unsure=1.0)[0])}
@@ -123,6 +147,8 @@ def test_accuracy() -> None:
         (lambda: aurc_interval([1.0], [True], seed=-1), "seed -1"),
         (lambda: oscr_interval([1.0], [True], [2.0, 3.0]), "1 ID and 2 OOD"),
         (lambda: oscr_interval([1.0, 2.0], [True, True], [2.0, 3.0], confidence=0.0), "confidence is 0"),
+        (lambda: mean_oscr_interval([1.0, 2.0], [True, True], []), "no set"),
+        (lambda: mean_oscr_interval([1.0, 2.0], [True, True], [[2.0, 3.0], [1.0]]), "2 ID and 1 OOD"),
         (lambda: oscr([1.0], [True, False], [2.0]), "id_right"),
         (lambda: oscr([], np.array([], bool), [2.0]), "empty"),
         (lambda: oscr([1.0], [False], [float("nan")]), "nan"),

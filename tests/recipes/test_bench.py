@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import scipy.stats
 import torch
 from PIL import Image
 
@@ -24,7 +25,7 @@ from mood.core.config import load_toml
 from mood.core.errors import DataError, InputError, OutputError
 from mood.data import batches, open_source
 from mood.data.folder_sets import IMAGENET30
-from mood.evaluation import auroc
+from mood.evaluation import auroc, evaluate_sets, mean_auroc_interval
 from mood.evaluation.protocols import OPENOOD
 from mood.models import Embedder, load_model, save_model
 from mood.recipes.bench import BenchConfig, bench, tables
@@ -917,6 +918,263 @@ def test_the_figures_of_one_class_are_those_of_scores_by_hand(apt, tmp_path, mea
     path.write_text(path.read_text().replace('"one-class"', '"pairs"\npairs = [["class 0", "class 1"]]'))
     (paired,) = run(path, tmp_path / "pairs").results.of("stripes", metric="auroc_of_knn k=3_less_this")
     assert paired.value == pytest.approx(gaps[0])
+
+
+def looks_at(*places):
+    """A network that sees the red of a few pixels alone; of none, that every image is the same."""
+    import mood
+
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 256, 3), torch.nn.Linear(3, 2))
+    with torch.no_grad():
+        module[1].weight.zero_()
+        module[1].bias[:] = torch.tensor([0.1, 0.5, 1.0])
+        module[1].weight[range(len(places)), places] = 1
+    return mood.models.own_model(module, mood.Transform(size=(16, 16), resize=16), head="2")
+
+
+@pytest.fixture
+def several(recipe):
+    """`several(protocol, networks, rest, **more)`: a recipe with these networks, each brought under its own name."""
+
+    def write(protocol, networks, rest="", scores='["knn k=3"]', **more):
+        path = recipe(protocol, rest, scores=scores, **more)
+        text = path.read_text()
+        one = text[text.index("[[runs.networks]]") :]
+        path.write_text(text.replace(one, "".join(f"[[runs.networks]]\n{network}\n" for network in networks)))
+        return path
+
+    return write
+
+
+def of_images(out, network, trial=0, score="knn k=3"):
+    """(set, class) → id of each image → its score, as the file has them."""
+    found = {}
+    for row in pq.read_table(out / "scores.parquet").to_pylist():
+        if (row["network"], row["trial"], row["score"]) == (network, trial, score):
+            found.setdefault((row["set"], row["class"]), {})[row["id"]] = row["value"]
+    return found
+
+
+def delong_by_hand(first, second, unknown):
+    """Difference of the mean AUROC over sets, and its p-value, of the images that both have, from all pairs."""
+    kernels = []
+    for name in unknown:
+        gaps = 0.0
+        for sign, values in ((1, first), (-1, second)):
+            known, others = (
+                np.array([values[at][image] for image in first[at] if image in second[at]])
+                for at in (("id", None), (name, None))
+            )
+            gaps = gaps + sign * ((known[:, None] < others) + 0.5 * (known[:, None] == others))
+        kernels.append(gaps)
+    difference = np.mean([kernel.mean() for kernel in kernels])
+    of_id = np.mean([kernel.mean(1) for kernel in kernels], axis=0)
+    variance = of_id.var(ddof=1) / len(of_id)
+    variance += sum((kernel.mean(0) / len(kernels)).var(ddof=1) / kernel.shape[1] for kernel in kernels)
+    return difference, 2 * scipy.stats.norm.sf(abs(difference) / np.sqrt(variance))
+
+
+def test_networks_that_differ_are_told_apart_and_one_under_two_names_is_not(several, tmp_path, tiny_network, here):
+    networks = [f'name = "{name}"\nmodel = "{name}"' for name in ("sees", "twin", "blind")]
+    sees = load_model(tiny_network)
+    config = BenchConfig(plan=several("multi-class", networks), output=tmp_path / "out", replicates=20, workers=0)
+    result = bench(config, networks={"sees": sees, "twin": sees, "blind": looks_at(0)})
+    results = result.results
+    found = results.of("stripes", metric="auroc_on_sees_less_this")
+    keys = ["noise", "grain", "mean, near", "mean, far", "mean"]
+    assert [(figure.network, figure.key) for figure in found] == [(n, key) for n in ("twin", "blind") for key in keys]
+    for figure in found[:5]:
+        assert (figure.value, figure.low, figure.high, figure.p_value) == (0, 0, 0, 1)
+    values = [of_images(tmp_path / "out", name) for name in ("sees", "blind")]
+    sets = {"mean, near": ["noise"], "mean, far": ["grain"], "mean": ["noise", "grain"]}
+    for figure in found[5:]:
+        expected = delong_by_hand(*values, sets.get(figure.key, [figure.key]))
+        assert (figure.value, figure.p_value) == pytest.approx(expected)
+        assert figure.value > 0.2
+        assert figure.low > 0
+        assert figure.p_value < 0.001
+    cells = [f"{100 * figure.value:+.1f} (< 0.001)" for figure in found[5:]]
+    title, note = "stripes, AUROC on sees less that on each network (points)", "both networks meet the same images"
+    faces = {name: (tmp_path / "out" / name).read_text() for name in ("table.md", "table.tex", "report.html")}
+    for words in (title, note, *cells, "+0.0 (1.000)"):
+        assert words in result.summary()
+        for name, as_there in (("table.md", escaped), ("table.tex", tex), ("report.html", html.escape)):
+            assert as_there(words) in faces[name], (name, words)
+    assert "less that of each score" not in result.summary(), "there is one score"
+    kept = json.loads((tmp_path / "out" / "results.json").read_text())["figures"]
+    assert [row["p_value"] for row in kept if row["metric"] == "auroc_on_sees_less_this"] == [f.p_value for f in found]
+
+
+def test_images_that_one_network_cannot_read_are_out_of_the_comparison_and_move_no_other(
+    several, tmp_path, tiny_network, here
+):
+    shutil.copytree(here / "test", tmp_path / "test")
+    shutil.copytree(here / "noise", tmp_path / "noise")
+    for place in ("test", "noise"):
+        for file in sorted((tmp_path / place).rglob("*.png"))[1:9:3]:
+            Image.open(file).resize((20, 20)).save(file)
+    path = several("multi-class", [f'name = "{name}"\nmodel = "{name}"' for name in ("sees", "twin", "blind")])
+    text = path.read_text()
+    path.write_text(text.replace(f"{here}/test", f"{tmp_path}/test").replace(f"{here}/noise", f"{tmp_path}/noise"))
+    sees, blind = load_model(tiny_network), looks_at(0, 37, 200)
+    twin, blind = (replace(model, transform=replace(model.transform, max_pixels=300)) for model in (sees, blind))
+    config = BenchConfig(plan=path, output=tmp_path / "out", replicates=20, workers=0)
+    results = bench(config, networks={"sees": sees, "twin": twin, "blind": blind}).results
+    first, second, third = (of_images(tmp_path / "out", name) for name in ("sees", "twin", "blind"))
+    for at in (("id", None), ("noise", None)):
+        assert len(first[at]) - len(second[at]) == len(first[at]) - len(third[at]) == 3
+    compared = results.of("stripes", network="twin", metric="auroc_on_sees_less_this")
+    assert len(compared) == 5
+    assert {(figure.value, figure.p_value) for figure in compared} == {(0, 1)}
+    whole, part = (results.of("stripes", network=name, key="noise", metric="auroc")[0] for name in ("sees", "twin"))
+    assert (whole.n_id, part.n_id, whole.n_ood, part.n_ood) == (30, 27, 24, 21)
+    (mean,) = results.of("stripes", network="blind", key="mean", metric="auroc_on_sees_less_this")
+    assert (mean.value, mean.p_value) == pytest.approx(delong_by_hand(first, third, ["noise", "grain"]))
+
+
+def test_trials_of_networks_are_compared_one_by_one_and_a_missing_network_is_not_the_first(
+    several, tmp_path, tiny_network
+):
+    sees, blind = load_model(tiny_network), looks_at()
+    networks = ['name = "gone"\nmodel = "networks/nowhere"', 'name = "a"\nmodel = ["s0", "b0"]']
+    networks += [
+        'name = "b"\nmodel = ["b1", "s1", "s2"]',
+        f'name = "six"\nmodel = "{tiny_network}"\nsix_numbers = true',
+    ]
+    path = several("multi-class", networks, scores='["knn k=3", "mahalanobis shrinkage=oas", "mahalanobis"]')
+    brought = {"s0": sees, "s1": sees, "s2": sees, "b0": blind, "b1": blind}
+    config = BenchConfig(plan=path, output=tmp_path / "out", replicates=20, workers=0)
+    results = bench(config, networks=brought).results
+    found = results.of("stripes", score="knn k=3", key="noise", metric="auroc_on_a_less_this")
+    assert [(figure.network, figure.trial) for figure in found] == [("b", 0), ("b", 1)], "a has no third trial"
+    assert found[0].value == -found[1].value > 0.2
+    control = {figure.score for figure in results.of("stripes", network="six", metric="auroc_on_a_less_this")}
+    assert control <= {"mahalanobis"}, "the one score of the control"
+    (line,) = [
+        line
+        for line in (tmp_path / "out" / "table.md").read_text().splitlines()
+        if line.startswith("| b | knn") and " ± " in line and "+0.0" in line
+    ]
+    assert "(" not in line
+
+
+def test_a_run_that_was_killed_at_its_second_network_compares_both(recipe, tmp_path, monkeypatch, tiny_network):
+    path = recipe("multi-class", scores='["knn k=3", "mood shrinkage=oas"]')
+    path.write_text(
+        path.read_text()
+        + f'[[runs.networks]]\nname = "other"\nmodel = "{tiny_network}"\npool = "avg"\nlayer = "last"\n'
+    )
+    whole = run(path, tmp_path / "whole").results
+    assert len(whole.of("stripes", network="other", metric="auroc_on_tiny_less_this")) == 2 * 5
+    again, calls = killed_and_run_again(monkeypatch, path, tmp_path / "killed", 8)
+    assert calls == 5, "of two networks, two scores and three sets"
+    assert again.figures == whole.figures
+
+
+def test_networks_are_compared_over_classes_and_pairs_of_them(several, tmp_path, tiny_network, here):
+    networks = [f'name = "{name}"\nmodel = "{name}"' for name in ("sees", "twin", "blind")]
+    sees, labels = load_model(tiny_network), {}
+    for path in sorted((here / "test").rglob("*.png")):
+        labels[str(path.relative_to(here / "test"))] = path.parent.name
+    brought = {"sees": sees, "twin": sees, "blind": looks_at(0, 37, 200)}
+    for protocol, pairs in (("one-class", [(0, 1), (1, 0)]), ("pairs", [(1, 0)])):
+        rest = 'pairs = [["class 1", "class 0"]]\n' if protocol == "pairs" else ""
+        path, out = several(protocol, networks, rest, sets=""), tmp_path / protocol
+        results = bench(BenchConfig(plan=path, output=out, replicates=20, workers=0), networks=brought).results
+        twin, blind = results.of("stripes", metric="auroc_on_sees_less_this")
+        assert (twin.network, twin.key, twin.value, twin.p_value) == ("twin", "mean", 0, 1)
+        values = [of_images(out, name) for name in ("sees", "blind")]
+        gap = np.mean(
+            [
+                sign
+                * area(
+                    *(
+                        np.array(
+                            [
+                                value
+                                for image, value in of["id", f"class {known}"].items()
+                                if labels[image] == f"class {at}"
+                            ]
+                        )
+                        for at in (known, unknown)
+                    )
+                )
+                for sign, of in zip((1, -1), values, strict=True)
+                for known, unknown in pairs
+            ]
+        )
+        assert blind.value == pytest.approx(2 * gap)
+        assert abs(blind.value) > 0.05
+        assert "AUROC on sees less that on each network" in (out / "table.md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["shifts", "shifted"])
+def test_networks_are_compared_on_what_counts_as_known(several, tmp_path, tiny_network, stripes_folder, kind):
+    stripes_folder(tmp_path / "moved", 20, seed=2)
+    rest = 'shifts = ["noise=0.2"]\n' if kind == "shifts" else f'shifted = {{ "noise=0.2" = "{tmp_path}/moved" }}\n'
+    networks = [f'name = "{name}"\nmodel = "{name}"' for name in ("sees", "twin", "blind")]
+    sees = load_model(tiny_network)
+    config = BenchConfig(
+        plan=several("full-spectrum", networks, rest), output=tmp_path / "out", replicates=20, workers=0
+    )
+    results = bench(config, networks={"sees": sees, "twin": sees, "blind": looks_at(0, 37, 200)}).results
+    twin, blind = (
+        results.of("stripes", network=name, key="noise", metric="auroc_on_sees_less_this")[0]
+        for name in ("twin", "blind")
+    )
+    assert (twin.value, twin.p_value) == (0, 1)
+    reached = [results.of("stripes", network=name, key="noise", metric="auroc")[0].value for name in ("sees", "blind")]
+    assert blind.value == pytest.approx(reached[0] - reached[1])
+    assert blind.p_value is not None
+
+
+def test_every_mean_whose_sets_have_intervals_has_one(recipe, tmp_path, stripes_folder):
+    stripes_folder(tmp_path / "moved", 20, seed=2)
+    shifted = f'shifted = {{ moved = "{tmp_path}/moved" }}\n'
+    for number, (protocol, rest) in enumerate(
+        (("multi-class", ""), ("full-spectrum", 'shifts = ["blur=1"]\n'), ("full-spectrum", shifted), ("one-class", ""))
+    ):
+        more = {"sets": ""} if protocol == "one-class" else {}
+        path = recipe(protocol, rest, scores='["knn k=3", "msp"]', **more)
+        results = run(path, tmp_path / str(number)).results
+        means = [figure for figure in results.figures if figure.key.startswith("mean") and figure.p_value is None]
+        expected = {
+            "multi-class": METRICS | {"oscr"},
+            "full-spectrum": METRICS | {"auroc_without_shifts"},
+            "one-class": {"auroc", "auroc_pooled"},
+        }
+        assert {figure.metric for figure in means} == expected[protocol]
+        for figure in means:
+            assert figure.low <= figure.value <= figure.high, figure
+    assert {figure.key for figure in means} == {"mean"}
+
+
+def test_a_mean_is_that_of_sets_which_meet_the_same_draws(recipe, tmp_path):
+    results = run(recipe("multi-class", scores='["knn k=3"]'), tmp_path / "out").results
+    values = of_images(tmp_path / "out", "tiny")
+    known, noise, grain = (np.array([*values[name, None].values()]) for name in ("id", "noise", "grain"))
+    groups = {"mean, near": ["noise"], "mean, far": ["grain"], "mean": ["noise", "grain"]}
+    found = evaluate_sets(known, {"noise": noise, "grain": grain}, groups, replicates=20)
+    for key in groups:
+        for metric in METRICS - {"auroc"}:
+            (figure,) = results.of("stripes", key=key, metric=metric)
+            estimate = found.means[key][metric]
+            assert (figure.value, figure.low, figure.high) == (estimate.value, estimate.low, estimate.high)
+        (mean,) = results.of("stripes", key=key, metric="auroc")
+        sides = [(("id", known), (name, {"noise": noise, "grain": grain}[name])) for name in groups[key]]
+        closed = mean_auroc_interval(sides)
+        assert (mean.value, mean.low, mean.high) == (closed.value, closed.low, closed.high)
+
+
+def test_the_table_of_networks_marks_what_the_weights_of_either_have_seen():
+    why = "pretrain on noise:train"
+    figures = [made("msp", "noise", seen=why), made("msp", "noise", network="other")]
+    figures.append(made("msp", "noise", "auroc_on_tiny_less_this", 0.1, network="other", p_value=0.5))
+    grid = measured_grids(results_of(figures))[-1]
+    assert grid.title == "stripes, AUROC on tiny less that on each network (points)"
+    assert grid.columns == ("network", "score", "noise †")
+    assert grid.rows == (("other", "msp", "+10.0 (0.500)"),)
+    assert grid.notes[-1] == f"† noise, for the weights of tiny: {why}."
 
 
 def test_a_probe_stands_against_the_first_score_on_the_images_that_neither_was_shown(apt, tmp_path, measured):

@@ -11,15 +11,24 @@ from mood.evaluation.comparing import (
     mean_auroc_interval,
     paired_bootstrap,
 )
-from mood.evaluation.intervals import Estimate, Metrics, evaluate, flagged_share
+from mood.evaluation.intervals import Estimate, Metrics, MetricsOfSets, evaluate, evaluate_sets, flagged_share
 from mood.evaluation.metrics import aupr, auroc, detection_error, fpr_at_tpr, roc_curve
-from mood.evaluation.selective import accuracy, aurc, aurc_interval, excess_aurc, oscr, oscr_interval
+from mood.evaluation.selective import (
+    accuracy,
+    aurc,
+    aurc_interval,
+    excess_aurc,
+    mean_oscr_interval,
+    oscr,
+    oscr_interval,
+)
 from mood.evaluation.trials import Spread, over_trials
 
 __all__ = [
     "Comparison",
     "Estimate",
     "Metrics",
+    "MetricsOfSets",
     "Spread",
     "accuracy",
     "aupr",
@@ -31,10 +40,12 @@ __all__ = [
     "compare_mean_auroc",
     "detection_error",
     "evaluate",
+    "evaluate_sets",
     "excess_aurc",
     "flagged_share",
     "fpr_at_tpr",
     "mean_auroc_interval",
+    "mean_oscr_interval",
     "oscr",
     "oscr_interval",
     "over_trials",

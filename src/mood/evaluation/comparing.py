@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from math import erfc, sqrt
+from itertools import repeat
+from math import erfc, inf, sqrt
 from statistics import NormalDist
 from typing import Any
 
@@ -54,7 +55,9 @@ Side = tuple[str, Any]
 """Whose images these are, and their (n,) scores."""
 
 
-def mean_auroc_interval(comparisons: Iterable[tuple[Side, Side]], *, confidence: float = 0.95) -> Estimate:
+def mean_auroc_interval(
+    comparisons: Iterable[tuple[Side, Side]], *, weights: Iterable[float] | None = None, confidence: float = 0.95
+) -> Estimate:
     """Mean AUROC of several comparisons, with DeLong's interval cut at 0 and 1.
 
     The comparisons may share images: several OOD sets stand against one ID set, and in one-class detection each image
@@ -64,13 +67,15 @@ def mean_auroc_interval(comparisons: Iterable[tuple[Side, Side]], *, confidence:
     Args:
         comparisons: (name, (n_id,) scores) and (name, (n_ood,) scores), higher = more OOD, of each. Sides of one name
             are the same images in the same order, by whatever score; both sides of a comparison may be.
+        weights: of each comparison, ≥ 0 and not all 0; all weigh the same unless said. An OOD side that is several
+            names together is as many comparisons, weighing what they have of its images.
         confidence: of the normal interval, inside (0, 1).
 
     Raises:
-        InputError: no comparison, fewer than two images on a side, two numbers of images under one name, NaN, or
-            `confidence` out of range.
+        InputError: no comparison, fewer than two images on a side, two numbers of images under one name, NaN, another
+            number of weights, or an argument out of range.
     """
-    value, added = _mean(comparisons)
+    value, added = _mean(comparisons, weights)
     variance = sum(float(part.var(ddof=1)) / len(part) for part in added.values())
     half = _quantile(confidence) * sqrt(variance)
     return Estimate(value, max(0.0, value - half), min(1.0, value + half))
@@ -99,22 +104,30 @@ def compare_mean_auroc(
     return _compared(one - other, sqrt(sum(float(part.var(ddof=1)) / len(part) for part in parts)), confidence)
 
 
-def _mean(comparisons: Iterable[tuple[Side, Side]]) -> tuple[float, dict[str, np.ndarray]]:
+def _mean(
+    comparisons: Iterable[tuple[Side, Side]], weights: Iterable[float] | None = None
+) -> tuple[float, dict[str, np.ndarray]]:
     """The mean AUROC, and what each image of each name adds to it."""
     values: list[float] = []
+    heavy: list[float] = []
     added: dict[str, np.ndarray] = {}
+    given = repeat(1.0) if weights is None else iter(weights)
     for (known_name, known_scores), (unknown_name, unknown_scores) in comparisons:
         known, unknown = _side([known_scores], "id_scores")[0], _side([unknown_scores], "ood_scores")[0]
         of_id, of_ood = placements(known, unknown)
-        values.append(float(of_ood.mean()))
+        weight = next(given, -1.0)
+        values.append(weight * float(of_ood.mean()))
+        heavy.append(weight)
         for name, part in ((known_name, of_id), (unknown_name, of_ood)):
             before = added.setdefault(name, np.zeros(len(part)))
             if len(before) != len(part):
                 raise InputError(f"{name!r} has {len(part)} images in one comparison and {len(before)} in another")
-            added[name] = before + part
+            added[name] = before + weight * part
     if not values:
         raise InputError("there are no comparisons to take the mean of")
-    return float(np.mean(values)), {name: part / len(values) for name, part in added.items()}
+    if min(heavy) < 0 or not 0 < sum(heavy) < inf or (weights is not None and next(given, None) is not None):
+        raise InputError(f"weights must be {len(values)} numbers from 0 up, one a comparison, that are not all 0")
+    return sum(values) / sum(heavy), {name: part / sum(heavy) for name, part in added.items()}
 
 
 def compare_auroc(first: tuple[Any, Any], second: tuple[Any, Any], *, confidence: float = 0.95) -> Comparison:

@@ -106,39 +106,115 @@ def evaluate(
         InputError: a set is empty, a score is NaN, versions of other numbers of images, or an argument is out of its
             range.
     """
+    known = _versions(id_scores, versions)
+    return _evaluated(known, score_vector(ood_scores, "ood_scores"), "", replicates, confidence, seed)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsOfSets:
+    """What `evaluate_sets` found.
+
+    Attributes:
+        sets: metrics of each OOD set.
+        means: metric → estimate of each mean, by the names of `Metrics`.
+    """
+
+    sets: Mapping[str, Metrics]
+    means: Mapping[str, Mapping[str, Estimate]]
+
+
+def evaluate_sets(
+    id_scores: Any,
+    ood_scores: Mapping[str, Any],
+    means: Mapping[str, Sequence[str]],
+    *,
+    versions: Sequence[Any] = (),
+    replicates: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> MetricsOfSets:
+    """`evaluate` of several OOD sets against one ID set, and unweighted means over them with intervals.
+
+    A replicate draws the ID images once for all sets, and every set for itself, so that a mean over them has the
+    spread of all. What a set's interval is depends on its name and the seed, and not on the sets beside it.
+
+    Args:
+        id_scores: (n_id,) higher = more OOD.
+        ood_scores: (n_ood,) of each set by its name.
+        means: what each mean is called → the sets that it is over, as `mood.evaluation.protocols.members` gives them.
+        versions: as `evaluate` has them.
+        replicates: how often to draw, ≥ 1.
+        confidence: of the central percentile interval, inside (0, 1).
+        seed: of the draws, ≥ 0.
+
+    Raises:
+        InputError: what `evaluate` refuses, or a mean over nothing or over a set that is not there.
+    """
+    for mean, names in means.items():
+        if not names or not {*names} <= ood_scores.keys():
+            raise InputError(f"the mean {mean!r} is over {[*names]}; some of {[*ood_scores]} were expected")
+    known = _versions(id_scores, versions)
+    found = {
+        name: _evaluated(known, score_vector(scores, f"ood_scores of {name!r}"), name, replicates, confidence, seed)
+        for name, scores in ood_scores.items()
+    }
+    of_means = {
+        mean: {
+            metric: _estimate(
+                np.mean([getattr(found[name][0], metric).value for name in names]),
+                np.mean([found[name][1][metric] for name in names], axis=0),
+                confidence,
+            )
+            for metric in found[names[0]][1]
+        }
+        for mean, names in means.items()
+    }
+    return MetricsOfSets({name: metrics for name, (metrics, _) in found.items()}, of_means)
+
+
+def _evaluated(
+    known: np.ndarray, unknown: np.ndarray, name: str, replicates: int, confidence: float, seed: int
+) -> tuple[Metrics, dict[str, np.ndarray]]:
+    """The metrics of one OOD set, and the (replicates,) values of each that are behind its interval."""
     if replicates < 1:
         raise InputError(f"replicates is {replicates}; at least 1 is needed for an interval")
     if seed < 0:
         raise InputError(f"seed is {seed}; it must not be negative")
-    tail = (1 - _inside(confidence)) / 2
-    known, unknown = _versions(id_scores, versions), score_vector(ood_scores, "ood_scores")
+    _inside(confidence)
     id_counts, ood_counts = tally(known.ravel(), unknown)
     distinct = np.unique(np.concatenate((known.ravel(), unknown)))
     id_places, ood_places = (_sorted(np.searchsorted(distinct, side)) for side in (known, unknown[:, None]))
     values = _metrics(id_counts, ood_counts)
-    drawn: dict[str, list[np.ndarray]] = {name: [] for name in values}
-    # Two streams of draws, so that neither depends on the size of the other set or on how many are drawn at once.
-    id_draws, ood_draws = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2))
+    drawn: dict[str, list[np.ndarray]] = {metric: [] for metric in values}
+    # Two streams of draws, so that neither depends on the size of the other set or on how many are drawn at once. That
+    # of the ID images is the same whatever they stand against; sets of one size would be drawn alike without a name.
+    id_draws, ood_draws = (
+        np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key)) for key in ((0,), (1, *name.encode()))
+    )
     chunk = max(1, CHUNK // max(len(id_counts), int(id_counts.sum()), int(ood_counts.sum())))
     for start in range(0, replicates, chunk):
         size = min(chunk, replicates - start)
         resampled = _metrics(
             redraw(id_places, len(distinct), size, id_draws), redraw(ood_places, len(distinct), size, ood_draws)
         )
-        for name, found in resampled.items():
-            drawn[name].append(found)
-    estimates = {}
-    for name, value in values.items():
-        low, high = np.quantile(np.concatenate(drawn[name]), (tail, 1 - tail))
-        estimates[name] = Estimate(float(value), float(low), float(high))
-    return Metrics(
-        **estimates,
+        for metric, found in resampled.items():
+            drawn[metric].append(found)
+    replicated = {metric: np.concatenate(parts) for metric, parts in drawn.items()}
+    metrics = Metrics(
+        **{metric: _estimate(value, replicated[metric], confidence) for metric, value in values.items()},
         n_id=int(id_counts.sum()),
         n_ood=int(ood_counts.sum()),
         replicates=replicates,
         confidence=confidence,
         seed=seed,
     )
+    return metrics, replicated
+
+
+def _estimate(value: Any, replicated: np.ndarray, confidence: float) -> Estimate:
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(replicated, (tail, 1 - tail))
+    return Estimate(float(value), float(low), float(high))
 
 
 def redraw(places: np.ndarray, groups: int, size: int, draws: np.random.Generator) -> np.ndarray:

@@ -3,8 +3,9 @@
 A score sorts the images from the most usual one up; the classifier answers on the first ones and abstains on the rest.
 """
 
+from collections.abc import Iterable
 from math import sqrt
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 from typing import Any
 
 import numpy as np
@@ -143,18 +144,42 @@ def oscr_interval(id_scores: Any, id_right: Any, ood_scores: Any, *, confidence:
     Raises:
         InputError: what `oscr` refuses, fewer than two images in a set, or `confidence` out of range.
     """
-    value = oscr(id_scores, id_right, ood_scores)
-    known, unknown = score_vector(id_scores, "id_scores"), score_vector(ood_scores, "ood_scores")
-    right = np.asarray(id_right)
-    if min(len(known), len(unknown)) < 2 or not 0 < confidence < 1:
+    return mean_oscr_interval(id_scores, id_right, [ood_scores], confidence=confidence)
+
+
+def mean_oscr_interval(
+    id_scores: Any, id_right: Any, ood_scores: Iterable[Any], *, confidence: float = 0.95
+) -> Estimate:
+    """Mean `oscr` of several OOD sets against the same ID images, each of which counts once, as `oscr_interval`.
+
+    Args:
+        id_scores: (n_id,) higher = more OOD, n_id ≥ 2.
+        id_right: (n_id,) booleans.
+        ood_scores: (n_ood,) of each set, n_ood ≥ 2; no image is in two of them.
+        confidence: of the interval, inside (0, 1).
+
+    Raises:
+        InputError: no set, what `oscr` refuses, fewer than two images in a set, or `confidence` out of range.
+    """
+    known, right = score_vector(id_scores, "id_scores"), np.asarray(id_right)
+    sets = [score_vector(scores, "ood_scores") for scores in ood_scores]
+    if not sets:
+        raise InputError("ood_scores has no set; a mean needs at least one")
+    values = [oscr(known, right, unknown) for unknown in sets]
+    fewest = min(map(len, sets))
+    if min(len(known), fewest) < 2 or not 0 < confidence < 1:
         raise InputError(
-            f"there are {len(known)} ID and {len(unknown)} OOD images and confidence is {confidence}; two of each, and "
-            "a number between 0 and 1 were expected"
+            f"there are {len(known)} ID and {fewest} OOD images and confidence is {confidence}; two of each, and a "
+            "number between 0 and 1 were expected"
         )
-    of_id = placements(known, unknown)[0] * right
-    of_ood = placements(known[right], unknown)[1] * right.mean() if right.any() else np.zeros(len(unknown))
-    deviation = sqrt(of_id.var(ddof=1) / len(known) + of_ood.var(ddof=1) / len(unknown))
-    half = NormalDist().inv_cdf((1 + confidence) / 2) * deviation
+    of_id, variance = np.zeros(len(known)), 0.0
+    for unknown in sets:
+        of_id += placements(known, unknown)[0] * right / len(sets)
+        if right.any():
+            of_ood = placements(known[right], unknown)[1] * right.mean() / len(sets)
+            variance += of_ood.var(ddof=1) / len(unknown)
+    variance += of_id.var(ddof=1) / len(known)
+    half, value = NormalDist().inv_cdf((1 + confidence) / 2) * sqrt(variance), fmean(values)
     return Estimate(value, max(0.0, value - half), min(1.0, value + half))
 
 

@@ -5,34 +5,30 @@ import pytest
 import torch
 
 from mood.core.errors import InputError
-from mood.evaluation import auroc, evaluate
+from mood.evaluation import auroc, evaluate, evaluate_sets
 from mood.evaluation.protocols import (
     OPENOOD,
     accepted_confusion,
     expose,
     full_spectrum,
-    group_means,
     largest_cells,
     linear_probe,
+    members,
     one_class,
 )
 
 
-def test_means_are_unweighted_and_only_of_groups_that_were_measured_whole() -> None:
+def test_a_mean_is_only_of_groups_that_were_measured_whole() -> None:
     by_group = {"near": ("a",), "far": ("b", "c")}
-    assert group_means({"a": 0.9, "b": 0.6, "c": 0.6}, by_group) == {
-        "mean, near": 0.9,
-        "mean, far": 0.6,
-        "mean": pytest.approx(0.7),
-    }
-    assert group_means({"a": 0.9, "b": 0.6}, by_group) == {"mean, near": 0.9}
-    assert group_means({"a": 0.9, "b": 0.7}, {"near": ("a", "b")}) == {"mean": pytest.approx(0.8)}
+    assert members(by_group) == {"mean, near": ("a",), "mean, far": ("b", "c"), "mean": ("a", "b", "c")}
+    assert members(by_group, {"a": 0.9, "b": 0.6}) == {"mean, near": ("a",)}
+    assert members({"near": ("a", "b")}, ["b", "a"]) == {"mean": ("a", "b")}
 
 
 @pytest.mark.parametrize("by_group", [{}, {"near": ()}, {"near": ("a",), "far": ("a",)}])
 def test_groups_are_checked(by_group) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InputError):
-        group_means({"a": 1.0}, by_group)
+        members(by_group)
 
 
 def test_one_class_is_the_unweighted_mean_over_the_other_classes_and_beside_it_all_of_them_pooled() -> None:
@@ -147,26 +143,28 @@ def test_the_probe_is_checked(shown: int, decay: float) -> None:
 
 def test_shifted_known_images_count_as_known() -> None:
     rng = np.random.default_rng(0)
-    plain, moved, unknown = rng.normal(size=50), rng.normal(0.5, 1, 50), rng.normal(1, 1, 40)
-    found = full_spectrum(plain, {"blur=1": moved}, unknown, replicates=5)
-    assert found.auroc.value == auroc(np.concatenate((plain, moved)), unknown)
-    assert (found.n_id, found.n_ood) == (100, 40)
-    alone, twice = evaluate(plain, unknown).auroc, full_spectrum(plain, {"blur=1": plain}, unknown).auroc
+    plain, moved, unknown = rng.normal(size=50), rng.normal(0.5, 1, 50), {"far": rng.normal(1, 1, 40)}
+    found = full_spectrum(plain, {"blur=1": moved}, unknown, {"mean": ("far",)}, replicates=5)
+    assert found.sets["far"].auroc.value == auroc(np.concatenate((plain, moved)), unknown["far"])
+    assert (found.sets["far"].n_id, found.sets["far"].n_ood) == (100, 40)
+    assert found.means["mean"]["auroc"] == found.sets["far"].auroc
+    alone = evaluate_sets(plain, unknown, {}).sets["far"].auroc
+    twice = full_spectrum(plain, {"blur=1": plain}, unknown, {}).sets["far"].auroc
     assert (twice.low, twice.high) == pytest.approx((alone.low, alone.high)), "the same image twice is one image"
     with pytest.raises(InputError, match="of the same images"):
-        full_spectrum(plain, {"blur=1": moved[1:]}, unknown)
+        full_spectrum(plain, {"blur=1": moved[1:]}, unknown, {})
     with pytest.raises(InputError, match="shift"):
-        full_spectrum(plain, {}, unknown)
+        full_spectrum(plain, {}, unknown, {})
 
 
 def test_shifted_images_of_their_own_are_so_many_more_known_ones() -> None:
     rng = np.random.default_rng(0)
-    plain, moved, unknown = rng.normal(size=50), rng.normal(0.5, 1, 20), rng.normal(1, 1, 40)
-    found = full_spectrum(plain, {"ImageNet-R": moved}, unknown, same_images=False)
-    assert found == evaluate(np.concatenate((plain, moved)), unknown)
-    assert (found.n_id, found.n_ood) == (70, 40)
+    plain, moved, unknown = rng.normal(size=50), rng.normal(0.5, 1, 20), {"far": rng.normal(1, 1, 40)}
+    found = full_spectrum(plain, {"ImageNet-R": moved}, unknown, {}, same_images=False)
+    assert found == evaluate_sets(np.concatenate((plain, moved)), unknown, {})
+    assert (found.sets["far"].n_id, found.sets["far"].n_ood) == (70, 40)
     with pytest.raises(InputError, match="ImageNet-R"):
-        full_spectrum(plain, {"ImageNet-R": [np.nan]}, unknown, same_images=False)
+        full_spectrum(plain, {"ImageNet-R": [np.nan]}, unknown, {}, same_images=False)
 
 
 def test_openood_is_what_its_paper_and_its_configs_say() -> None:

@@ -6,7 +6,7 @@ They get scores, labels and embeddings that somebody else made, and give figures
 from mood.evaluation.protocols.confusion import accepted_confusion, largest_cells
 from mood.evaluation.protocols.few_shot import Probe, expose, linear_probe
 from mood.evaluation.protocols.full_spectrum import full_spectrum
-from mood.evaluation.protocols.multi_class import group_means, members
+from mood.evaluation.protocols.multi_class import members
 from mood.evaluation.protocols.one_class import OneClass, one_class
 from mood.evaluation.protocols.openood import OPENOOD, Benchmark
 from mood.evaluation.protocols.pairs import TABLE_8
@@ -20,7 +20,6 @@ __all__ = [
     "accepted_confusion",
     "expose",
     "full_spectrum",
-    "group_means",
     "largest_cells",
     "linear_probe",
     "members",

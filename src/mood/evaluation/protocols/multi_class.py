@@ -1,18 +1,21 @@
 """Multi-class: all classes of a set are known, other sets are not; means over near sets, far sets, and all of them."""
 
-from collections.abc import Mapping, Sequence
-from statistics import fmean
+from collections.abc import Collection, Mapping, Sequence
 
 from mood.core.errors import InputError
 
 MEAN = "mean"
 
 
-def members(groups: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+def members(groups: Mapping[str, Sequence[str]], measured: Collection[str] | None = None) -> dict[str, tuple[str, ...]]:
     """The sets of each mean: for each of several groups "mean, GROUP" and, over the sets of all groups, "mean".
+
+    The means are not weighted, as the paper and OpenOOD v1.5 have them.
 
     Args:
         groups: sets by group ("near", "far").
+        measured: the sets that were measured; all unless said. A group of which one was not has no mean, and neither
+            has the whole: the mean of fewer sets would be another figure under the same name.
 
     Raises:
         InputError: a group without sets, or a set that is in two groups.
@@ -24,25 +27,5 @@ def members(groups: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
         twice = next(name for name in every if every.count(name) > 1)
         raise InputError(f"the set {twice!r} is in two groups; it can be near or far")
     parts = {f"{MEAN}, {name}": tuple(sets) for name, sets in groups.items()} if len(groups) > 1 else {}
-    return {**parts, MEAN: tuple(every)}
-
-
-def group_means(values: Mapping[str, float], groups: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Unweighted means of a figure over groups of OOD sets, as the paper and OpenOOD v1.5 have them.
-
-    Args:
-        values: the figure on each set that was measured.
-        groups: sets by group.
-
-    Returns:
-        Those of `members`. A group of which a set was not measured has no mean, and neither has the whole: the mean of
-        fewer sets would be another figure under the same name.
-
-    Raises:
-        InputError: a group without sets, or a set that is in two groups.
-    """
-    return {
-        key: fmean(values[name] for name in sets)
-        for key, sets in members(groups).items()
-        if all(name in values for name in sets)
-    }
+    found = {**parts, MEAN: tuple(every)}
+    return {key: sets for key, sets in found.items() if measured is None or {*sets} <= {*measured}}

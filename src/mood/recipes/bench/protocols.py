@@ -1,6 +1,6 @@
 """Each protocol on the images of one run and one network: scores and labels in, figures out."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -14,7 +14,9 @@ from mood.evaluation import (
     auroc_interval,
     compare_auroc,
     compare_mean_auroc,
+    evaluate_sets,
     mean_auroc_interval,
+    mean_oscr_interval,
     oscr_interval,
 )
 from mood.evaluation.protocols import (
@@ -22,29 +24,29 @@ from mood.evaluation.protocols import (
     accepted_confusion,
     expose,
     full_spectrum,
-    group_means,
     largest_cells,
     linear_probe,
     members,
     one_class,
 )
+from mood.recipes.bench.first_network import Both
 from mood.recipes.bench.networks import HEAD, OWN, predictions
 from mood.recipes.bench.plan import PROBE
-from mood.recipes.bench.results import LESS_THIS, Figure
+from mood.recipes.bench.results import LESS_THIS, LESS_THIS_NETWORK, Figure
 from mood.recipes.bench.scoring import Scored
-from mood.recipes.bench.session import ID, Session
+from mood.recipes.bench.session import ID, METRICS, Session
 from mood.recipes.bench.sets import of_classes
 
 if TYPE_CHECKING:
     from mood.data import Source
-    from mood.evaluation import Estimate
+    from mood.evaluation import Estimate, MetricsOfSets
 
 Side = tuple[str, np.ndarray]
 """Whose images these are, and their scores."""
 
 
 def multi_class(session: Session) -> list[Figure]:
-    """Each OOD set against the test images; means over near, far and all; a paired test against the first score."""
+    """Each OOD set against the test images; means over near, far and all; paired tests of scores and of networks."""
     kept = session.scores({ID: session.sets.test, **session.sets.unknown})
     found = []
     right = _right(session)
@@ -54,7 +56,7 @@ def multi_class(session: Session) -> list[Figure]:
             found += session.made.figures(f"{text}/selective", partial(_selective, session, text, scored, right))
     if right is not None:
         found.append(session.share_right(ID, right))
-    return found + _means(session, found, kept) + _paired(session, kept)
+    return found + _paired(session, kept) + _paired_networks(session, kept)
 
 
 def _right(session: Session) -> np.ndarray | None:
@@ -65,10 +67,40 @@ def _right(session: Session) -> np.ndarray | None:
 
 
 def _against(session: Session, text: str, scored: Scored) -> list[Figure]:
+    known, unknown = scored.values[ID], {name: scored.values[name] for name in session.sets.unknown}
+    together = evaluate_sets(
+        known,
+        unknown,
+        _means(session),
+        replicates=session.replicates,
+        confidence=session.confidence,
+        seed=session.seed,
+    )
+    return _over_sets(session, text, together, partial(_comparisons, scored))
+
+
+def _over_sets(
+    session: Session,
+    text: str,
+    together: "MetricsOfSets",
+    comparisons: Callable[[Sequence[str]], Iterable[tuple[Side, Side]]],
+) -> list[Figure]:
+    """All metrics of every OOD set, and their means.
+
+    Args:
+        session: of the figures.
+        text: the score.
+        together: what it reaches.
+        comparisons: behind the mean AUROC over these sets.
+    """
     found = []
-    for name in session.sets.unknown:
-        metrics = session.evaluated(scored.values[ID], scored.values[name])
+    for name, metrics in together.sets.items():
         found += session.measured(text, name, metrics, session.seen(name))
+    for key, sets in _means(session).items():
+        estimates = dict(together.means[key])
+        with suppress(InputError):  # one image has no variance
+            estimates["auroc"] = mean_auroc_interval(comparisons(sets), confidence=session.confidence)
+        found += [session.estimated(text, key, metric, estimates[metric]) for metric in METRICS]
     return found
 
 
@@ -90,36 +122,17 @@ def _selective(session: Session, text: str, scored: Scored, right: np.ndarray) -
         estimate = oscr_interval(known, right, scored.values[name], confidence=session.confidence)
         more = {"n_id": len(known), "n_ood": len(scored.values[name])}
         found.append(session.estimated(text, name, "oscr", estimate, **more))
+    for key, sets in _means(session).items():
+        estimate = mean_oscr_interval(
+            known, right, [scored.values[name] for name in sets], confidence=session.confidence
+        )
+        found.append(session.estimated(text, key, "oscr", estimate))
     return found
 
 
-def _means(
-    session: Session, figures: Sequence[Figure], kept: Mapping[str, Scored], versions: Sequence[str] = (ID,)
-) -> list[Figure]:
-    """Means over near, far and all sets, those of AUROC with intervals.
-
-    Args:
-        session: of the figures.
-        figures: of each set.
-        kept: the scores behind them.
-        versions: what of these counts as known.
-    """
-    found = []
-    values: dict[tuple[str, str], dict[str, float]] = {}
-    for figure in figures:
-        if figure.key in session.run.unknown:
-            values.setdefault((figure.score, figure.metric), {})[figure.key] = figure.value
-    sets = members(session.run.groups)
-    for (score, metric), by_set in values.items():
-        for key, value in group_means(by_set, session.run.groups).items():
-            ends: dict[str, float] = {}
-            if metric == "auroc":
-                comparisons = _comparisons(kept[score], sets[key], versions)
-                with suppress(InputError):  # one image has no variance
-                    estimate = mean_auroc_interval(comparisons, confidence=session.confidence)
-                    ends = {"low": estimate.low, "high": estimate.high}
-            found.append(session.figure(score, key, metric, value, **ends))
-    return found
+def _means(session: Session) -> dict[str, tuple[str, ...]]:
+    """The means over near, far and all sets that can be taken → their sets."""
+    return members(session.run.groups, session.sets.unknown)
 
 
 def _comparisons(scored: Scored, sets: Sequence[str], versions: Sequence[str] = (ID,)) -> list[tuple[Side, Side]]:
@@ -128,13 +141,20 @@ def _comparisons(scored: Scored, sets: Sequence[str], versions: Sequence[str] = 
     return [((ID, under[known]), (name, under[name])) for known in versions for name in sets]
 
 
+def _as_it_is(scored: Scored) -> Scored:
+    return scored
+
+
+def _keys(session: Session, there: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """What a paired test may be on → the sets that it is over: each set that is there, and the means over them."""
+    return {name: (name,) for name in session.sets.unknown if name in there} | members(session.run.groups, there)
+
+
 def _paired(session: Session, kept: Mapping[str, Scored], versions: Sequence[str] = (ID,)) -> list[Figure]:
     """DeLong's test of the first score against each other one, on each set and on the means over sets."""
-    wanted: dict[str, tuple[str, ...]] = {name: (name,) for name in session.sets.unknown}
-    wanted |= {key: sets for key, sets in members(session.run.groups).items() if {*sets} <= wanted.keys()}
     return [
         figure
-        for key, sets in wanted.items()
+        for key, sets in _keys(session, session.sets.unknown).items()
         for figure in _paired_means(session, kept, key, partial(_comparisons, sets=sets, versions=versions))
     ]
 
@@ -156,12 +176,83 @@ def _paired_means(
     first, *others = kept or [""]
     found = []
     for text in others:
-        with suppress(InputError):  # one image has no variance
-            compared = compare_mean_auroc(
-                comparisons(kept[first]), comparisons(kept[text]), confidence=session.confidence
+        sides = comparisons(kept[first]), comparisons(kept[text])
+        found += _less_this(session, text, key, LESS_THIS.format(first), *sides)
+    return found
+
+
+def _less_this(
+    session: Session,
+    text: str,
+    key: str,
+    metric: str,
+    first: Iterable[tuple[Side, Side]],
+    this: Iterable[tuple[Side, Side]],
+) -> list[Figure]:
+    """The mean AUROC of what comes first, less that of this session's score, where it has a variance."""
+    try:
+        compared = compare_mean_auroc(first, this, confidence=session.confidence)
+    except InputError:  # one image has none
+        return []
+    more = {"low": compared.low, "high": compared.high, "p_value": compared.p_value}
+    return [session.figure(text, key, metric, compared.difference, **more)]
+
+
+def _paired_networks(
+    session: Session,
+    kept: Mapping[str, Scored],
+    versions: Sequence[str] = (ID,),
+    as_known: Callable[[Scored], Scored] = _as_it_is,
+) -> list[Figure]:
+    """The test of the run's first network against this one, score by score, on each set and on the means over sets.
+
+    Args:
+        session: of this network.
+        kept: its scores.
+        versions: what of these counts as known …
+        as_known: … once this has put it together.
+    """
+
+    def each(both: Both, text: str, metric: str) -> list[Figure]:
+        first, this = as_known(both.first), as_known(both.this)
+        return [
+            figure
+            for key, sets in _keys(session, both.rows.keys()).items()
+            for figure in _less_this(
+                session, text, key, metric, *(_comparisons(side, sets, versions) for side in (first, this))
             )
-            more = {"low": compared.low, "high": compared.high, "p_value": compared.p_value}
-            found.append(session.figure(text, key, LESS_THIS.format(first), compared.difference, **more))
+        ]
+
+    return _beside_the_first(session, kept, each)
+
+
+def _paired_networks_of_classes(
+    session: Session, kept: Mapping[str, Scored], pairs: Sequence[tuple[str, str]]
+) -> list[Figure]:
+    """The same by the mean AUROC over (known, unknown) classes."""
+    labels = session.labels(session.sets.test)
+
+    def each(both: Both, text: str, metric: str) -> list[Figure]:
+        of_both = labels[next(iter(both.rows.values()))]
+        sides = (_pairs(session, of_both, pairs, side) for side in (both.first, both.this))
+        return _less_this(session, text, "mean", metric, *sides)
+
+    return _beside_the_first(session, kept, each)
+
+
+def _beside_the_first(
+    session: Session, kept: Mapping[str, Scored], each: Callable[[Both, str, str], list[Figure]]
+) -> list[Figure]:
+    """What each score on this network is beside the same on the first one; the first one's are kept for that."""
+    first, trial = session.first, session.networks.trial
+    names = dict.fromkeys(name for scored in kept.values() for name in scored.values)
+    positions = {name: session.positions(name) for name in names}
+    if first.keep(trial.plan.name, trial.number, kept, positions):
+        return []
+    metric = LESS_THIS_NETWORK.format(first.name)
+    found = []
+    for text, both in first.beside(trial.number, kept, positions):
+        found += session.made.figures(f"{text}/{metric}/{[*both.rows]}", partial(each, both, text, metric))
     return found
 
 
@@ -176,7 +267,8 @@ def one_class_each(session: Session) -> list[Figure]:
         found += session.made.figures(f"{text}/one class", partial(_each_class, session, text, scored, labels))
     every = [(known, unknown) for known in names for unknown in names if unknown != known]
     comparisons = partial(_pairs, session, labels, every)
-    return found + session.made.figures("paired", partial(_paired_means, session, kept, "mean", comparisons))
+    found += session.made.figures("paired", partial(_paired_means, session, kept, "mean", comparisons))
+    return found + _paired_networks_of_classes(session, kept, every)
 
 
 def _each_class(session: Session, text: str, scored: Scored, labels: np.ndarray) -> list[Figure]:
@@ -199,7 +291,13 @@ def _each_class(session: Session, text: str, scored: Scored, labels: np.ndarray)
         ]
     every = [(known, unknown) for known in names for unknown in names if unknown != known]
     found.append(session.estimated(text, "mean", "auroc", _mean_of_pairs(session, scored, labels, every)))
-    found.append(session.figure(text, "mean", "auroc_pooled", result.pooled.mean()))
+    # All other classes together are each of them, weighing what it has of their images.
+    counts = dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
+    weights = [counts[other] / (len(labels) - counts[known]) for known, other in every]
+    estimate = mean_auroc_interval(
+        _pairs(session, labels, every, scored), weights=weights, confidence=session.confidence
+    )
+    found.append(session.estimated(text, "mean", "auroc_pooled", estimate))
     return found
 
 
@@ -241,7 +339,8 @@ def pairs_each(session: Session) -> list[Figure]:
     found = []
     for text, scored in kept.items():
         found += session.made.figures(f"{text}/pairs", partial(_each_pair, session, text, scored, labels, pairs))
-    return found + _paired_means(session, kept, "mean", partial(_pairs, session, labels, pairs))
+    found += _paired_means(session, kept, "mean", partial(_pairs, session, labels, pairs))
+    return found + _paired_networks_of_classes(session, kept, pairs)
 
 
 def _each_pair(
@@ -382,27 +481,31 @@ def shifted_known(session: Session) -> list[Figure]:
 
     made = {shift: shifted(session.sets.test, shift) for shift in session.run.shifts}
     moved = {**made, **session.sets.shifted}
-    wanted = {ID: session.sets.test, **{f"{ID}, {shift}": source for shift, source in moved.items()}}
-    kept = session.scores({**wanted, **session.sets.unknown})
+    versions = (ID, *(f"{ID}, {shift}" for shift in moved))
+    kept = session.scores(
+        {**dict(zip(versions, (session.sets.test, *moved.values()), strict=True)), **session.sets.unknown}
+    )
+    # Images under a shift are what they were; those of a shifted set are so many more known ones.
+    as_known, known = (_as_it_is, versions) if made else (partial(_together, known=versions), (ID,))
     found: list[Figure] = []
     for text, scored in kept.items():
         under = {shift: scored.values[f"{ID}, {shift}"] for shift in moved}
 
         def spectrum(text: str = text, scored: Scored = scored, under: Any = under) -> list[Figure]:
-            figures = []
-            for name in session.sets.unknown:
-                metrics = full_spectrum(
-                    scored.values[ID],
-                    under,
-                    scored.values[name],
-                    same_images=bool(made),
-                    replicates=session.replicates,
-                    confidence=session.confidence,
-                    seed=session.seed,
-                )
-                figures += session.measured(text, name, metrics, session.seen(name))
-                plain = auroc_interval(scored.values[ID], scored.values[name], confidence=session.confidence)
-                figures.append(session.estimated(text, name, "auroc_without_shifts", plain))
+            together = full_spectrum(
+                scored.values[ID],
+                under,
+                {name: scored.values[name] for name in session.sets.unknown},
+                _means(session),
+                same_images=bool(made),
+                replicates=session.replicates,
+                confidence=session.confidence,
+                seed=session.seed,
+            )
+            figures = _over_sets(session, text, together, partial(_comparisons, as_known(scored), versions=known))
+            for key, sets in _keys(session, session.sets.unknown).items():
+                plain = mean_auroc_interval(_comparisons(scored, sets), confidence=session.confidence)
+                figures.append(session.estimated(text, key, "auroc_without_shifts", plain))
             for shift, values in under.items():
                 # Where both sides are the same images, they are drawn together.
                 sides = (ID, scored.values[ID]), (ID if made else shift, values)
@@ -416,10 +519,8 @@ def shifted_known(session: Session) -> list[Figure]:
             if of_classes(source, session.class_names):
                 right = predictions(session.network, source) == session.labels(source, HEAD)
                 found.append(session.share_right(shift, right))
-    versions: Sequence[str] = tuple(wanted)
-    if not made:
-        kept, versions = {text: _together(scored, versions) for text, scored in kept.items()}, (ID,)
-    return found + _means(session, found, kept, versions) + _paired(session, kept, versions)
+    found += _paired(session, {text: as_known(scored) for text, scored in kept.items()}, known)
+    return found + _paired_networks(session, kept, known, as_known)
 
 
 def _together(scored: Scored, known: Sequence[str]) -> Scored:

@@ -12,6 +12,8 @@ from mood.recipes.bench.plan import PublishedPlan, RowPlan
 RESULTS = "results.json"
 LESS_THIS = "auroc_of_{}_less_this"
 """What the difference is called between the AUROC of a run's first score and that of another."""
+LESS_THIS_NETWORK = "auroc_on_{}_less_this"
+"""The same of one score on a run's first network and on another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

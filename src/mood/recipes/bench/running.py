@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mood.core.errors import MoodError
 from mood.core.progress import say
+from mood.recipes.bench.first_network import FirstNetwork
 from mood.recipes.bench.image_scores import SCORES, ImageScores
 from mood.recipes.bench.made import Made
 from mood.recipes.bench.networks import OWN
@@ -77,8 +78,8 @@ def run_all(
     found, units = Found(), Units(output.scratch)
     for key, why in sets.missing.items():
         say(f"missing: {key}: {why}")
-    ready: list[tuple[RunPlan, Opened, Trial, Cells]] = []
-    for run, of_run in zip(runs, trials, strict=True):
+    ready: list[tuple[RunPlan, Opened, Trial, Cells, FirstNetwork]] = []
+    for place, (run, of_run) in enumerate(zip(runs, trials, strict=True)):
         try:
             opened = sets_of(run, sets)
         except MoodError as error:
@@ -87,14 +88,15 @@ def run_all(
         found.notes += opened.notes
         # The rival's network says which cells all of them show.
         cells: Cells = {}
+        first = FirstNetwork(output.scratch / f"first network {place}")
         for trial in sorted(of_run, key=lambda trial: trial.plan.name != run.rival_network):
             found.left_out += trial.left_out(run.name)
             if not trial.lacking:
-                ready.append((run, opened, trial, cells))
+                ready.append((run, opened, trial, cells, first))
     for item in found.left_out:
         say(f"left out: {item.run}, {item.what}: {item.reason}")
     with ImageScores(output.work / SCORES) as images:
-        for number, (run, opened, trial, cells) in enumerate(ready, 1):
+        for number, (run, opened, trial, cells, first) in enumerate(ready, 1):
             began, before = time.perf_counter(), len(found.left_out)
             networks = Networks(
                 trial,
@@ -103,7 +105,7 @@ def run_all(
                 batch_size=config.batch_size,
                 workers=config.workers,
             )
-            _run(config, run, opened, networks, units, images, cells, found)
+            _run(config, run, opened, networks, units, images, cells, first, found)
             took = f"{time.perf_counter() - began:.1f} s"
             short = len(found.left_out) - before
             say(
@@ -140,6 +142,7 @@ def _run(
     units: Units,
     images: ImageScores,
     cells: Cells,
+    first: FirstNetwork,
     found: Found,
 ) -> None:
     """One run with one trial of one network."""
@@ -163,6 +166,7 @@ def _run(
         confidence=config.confidence,
         seed=config.seed,
         cells=cells,
+        first=first,
         left_out=lambda what, reason: found.left_out.append(LeftOut(run.name, f"{called}, {what}", reason)),
     )
     try:
@@ -171,8 +175,8 @@ def _run(
         found.left_out.append(LeftOut(run.name, called, str(error)))
         return
     images.add(session)
-    first = run.name not in {part.run for part in found.shown}
-    found.shown.append(shown(session, made.scored, drawn=trial == 0, ends=first))
+    ends = run.name not in {part.run for part in found.shown}
+    found.shown.append(shown(session, made.scored, drawn=trial == 0, ends=ends))
     for text, one in made.scored.items():
         if one.chosen:
             found.chosen.append(f"{run.name}, {called}, {text}: {one.chosen}")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mood.evaluation import evaluate, flagged_share
+from mood.evaluation import flagged_share
+from mood.recipes.bench.first_network import FirstNetwork
 from mood.recipes.bench.made import Made
 from mood.recipes.bench.networks import OWN, Network
 from mood.recipes.bench.plan import RunPlan
@@ -48,6 +49,7 @@ class Session:
         confidence: of the intervals.
         seed: of the bootstrap.
         cells: that the networks of the run share; the rival's sets them.
+        first: the network of the run that the others are compared with.
         left_out: called with a score and the reason.
     """
 
@@ -59,6 +61,7 @@ class Session:
     confidence: float
     seed: int
     cells: Cells
+    first: FirstNetwork
     left_out: Callable[[str, str], None]
 
     @property
@@ -117,10 +120,6 @@ class Session:
         estimate = flagged_share(right, 0.5, confidence=self.confidence)
         return self.estimated("", key, "accuracy", estimate, n_id=len(right))
 
-    def evaluated(self, known: np.ndarray, unknown: np.ndarray) -> "Metrics":
-        """Metrics with this run's intervals."""
-        return evaluate(known, unknown, replicates=self.replicates, confidence=self.confidence, seed=self.seed)
-
     def seen(self, name: str) -> str:
         """Why the weights are not new to an OOD set, or ""."""
         from mood.recipes.familiar import familiar
@@ -134,6 +133,10 @@ class Session:
             InputError: the set has none.
         """
         return np.concatenate([part.need("labels").numpy() for part in self.network.shards(source, kind)])
+
+    def positions(self, name: str) -> np.ndarray:
+        """(n,) places of the readable images in the manifest of a set that was scored."""
+        return self.network.extracted(self.made.sets[name], OWN).positions
 
     def scores(self, sets: "Mapping[str, Source]") -> dict[str, Scored]:
         """What the run's scores say of sets: those that can be had, for the others are told."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mood.evaluation import Spread, over_trials
 from mood.recipes.bench.plan import PublishedPlan, RowPlan
-from mood.recipes.bench.results import LESS_THIS, Figure, Results, trials_of
+from mood.recipes.bench.results import LESS_THIS, LESS_THIS_NETWORK, Figure, Results, trials_of
 from mood.recipes.bench.session import ID
 from mood.report import Grid
 from mood.report.grid import escaped, tex
@@ -62,7 +62,7 @@ def measured_grids(results: Results) -> list[Grid]:
     found = []
     for run, protocol in _protocols(results).items():
         made = [measured(results, run, metric) for metric in SHOWN[protocol]]
-        found += [grid for grid in (*made, accuracy(results, run), paired(results, run)) if grid is not None]
+        found += [grid for grid in (*made, accuracy(results, run), *paired(results, run)) if grid is not None]
     return found
 
 
@@ -220,26 +220,38 @@ def _oracles(
     return rows, notes
 
 
-def paired(results: Results, run: str) -> Grid | None:
-    """The AUROC of a run's first score less that of each other, with DeLong's p-value; None where there are none."""
-    figures = [figure for figure in results.of(run) if figure.p_value is not None]
+def paired(results: Results, run: str) -> list[Grid]:
+    """The AUROC of a run's first score less that of each other, and on its first network less that on each other."""
+    tests = (
+        (LESS_THIS, "AUROC of {} less that of each score", "scores"),
+        (LESS_THIS_NETWORK, "AUROC on {} less that on each network", "networks"),
+    )
+    return [grid for test in tests if (grid := _paired(results, run, *test)) is not None]
+
+
+def _paired(results: Results, run: str, metric: str, title: str, both: str) -> Grid | None:
+    """One of them, with DeLong's p-value; None where there are none."""
+    before, after = metric.split("{}")
+    figures = [f for f in results.of(run) if f.p_value is not None and f.metric.startswith(before)]
     if not figures:
         return None
+    first = figures[0].metric.removeprefix(before).removesuffix(after)
     cells = {at[1:4]: of_cell for at, of_cell in trials_of(figures).items()}
     keys = tuple(dict.fromkeys(figure.key for figure in figures))
     rows = []
     for network, score in dict.fromkeys((figure.network, figure.score) for figure in figures):
         rows.append((network, score, *(_compared(cells.get((network, score, key), ())) for key in keys)))
-    before, after = LESS_THIS.split("{}")
-    first = figures[0].metric.removeprefix(before).removesuffix(after)
-    notes = (
-        "In brackets the p-value of DeLong's test, in which both scores meet the same images; of several trials, which "
-        f"are shown as mean ± standard deviation, none. Each is of one comparison, and here are {len(figures)}: by "
-        f"Bonferroni's rule 5 % for all of them together are {0.05 / len(figures):.2g} for each.",
+    note = (
+        f"In brackets the p-value of DeLong's test, in which both {both} meet the same images; of several trials, "
+        f"which are shown as mean ± standard deviation, none. Each is of one comparison, and here are {len(figures)}: "
+        f"by Bonferroni's rule 5 % for all of them together are {0.05 / len(figures):.2g} for each."
     )
-    title = f"{run}, AUROC of {first} less that of each score (points)"
-    headings, told = _marked(results, figures, keys)
-    return Grid(title, ("network", "score", *headings), tuple(rows), 2, (*notes, *told))
+    # What the weights of the first network have seen is in these figures too.
+    theirs = results.of(run, network=first, metric="auroc") if metric == LESS_THIS_NETWORK else []
+    headings, told = _marked(results, [*figures, *theirs], keys)
+    return Grid(
+        f"{run}, {title.format(first)} (points)", ("network", "score", *headings), tuple(rows), 2, (note, *told)
+    )
 
 
 def _compared(figures: Sequence[Figure]) -> str:
