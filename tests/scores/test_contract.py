@@ -410,10 +410,32 @@ def test_no_rows_are_refused(name):
         fitted(name, [], head=head())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "mood,knn"])
 def test_something_else_than_features_is_refused(name):
-    with pytest.raises(InputError, match="features hold a Tensor"):
-        fitted(name, [torch.randn(3, 4)], head=head())
+    with pytest.raises(
+        InputError, match=r"^Tensor \(3, 4\) came where Features are expected: mood.Features\(embedding="
+    ):
+        scores.fit(name, [torch.randn(3, 4)], head=head())
+    for given, told in ((np.zeros((3, 4)), r"ndarray \(3, 4\)"), (torch.zeros(3, 4), r"Tensor \(3, 4\)"), ("a", "str")):
+        with pytest.raises(InputError, match=f"^{told} came where Features, or an iterable of them, are expected"):
+            scores.fit(name, given, head=head())
+        score = fitted(name, made(), head=head())
+        with pytest.raises(InputError, match=f"^{told} came where Features are expected"):
+            score(given)
+
+
+@pytest.mark.parametrize("given", [np.zeros((3, 4)), 3, None])
+def test_something_else_than_features_is_refused_by_folds_and_choice_too(given):
+    message = "came where Features, or an iterable of them, are expected"
+    with pytest.raises(InputError, match=message):
+        scores.fit_folds("mood", [given, given])
+    with pytest.raises(InputError, match=message):
+        scores.select("mood", given)
+    with pytest.raises(InputError, match=message):
+        scores.norm_dispersion(given)
+    for refused in (lambda: scores.fit_folds("mood", [[given], [given]]), lambda: scores.select("mood", [given])):
+        with pytest.raises(InputError, match="came where Features are expected"):
+            refused()
 
 
 def test_an_iterator_is_enough_for_one_round_and_refused_for_two():
