@@ -51,6 +51,17 @@ def test_the_size_is_found_in_mixers_too():
         Architecture("mixer_s32_224", {"img_size": 80}).check()
 
 
+@pytest.mark.parametrize(
+    ("name", "size"), [("levit_128s", 64), ("tnt_s_legacy_patch16_224", [32, 64]), ("mvitv2_tiny", 64)]
+)
+def test_a_network_that_does_not_say_its_size_is_fed_as_it_was_built(name, size):
+    model = open_model(name, options={"img_size": size}, random_weights=True)
+    sides = (64, 64) if size == 64 else (32, 64)
+    assert model.transform.size == sides
+    assert model.module(torch.zeros(1, 3, *sides)).shape == (1, 1000)
+    assert open_model(name, random_weights=True).transform.size == (224, 224)
+
+
 def test_the_transform_can_be_told_otherwise():
     model = open_model("mood_vit_patch4_32", options=SMALL, random_weights=True, transform={"crop_pct": 0.8})
     assert (model.transform.size, model.transform.resize) == ((32, 32), 40)

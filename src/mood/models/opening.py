@@ -3,7 +3,7 @@
 import copy
 import difflib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -88,7 +88,7 @@ def _opened(
         return Model(
             name=name,
             module=module.eval(),
-            transform=input_transform(module),
+            transform=input_transform(module, architecture.options.get("img_size")),
             architecture=architecture,
             history=history,
             seen=seen,
@@ -260,7 +260,7 @@ def resized(model: Model, size: int | tuple[int, int]) -> Model:
     with warnings.catch_warnings():
         # timm hands a transposed grid to torch, which warns of the copy that it makes of it.
         warnings.simplefilter("ignore", UserWarning)
-        module.set_input_size(img_size=(size, size) if isinstance(size, int) else tuple(size))
+        module.set_input_size(img_size=_sides(size))
     new, old, resize = input_transform(module).size, model.transform.size, model.transform.resize
     sides = (resize, resize) if isinstance(resize, int) else resize
     # What lies around the crop keeps its share.
@@ -293,13 +293,23 @@ def _seeded(architecture: Architecture, seed: int) -> nn.Module:
         return architecture.build()
 
 
-def input_transform(module: nn.Module) -> Transform:
-    """What a timm network's own settings ask for, at the image size it was really built for."""
+def input_transform(module: nn.Module, img_size: int | Sequence[int] | None = None) -> Transform:
+    """What a timm network's own settings ask for, at the image size it was really built for.
+
+    Args:
+        module: of timm.
+        img_size: (H, W), or the side of a square, that it was built with; many networks do not say it themselves.
+    """
     config = dict(timm.data.resolve_model_data_config(module))
-    size = getattr(patch_embedding(module), "img_size", None)
+    size = getattr(patch_embedding(module), "img_size", img_size)
     if size is not None:
-        config["input_size"] = (3, *size)
+        config["input_size"] = (3, *_sides(size))
     return Transform.from_pretrained_cfg(config)
+
+
+def _sides(size: int | Sequence[int]) -> tuple[int, ...]:
+    """(H, W)."""
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def _from_hub(architecture: Architecture) -> Model:
@@ -322,7 +332,7 @@ def _from_hub(architecture: Architecture) -> Model:
     return Model(
         name=architecture.name,
         module=module.eval(),
-        transform=input_transform(module),
+        transform=input_transform(module, architecture.options.get("img_size")),
         architecture=architecture,
         source=f"hub weights {architecture.name}",
     )
