@@ -18,16 +18,17 @@ import torch
 from PIL import Image
 
 import mood.recipes.extract as extract_module
-from mood.core.errors import DataError, InputError, OutputError
+from mood.core.errors import DataError, InputError, ModelError, OutputError
 from mood.data.folder_sets import IMAGENET30
 from mood.evaluation import auroc
 from mood.evaluation.protocols import OPENOOD
-from mood.models import load_model, save_model
+from mood.models import check_spelling, load_model, save_model
 from mood.recipes.bench import BenchConfig, bench, tables
 from mood.recipes.bench import networks as networks_module
 from mood.recipes.bench import pages as pages_module
 from mood.recipes.bench import running as running_module
 from mood.recipes.bench import scoring as scoring_module
+from mood.recipes.bench import sets as sets_module
 from mood.recipes.bench.kept import scores_folder
 from mood.recipes.bench.plan import load_plan
 from mood.recipes.bench.results import Figure, Results, read_results
@@ -793,6 +794,19 @@ def test_a_network_that_cannot_be_had_is_left_out(recipe, tmp_path):
     results = run(path, tmp_path / "out").results
     assert [(item.what, "neither" in item.reason) for item in results.left_out] == [("other", True)]
     assert results.of("stripes", network="tiny")
+
+
+def test_a_network_that_is_misspelt_ends_the_run_before_anything_is_opened(recipe, tmp_path, monkeypatch, tiny_network):
+    path = recipe("multi-class")
+    path.write_text(path.read_text() + '\n[[runs.networks]]\nname = "other"\nmodel = "vit_tinny_patch16_224"\n')
+    monkeypatch.setattr(sets_module, "open_sets", None)
+    with pytest.raises(ModelError, match="model 'vit_tinny_patch16_224' .* did you mean vit_tiny_patch16_224"):
+        run(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    brought = {"vit_tinny_patch16_224": load_model(tiny_network)}
+    results = bench(BenchConfig(plan=path, output=tmp_path / "out", replicates=20, workers=0), networks=brought).results
+    assert results.of("stripes", network="other")
 
 
 @pytest.fixture(scope="module")
@@ -1726,6 +1740,8 @@ def test_a_shipped_table_loads_and_opens_with_its_command(path):
     assert f"#     mood bench recipes/tables/{path.name} -o {path.stem}" in text
     assert "Not run here" in text
     assert plan.small
+    for name in {name for run in (*plan.runs, *plan.small) for network in run.networks for name in network.trials}:
+        check_spelling(name)
 
 
 @pytest.mark.parametrize("known", ["cifar10", "cifar100"])

@@ -65,9 +65,11 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
 
     Raises:
         InputError: the recipe is wrong somewhere, or has no model of such a name; nothing was started then.
+        ModelError: a model is called nearly as a network is; likewise.
         OutputError: the output is taken.
     """
     from mood.core.output import open_output
+    from mood.models import check_spelling
     from mood.recipes.bench.pages import write_page
     from mood.recipes.bench.plan import chosen_runs, load_plan
     from mood.recipes.bench.results import read_results, write_results
@@ -82,6 +84,8 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
     models = {trial for run in runs for network in run.networks for trial in network.trials}
     if stray := [name for name in brought if name not in models]:
         raise InputError(f"networks has {stray[0]!r}, and the models of the recipe are {', '.join(sorted(models))}")
+    for name in sorted(models - brought.keys()):
+        check_spelling(name)
     sets = open_sets(runs, roots=config.data_root, limit=config.limit)
     trials = trials_of(runs, sets, brought=brought, device=config.device)
     settings = to_dict(config) | {
