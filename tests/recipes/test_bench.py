@@ -1266,12 +1266,29 @@ def test_a_set_that_was_fetched_costs_a_pass_over_itself_alone(recipe, tmp_path,
     run(path, tmp_path / "out")
     looked()
     noise(late, 9, seed=3)
-    with pytest.raises(OutputError, match=r"images\..*late: not there → .*--overwrite \(only what is new takes long"):
-        run(path, tmp_path / "out")
-    results = run(path, tmp_path / "out", overwrite=True).results
+    results = run(path, tmp_path / "out").results
     assert looked() == (9, [], ["late"])
     whole = rerun_afresh(path, tmp_path / "whole", tmp_path / "cache")
     assert whole.figures == results.figures
+
+
+def test_a_run_that_could_measure_nothing_goes_on_once_its_sets_and_networks_are_there(
+    recipe, tmp_path, here, tiny_network
+):
+    late, network = tmp_path / "late", tmp_path / "network"
+    path = recipe("multi-class", sets=f'far = {{ late = "{late}" }}')
+    path.write_text(path.read_text().replace(f'model = "{tiny_network}"', f'model = "{network}"'))
+    nothing = run(path, tmp_path / "out")
+    assert (nothing.results.figures, nothing.exit_code) == ((), DataError.exit_code)
+    noise(late, 9, seed=3)
+    assert not run(path, tmp_path / "out").results.figures, "the network is missing"
+    save_model(network, load_model(tiny_network))
+    measured = run(path, tmp_path / "out")
+    assert measured.exit_code == 0
+    assert measured.results.of("stripes", key="late")
+    shutil.rmtree(late)
+    with pytest.raises(OutputError, match=r"images\..*late: .* → not there"):
+        run(path, tmp_path / "out")
 
 
 def rerun_afresh(path, output, cache):

@@ -59,6 +59,8 @@ class BenchResult:
 def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None) -> BenchResult:
     """Run a recipe; what is finished is not run again, and what cannot be run is named, with the rest done.
 
+    With sets or networks that have come since, the same call makes the output anew, from the cache where it can.
+
     Args:
         config: of the command.
         networks: networks in memory, by what the recipe has as their `model`.
@@ -94,7 +96,9 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
         "weights": digests(trials),
     }
     cheap = "only what is new takes long then: passes, and scores of images, are kept in the cache"
-    with open_output(config.output, settings, overwrite=config.overwrite, replacing=cheap) as output:
+    with open_output(
+        config.output, settings, overwrite=config.overwrite, replacing=cheap, at_hand=("images", "weights")
+    ) as output:
         if not output.finished:
             results, parts = run_all(config, plan, runs, sets, trials, output, settings, brought)
             write_results(results, output.work)
