@@ -1291,6 +1291,18 @@ def test_a_run_that_could_measure_nothing_goes_on_once_its_sets_and_networks_are
         run(path, tmp_path / "out")
 
 
+def test_what_looks_at_the_images_again_is_left_out_of_one_class_before_any_pass(recipe, tmp_path, looked):
+    results = run(recipe("one-class", scores='["lee_mahalanobis", "gram", "odin"]', sets=""), tmp_path / "none").results
+    left_out = {item.what: item.reason for item in results.left_out}
+    assert left_out.keys() == {"tiny, lee_mahalanobis", "tiny, gram", "tiny, odin"}
+    assert all("it looks at the images again for each class" in reason for reason in left_out.values())
+    assert looked() == (0, [], ["test"]), "for its labels, and no inner layer"
+    unmoved = "lee_mahalanobis epsilon=0"
+    results = run(recipe("one-class", scores=f'["{unmoved}"]', sets=""), tmp_path / "unmoved").results
+    assert results.of("stripes", score=unmoved)
+    assert looked() == (0, [], ["fit", "test"]), "with inner layers"
+
+
 def rerun_afresh(path, output, cache):
     """The results of a recipe where nothing is kept."""
     shutil.rmtree(cache)
