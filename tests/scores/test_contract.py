@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from mood import scores
 from mood.core.errors import ArtifactError, InputError
 from mood.core.features import Features, Head
-from mood.scores import _registry
+from mood.scores import _names, _registry
 
 NAMES = tuple(scores.available())
 D, K, N, QUERIES = 12, 5, 203, 37
@@ -442,6 +442,22 @@ def test_an_iterator_is_enough_for_one_round_and_refused_for_two():
     close(scores.fit("mood", iter(shards(made())))(made(3)), scores.fit("mood", made())(made(3)))
     with pytest.raises(InputError, match="reads the fit data 2 times"):
         scores.fit("vim", iter(shards(made())), head=head())
+
+
+def test_the_names_are_those_of_the_registry_and_are_known_before_it_is_loaded():
+    assert _names.names() == NAMES
+    for name in (*NAMES, "mood, knn", "mood,"):
+        scores.check_name(name)
+    for name, word in (("mahalanobiss", "mahalanobiss"), ("mood, knnn", "knnn")):
+        with pytest.raises(InputError, match=f"^unknown score '{word}'; did you mean '{word[:-1]}'"):
+            scores.check_name(name)
+
+
+def test_every_name_of_the_room_is_there():
+    assert all(hasattr(scores, name) for name in scores.__all__)
+    assert dir(scores) == scores.__all__
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        _ = scores.fitt
 
 
 def test_an_unknown_score_names_the_nearest():

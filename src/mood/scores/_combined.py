@@ -21,7 +21,8 @@ from mood.core.errors import ArtifactError, InputError
 from mood.core.features import Features, Head
 from mood.scores import _fitting
 from mood.scores._given import checked
-from mood.scores._registry import SEPARATOR, Entry, ScoreInfo, entry
+from mood.scores._names import SEPARATOR
+from mood.scores._registry import Entry, ScoreInfo, entry
 from mood.scores._round import Round
 from mood.scores._sampling import Bank, bank_round, held_out
 

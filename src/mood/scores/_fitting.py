@@ -10,7 +10,8 @@ from torch import Tensor
 from mood.core.errors import ArtifactError, InputError
 from mood.core.features import Features, Head
 from mood.scores._given import checked, shards_of
-from mood.scores._registry import SEPARATOR, checked_options, entry
+from mood.scores._names import SEPARATOR
+from mood.scores._registry import checked_options, entry
 from mood.scores._round import Round
 from mood.scores._sampling import held_out
 from mood.scores._temperature import FITTED, images_behind, temperature_round

@@ -71,16 +71,18 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
         OutputError: the output is taken.
     """
     from mood.core.output import open_output
+    from mood.recipes.bench.plan import chosen_runs, load_plan
+
+    plan = load_plan(config.plan)
+    # A slip in the recipe is answered before they are loaded, which takes seconds.
     from mood.models import check_spelling
     from mood.recipes.bench.pages import write_page
-    from mood.recipes.bench.plan import chosen_runs, load_plan
     from mood.recipes.bench.results import read_results, write_results
     from mood.recipes.bench.running import run_all
     from mood.recipes.bench.sets import open_sets
     from mood.recipes.bench.tables import write_tables
     from mood.recipes.bench.trials import digests, trials_of
 
-    plan = load_plan(config.plan)
     runs = chosen_runs(plan, small=config.small, only=config.only)
     brought = networks or {}
     models = {trial for run in runs for network in run.networks for trial in network.trials}
