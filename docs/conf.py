@@ -45,7 +45,13 @@ def _fenced(lines: list[str]) -> Iterator[str]:
             yield f"    {line}" if inside else line
 
 
-class Commands(SphinxDirective):
+class Generated(SphinxDirective):
+    """What is made when the pages are built. In its place, whoever reads the source sees the lines that it encloses."""
+
+    has_content = True
+
+
+class Commands(Generated):
     """A table of arguments and flags for each command, from where the command line has them."""
 
     def run(self) -> list[Node]:
@@ -64,7 +70,7 @@ class Commands(SphinxDirective):
         yield ""
 
 
-class Scores(SphinxDirective):
+class Scores(Generated):
     """The table of scores, from the registry."""
 
     def run(self) -> list[Node]:

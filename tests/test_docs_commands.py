@@ -230,6 +230,12 @@ def test_every_link_has_words() -> None:
     assert [page.name for page in PAGES if "[](" in page.read_text(encoding="utf-8")] == []
 
 
+def test_what_the_build_makes_is_told_to_whoever_reads_the_file_itself() -> None:
+    made = [match for page in PAGES for match in re.findall(r"^```\{\w+\}\n(.*?)^```$", page.read_text(), re.M | re.S)]
+    assert len(made) > 2
+    assert all(text.strip() for text in made)
+
+
 def test_nothing_tells_anybody_to_install_somebody_elses_mood() -> None:
     files = [*PAGES, *(ROOT / "src").rglob("*.py"), *(ROOT / "examples").glob("*")]
     assert [file for file in files if re.search(r"pip install mood\b", file.read_text(encoding="utf-8"))] == []

@@ -48,6 +48,23 @@ def test_torch_is_not_imported_before_it_is_used(code: str) -> None:
     assert loaded.endswith("[]\n")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["fti"], ["fit", "--scor", "mood"], ["scores", "moood"], ["bench", "slip.toml", "-o", "out"]],
+    ids=" ".join,
+)
+def test_a_slip_is_answered_before_torch_is_imported(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "slip.toml").write_text(
+        'title = "t"\n[[runs]]\nname = "r"\nprotocol = "pairs"\nfit = "a"\ntest = "b"\nscores = ["moood k=3"]\n'
+    )
+    code = (
+        f"import os, sys, mood.cli\nos.chdir({str(tmp_path)!r})\nsys.argv = ['mood', *{words!r}]\n"
+        "try: mood.cli.main()\nexcept SystemExit as left: code = left.code\n"
+        "print(code, sorted({'torch', 'timm', 'pyarrow'} & {*sys.modules}))"
+    )
+    assert python(code) == "2 []\n"
+
+
 def test_every_error_has_an_exit_code_of_its_own() -> None:
     errors = [getattr(mood, name) for name in mood.__all__ if name.endswith("Error")]
     assert len({error.exit_code for error in errors}) == len(errors) == 8

@@ -101,6 +101,27 @@ def test_who_is_refused_is_told_what_replacing_takes(tmp_path: Path) -> None:
         pass
 
 
+def test_what_was_not_at_hand_and_has_come_since_is_added_without_overwrite(tmp_path: Path) -> None:
+    def reached(settings: dict[str, Any]) -> bool:
+        with open_output(tmp_path / "out", settings, at_hand=("images",)) as output:
+            finished = output.finished
+            if not finished:
+                output.commit()
+        return finished
+
+    assert not reached({"alpha": 0.05, "images": {}})
+    assert not reached({"alpha": 0.05, "images": {"known": "5f"}})
+    assert reached({"alpha": 0.05, "images": {"known": "5f"}})
+    for settings in (
+        {"alpha": 0.05, "images": {}},
+        {"alpha": 0.05, "images": {"known": "a0", "strange": "a0"}},
+        {"alpha": 0.1, "images": {"known": "5f", "strange": "a0"}},
+        {"alpha": 0.05, "images": {"known": "5f", "strange": "a0"}, "limit": 3},
+    ):
+        with pytest.raises(OutputError, match="made with another configuration"):
+            reached(settings)
+
+
 def test_the_old_result_stays_until_the_new_one_is_finished(tmp_path: Path, kind: Kind) -> None:
     make(tmp_path / "out", ONE, kind)
     with pytest.raises(RuntimeError), open_output(tmp_path / "out", OTHER, kind=kind, overwrite=True):

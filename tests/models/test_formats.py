@@ -338,13 +338,15 @@ def plain_vit(tmp_path, **changes):
 
 
 def test_a_network_that_is_not_that_of_the_weights_is_refused_with_the_one_that_is(tmp_path):
-    with pytest.raises(ModelError, match=r"leaves .* at random values.*--model vit_base_patch8_224 .*depth=3"):
+    with pytest.raises(
+        ModelError, match=r"leaves .* at random values.*those of model 'vit_base_patch8_224' with .*depth=3"
+    ):
         plain_vit(tmp_path, depth=4)
-    with pytest.raises(ModelError, match=r"has no place for .* blocks.2.*--model-options depth=3"):
+    with pytest.raises(ModelError, match=r"has no place for .* blocks.2.*with the options .*depth=3"):
         plain_vit(tmp_path, depth=2)
     with pytest.raises(ModelError, match=r"of another shape in the file.*embed_dim=48"):
         plain_vit(tmp_path, embed_dim=96)
-    with pytest.raises(ModelError, match=r"SimMIM \(ViT\).*those of --model beit_base_patch16_224 .*num_heads=3"):
+    with pytest.raises(ModelError, match=r"SimMIM \(ViT\).*model 'beit_base_patch16_224' with .*num_heads=3"):
         opened(simmim_vit(), tmp_path / "w.pth", "vit_base_patch16_224")
     swin = {name: value for name, value in simmim_swin().items() if "layers.1" not in name}  # of no name
     with pytest.raises(ModelError, match="choose the architecture that the checkpoint was made with"):

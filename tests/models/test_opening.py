@@ -18,6 +18,7 @@ from mood.models import (
     Embedder,
     Model,
     Stage,
+    check_spelling,
     image_keys,
     load_model,
     open_model,
@@ -49,6 +50,17 @@ def test_the_size_is_found_in_mixers_too():
     assert mixer.transform.size == (64, 64)
     with pytest.raises(ModelError, match="patches of 32 pixels do not fill 80"):
         Architecture("mixer_s32_224", {"img_size": 80}).check()
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("levit_128s", 64), ("tnt_s_legacy_patch16_224", [32, 64]), ("mvitv2_tiny", 64)]
+)
+def test_a_network_that_does_not_say_its_size_is_fed_as_it_was_built(name, size):
+    model = open_model(name, options={"img_size": size}, random_weights=True)
+    sides = (64, 64) if size == 64 else (32, 64)
+    assert model.transform.size == sides
+    assert model.module(torch.zeros(1, 3, *sides)).shape == (1, 1000)
+    assert open_model(name, random_weights=True).transform.size == (224, 224)
 
 
 def test_the_transform_can_be_told_otherwise():
@@ -151,6 +163,32 @@ def test_a_file_of_weights_and_a_folder_that_is_not_there_are_told_from_names(tm
         open_model("beit-large/finetune")
     with pytest.raises(ModelError, match=r"timm.list_models\(\) has their names"):
         open_model("qqqqqqqq")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("vit_tinny_patch16_224", "did you mean vit_tiny_patch16_224"),
+        ("vit-tiny-patch16-224", "did you mean vit_tiny_patch16_224"),
+        ("vit_tinny_patch16_224.augreg_in21k", "did you mean vit_tiny_patch16_224"),
+        ("embeded", "did you mean embedded"),
+        ("vit_tiny_patch16_224.in21k", "no weights 'in21k'; timm has vit_tiny_patch16_224.augreg_in21k, "),
+    ],
+)
+def test_a_slip_is_told_from_a_folder_that_is_yet_to_be_written(tmp_path, monkeypatch, name, told):
+    with pytest.raises(ModelError, match=rf"{told}.* \(a folder .* slash: \./{name}\)$"):
+        check_spelling(name)
+    check_spelling(f"./{name}")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    check_spelling(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["tuned", "vit_cifar10", "embedded", "vit_tiny_patch16_224.augreg_in21k", "mood_vit_patch4_32.untrained"]
+)
+def test_what_may_be_a_folder_or_is_a_network_is_no_slip(name):
+    check_spelling(name)
 
 
 def test_options_that_the_architecture_does_not_take():

@@ -22,17 +22,18 @@ from PIL import Image
 
 import mood.recipes.extract as extract_module
 from mood.core.config import load_toml
-from mood.core.errors import DataError, InputError, OutputError
+from mood.core.errors import DataError, InputError, ModelError, OutputError
 from mood.data import batches, open_source
 from mood.data.folder_sets import IMAGENET30
 from mood.evaluation import auroc, evaluate_sets, mean_auroc_interval
 from mood.evaluation.protocols import OPENOOD
-from mood.models import Embedder, load_model, save_model
+from mood.models import Embedder, check_spelling, load_model, save_model
 from mood.recipes.bench import BenchConfig, bench, tables
 from mood.recipes.bench import networks as networks_module
 from mood.recipes.bench import pages as pages_module
 from mood.recipes.bench import running as running_module
 from mood.recipes.bench import scoring as scoring_module
+from mood.recipes.bench import sets as sets_module
 from mood.recipes.bench.kept import scores_folder
 from mood.recipes.bench.plan import NetworkPlan, load_plan
 from mood.recipes.bench.results import Figure, Results, read_results
@@ -812,6 +813,19 @@ def test_a_network_that_cannot_be_had_is_left_out(recipe, tmp_path):
     assert results.of("stripes", network="tiny")
 
 
+def test_a_network_that_is_misspelt_ends_the_run_before_anything_is_opened(recipe, tmp_path, monkeypatch, tiny_network):
+    path = recipe("multi-class")
+    path.write_text(path.read_text() + '\n[[runs.networks]]\nname = "other"\nmodel = "vit_tinny_patch16_224"\n')
+    monkeypatch.setattr(sets_module, "open_sets", None)
+    with pytest.raises(ModelError, match="model 'vit_tinny_patch16_224' .* did you mean vit_tiny_patch16_224"):
+        run(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    brought = {"vit_tinny_patch16_224": load_model(tiny_network)}
+    results = bench(BenchConfig(plan=path, output=tmp_path / "out", replicates=20, workers=0), networks=brought).results
+    assert results.of("stripes", network="other")
+
+
 @pytest.fixture(scope="module")
 def apt_network(here, tiny_network, tmp_path_factory):
     """The tiny network with a head that says the nearest class mean: right more often than not, and not always."""
@@ -1565,12 +1579,41 @@ def test_a_set_that_was_fetched_costs_a_pass_over_itself_alone(recipe, tmp_path,
     run(path, tmp_path / "out")
     looked()
     noise(late, 9, seed=3)
-    with pytest.raises(OutputError, match=r"images\..*late: not there → .*--overwrite \(only what is new takes long"):
-        run(path, tmp_path / "out")
-    results = run(path, tmp_path / "out", overwrite=True).results
+    results = run(path, tmp_path / "out").results
     assert looked() == (9, [], ["late"])
     whole = rerun_afresh(path, tmp_path / "whole", tmp_path / "cache")
     assert whole.figures == results.figures
+
+
+def test_a_run_that_could_measure_nothing_goes_on_once_its_sets_and_networks_are_there(
+    recipe, tmp_path, here, tiny_network
+):
+    late, network = tmp_path / "late", tmp_path / "network"
+    path = recipe("multi-class", sets=f'far = {{ late = "{late}" }}')
+    path.write_text(path.read_text().replace(f'model = "{tiny_network}"', f'model = "{network}"'))
+    nothing = run(path, tmp_path / "out")
+    assert (nothing.results.figures, nothing.exit_code) == ((), DataError.exit_code)
+    noise(late, 9, seed=3)
+    assert not run(path, tmp_path / "out").results.figures, "the network is missing"
+    save_model(network, load_model(tiny_network))
+    measured = run(path, tmp_path / "out")
+    assert measured.exit_code == 0
+    assert measured.results.of("stripes", key="late")
+    shutil.rmtree(late)
+    with pytest.raises(OutputError, match=r"images\..*late: .* → not there"):
+        run(path, tmp_path / "out")
+
+
+def test_what_looks_at_the_images_again_is_left_out_of_one_class_before_any_pass(recipe, tmp_path, looked):
+    results = run(recipe("one-class", scores='["lee_mahalanobis", "gram", "odin"]', sets=""), tmp_path / "none").results
+    left_out = {item.what: item.reason for item in results.left_out}
+    assert left_out.keys() == {"tiny, lee_mahalanobis", "tiny, gram", "tiny, odin"}
+    assert all("it looks at the images again for each class" in reason for reason in left_out.values())
+    assert looked() == (0, [], ["test"]), "for its labels, and no inner layer"
+    unmoved = "lee_mahalanobis epsilon=0"
+    results = run(recipe("one-class", scores=f'["{unmoved}"]', sets=""), tmp_path / "unmoved").results
+    assert results.of("stripes", score=unmoved)
+    assert looked() == (0, [], ["fit", "test"]), "with inner layers"
 
 
 def rerun_afresh(path, output, cache):
@@ -2078,6 +2121,8 @@ def test_a_shipped_table_loads_and_opens_with_its_command(path):
     assert f"#     mood bench recipes/tables/{path.name} -o {path.stem}" in text
     assert "Not run here" in text
     assert plan.small
+    for name in {name for run in (*plan.runs, *plan.small) for network in run.networks for name in network.trials}:
+        check_spelling(name)
 
 
 @pytest.mark.parametrize("known", ["cifar10", "cifar100"])

@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from mood import scores
 from mood.core.errors import ArtifactError, InputError
 from mood.core.features import Features, Head
-from mood.scores import _registry
+from mood.scores import _names, _registry
 
 NAMES = tuple(scores.available())
 D, K, N, QUERIES = 12, 5, 203, 37
@@ -410,16 +410,54 @@ def test_no_rows_are_refused(name):
         fitted(name, [], head=head())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "mood,knn"])
 def test_something_else_than_features_is_refused(name):
-    with pytest.raises(InputError, match="features hold a Tensor"):
-        fitted(name, [torch.randn(3, 4)], head=head())
+    with pytest.raises(
+        InputError, match=r"^Tensor \(3, 4\) came where Features are expected: mood.Features\(embedding="
+    ):
+        scores.fit(name, [torch.randn(3, 4)], head=head())
+    for given, told in ((np.zeros((3, 4)), r"ndarray \(3, 4\)"), (torch.zeros(3, 4), r"Tensor \(3, 4\)"), ("a", "str")):
+        with pytest.raises(InputError, match=f"^{told} came where Features, or an iterable of them, are expected"):
+            scores.fit(name, given, head=head())
+        score = fitted(name, made(), head=head())
+        with pytest.raises(InputError, match=f"^{told} came where Features are expected"):
+            score(given)
+
+
+@pytest.mark.parametrize("given", [np.zeros((3, 4)), 3, None])
+def test_something_else_than_features_is_refused_by_folds_and_choice_too(given):
+    message = "came where Features, or an iterable of them, are expected"
+    with pytest.raises(InputError, match=message):
+        scores.fit_folds("mood", [given, given])
+    with pytest.raises(InputError, match=message):
+        scores.select("mood", given)
+    with pytest.raises(InputError, match=message):
+        scores.norm_dispersion(given)
+    for refused in (lambda: scores.fit_folds("mood", [[given], [given]]), lambda: scores.select("mood", [given])):
+        with pytest.raises(InputError, match="came where Features are expected"):
+            refused()
 
 
 def test_an_iterator_is_enough_for_one_round_and_refused_for_two():
     close(scores.fit("mood", iter(shards(made())))(made(3)), scores.fit("mood", made())(made(3)))
     with pytest.raises(InputError, match="reads the fit data 2 times"):
         scores.fit("vim", iter(shards(made())), head=head())
+
+
+def test_the_names_are_those_of_the_registry_and_are_known_before_it_is_loaded():
+    assert _names.names() == NAMES
+    for name in (*NAMES, "mood, knn", "mood,"):
+        scores.check_name(name)
+    for name, word in (("mahalanobiss", "mahalanobiss"), ("mood, knnn", "knnn")):
+        with pytest.raises(InputError, match=f"^unknown score '{word}'; did you mean '{word[:-1]}'"):
+            scores.check_name(name)
+
+
+def test_every_name_of_the_room_is_there():
+    assert all(hasattr(scores, name) for name in scores.__all__)
+    assert dir(scores) == scores.__all__
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        _ = scores.fitt
 
 
 def test_an_unknown_score_names_the_nearest():

@@ -88,6 +88,8 @@ def scores(
 
         from mood import scores as room
 
+        if name is not None:
+            room.check_name(name)
         table = Table(box=None, pad_edge=False, show_header=name is None)
         if name is None:
             table.add_column("score", no_wrap=True)

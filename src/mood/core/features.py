@@ -70,7 +70,7 @@ class Features:
             embedding: (N, D) floating.
             ids: N strings or integers.
             logits: (N, K) floating.
-            labels: (N,) integers.
+            labels: (N,) whole numbers from 0, one for each class.
             layers: a sequence of (N, D_l) floating.
             reconstruction: (N,) floating.
             tokens: a sequence of (N, P_l, C_l) floating.
@@ -372,6 +372,8 @@ def _tensor(name: str, values: Any) -> Tensor:
         return values.detach().cpu().contiguous()
     try:
         array = np.asarray(values, order="C")
+        if array.size and array.dtype.kind not in "biufc":
+            raise TypeError(f"it holds {array.item(0)!r}")
         # torch takes neither foreign byte orders nor read-only memory.
         array = array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable)
         return torch.from_numpy(array)
@@ -399,9 +401,15 @@ def _floating(name: str, values: Any, *, rank: int, rows: int | None = None) -> 
 
 
 def _integers(name: str, values: Any, rows: int) -> Tensor:
-    column = _tensor(name, values)
+    expected = (
+        "whole numbers from 0 of shape (N,) were expected; np.unique(names, return_inverse=True)[1] makes them of names"
+    )
+    try:
+        column = _tensor(name, values)
+    except InputError as error:
+        raise InputError(f"{error}; {expected}") from error
     if column.dim() != 1 or column.dtype.is_floating_point or column.dtype.is_complex or column.dtype == torch.bool:
-        raise InputError(f"{name} is {described(column)}; integers of shape (N,) were expected")
+        raise InputError(f"{name} is {described(column)}; {expected}")
     _check_rows(name, column, rows)
     return column.to(torch.int64)
 

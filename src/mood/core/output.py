@@ -5,6 +5,7 @@ absent                          made
 unfinished, same settings       resumed
 finished, same settings         reused
 finished, other settings        refused, or replaced with overwrite
+finished, with less at hand     replaced, where the run says which settings are of what was at hand
 not written by mood             refused, always
 ```
 
@@ -18,7 +19,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
@@ -112,6 +113,7 @@ def open_output(
     kind: Kind = "folder",
     overwrite: bool = False,
     replacing: str = "",
+    at_hand: Sequence[str] = (),
 ) -> Iterator[Output]:
     """Open the place that a run writes to.
 
@@ -130,6 +132,8 @@ def open_output(
         kind: whether the run writes a folder or a single file.
         overwrite: replace what mood wrote there with other settings, once the new result is finished.
         replacing: a word on what that takes, for whoever is refused without it.
+        at_hand: settings that are tables of what the run found. An output that differs only in lacking some of it is
+            replaced without `overwrite`: the run goes on with what has come since.
 
     Raises:
         OutputError: something else is there, another run is writing it now, or nothing can be written there.
@@ -148,7 +152,7 @@ def open_output(
         return
     with locked(place):
         there = _settings_of(place, kind)
-        if there not in (None, settings) and not overwrite:
+        if there not in (None, settings) and not overwrite and not _has_less(there, settings, at_hand):
             raise OutputError(
                 f"{path} was made with another configuration ({_difference(there, settings)}): choose another -o, or "
                 f"replace it with --overwrite{replacing and f' ({replacing})'}"
@@ -200,6 +204,15 @@ def _content(path: Path) -> list[str] | str:
         return sorted(str(child.relative_to(path)) for child in path.rglob("*") if child != path / "config.json")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _has_less(there: Mapping[str, Any] | None, wanted: Mapping[str, Any], at_hand: Sequence[str]) -> bool:
+    """Whether an output has all settings that are wanted, but for things that were not at hand."""
+    if there is None or there.keys() != wanted.keys():
+        return False
+    return all(
+        there[key].items() <= wanted[key].items() if key in at_hand else there[key] == wanted[key] for key in wanted
+    )
 
 
 def _difference(there: Any, wanted: Any) -> str:

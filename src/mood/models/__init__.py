@@ -7,6 +7,7 @@ from mood.models.model import Architecture, Beside, Model, Stage, image_keys, we
 from mood.models.opening import (
     EMBEDDED,
     check_name,
+    check_spelling,
     input_transform,
     load_model,
     open_model,
@@ -51,6 +52,7 @@ __all__ = [
     "VaeShape",
     "Views",
     "check_name",
+    "check_spelling",
     "codebook_usage",
     "image_keys",
     "input_transform",

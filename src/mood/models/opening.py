@@ -3,7 +3,7 @@
 import copy
 import difflib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -22,6 +22,10 @@ from mood.models.weights import implied_options, load_weights, read_state
 
 EMBEDDED = "embedded"
 KIND = "model"
+
+# The share of letters from which on a name is taken for a slip: it is 0.85 with hyphens in place of timm's underscores,
+# and at most 0.67 of the folders that `mood train` writes for the shipped recipes.
+_NEARLY = 0.8
 
 
 def open_model(
@@ -88,7 +92,7 @@ def _opened(
         return Model(
             name=name,
             module=module.eval(),
-            transform=input_transform(module),
+            transform=input_transform(module, architecture.options.get("img_size")),
             architecture=architecture,
             history=history,
             seen=seen,
@@ -104,7 +108,13 @@ def check_name(name: str) -> None:
         ModelError: no network has this name.
     """
     known = timm.list_models(include_tags=False)
-    if name == EMBEDDED or Path(name).is_dir() or name.split(".")[0] in known:
+    if name == EMBEDDED or Path(name).is_dir():
+        return
+    stem, _, tag = name.partition(".")
+    if stem in known:
+        weights = timm.list_models(f"{stem}.*", include_tags=True)
+        if tag and name not in weights:
+            raise ModelError(f"model {stem!r} has no weights {tag!r}; timm has {', '.join(weights) or 'none of it'}")
         return
     if Path(name).is_file():
         raise ModelError(f"model {name!r} is a file: give it as checkpoint, and the name of its architecture as model")
@@ -118,6 +128,21 @@ def check_name(name: str) -> None:
     else:
         hint = "timm.list_models() has their names"
     raise ModelError(f"model {name!r} is neither 'embedded', a folder, nor a timm model; {hint}")
+
+
+def check_spelling(name: str) -> None:
+    """Refuse a name that is nearly that of a network: no folder is called so that is yet to be written.
+
+    Raises:
+        ModelError: as `check_name`.
+    """
+    known = [*timm.list_models(include_tags=False), EMBEDDED]
+    if "/" in name or not difflib.get_close_matches(name.split(".")[0], known, n=1, cutoff=_NEARLY):
+        return
+    try:
+        check_name(name)
+    except ModelError as error:
+        raise ModelError(f"{error} (a folder that is yet to be written is named with a slash: ./{name})") from None
 
 
 def own_model(module: nn.Module, transform: Transform, *, head: str | None, name: str = "your module") -> Model:
@@ -260,7 +285,7 @@ def resized(model: Model, size: int | tuple[int, int]) -> Model:
     with warnings.catch_warnings():
         # timm hands a transposed grid to torch, which warns of the copy that it makes of it.
         warnings.simplefilter("ignore", UserWarning)
-        module.set_input_size(img_size=(size, size) if isinstance(size, int) else tuple(size))
+        module.set_input_size(img_size=_sides(size))
     new, old, resize = input_transform(module).size, model.transform.size, model.transform.resize
     sides = (resize, resize) if isinstance(resize, int) else resize
     # What lies around the crop keeps its share.
@@ -293,13 +318,23 @@ def _seeded(architecture: Architecture, seed: int) -> nn.Module:
         return architecture.build()
 
 
-def input_transform(module: nn.Module) -> Transform:
-    """What a timm network's own settings ask for, at the image size it was really built for."""
+def input_transform(module: nn.Module, img_size: int | Sequence[int] | None = None) -> Transform:
+    """What a timm network's own settings ask for, at the image size it was really built for.
+
+    Args:
+        module: of timm.
+        img_size: (H, W), or the side of a square, that it was built with; many networks do not say it themselves.
+    """
     config = dict(timm.data.resolve_model_data_config(module))
-    size = getattr(patch_embedding(module), "img_size", None)
+    size = getattr(patch_embedding(module), "img_size", img_size)
     if size is not None:
-        config["input_size"] = (3, *size)
+        config["input_size"] = (3, *_sides(size))
     return Transform.from_pretrained_cfg(config)
+
+
+def _sides(size: int | Sequence[int]) -> tuple[int, ...]:
+    """(H, W)."""
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def _from_hub(architecture: Architecture) -> Model:
@@ -322,7 +357,7 @@ def _from_hub(architecture: Architecture) -> Model:
     return Model(
         name=architecture.name,
         module=module.eval(),
-        transform=input_transform(module),
+        transform=input_transform(module, architecture.options.get("img_size")),
         architecture=architecture,
         source=f"hub weights {architecture.name}",
     )

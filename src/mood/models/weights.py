@@ -1,5 +1,6 @@
 """The one door for foreign checkpoints: read without running anything, recognise, rename, and say what was loaded."""
 
+import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -227,8 +228,10 @@ def _remedy(found: Recognised) -> str:
         some = ", ".join(list(found.state)[:3])
         return f"choose the architecture that the checkpoint was made with; the file has for example {some}"
     name, options = fit
-    pairs = "".join(f" --model-options {key}={str(value).replace(' ', '')}" for key, value in options.items())
-    return f"its weights are those of --model {name}{pairs.replace('False', 'false')}"
+    # Values as --model-options and recipes read them.
+    plain = {key: value if isinstance(value, str) else json.dumps(value) for key, value in options.items()}
+    pairs = " ".join(f"{key}={value.replace(' ', '')}" for key, value in plain.items())
+    return f"its weights are those of model {name!r}{pairs and f' with the options {pairs}'}"
 
 
 def _resample(name: str, value: Tensor, module: Any) -> Tensor | None:

@@ -20,7 +20,9 @@ from torch import Tensor
 from mood.core.errors import ArtifactError, InputError
 from mood.core.features import Features, Head
 from mood.scores import _fitting
-from mood.scores._registry import SEPARATOR, Entry, ScoreInfo, entry
+from mood.scores._given import checked
+from mood.scores._names import SEPARATOR
+from mood.scores._registry import Entry, ScoreInfo, entry
 from mood.scores._round import Round
 from mood.scores._sampling import Bank, bank_round, held_out
 
@@ -73,7 +75,7 @@ class Combined:
 
     def __call__(self, features: Features) -> Tensor:
         """(N,) float64, higher = more OOD."""
-        return RULES[self.rule](torch.stack([part(features) for part in self.parts]), self.reference)
+        return RULES[self.rule](torch.stack([part(checked(features)) for part in self.parts]), self.reference)
 
 
 def names_of(name: str) -> tuple[str, ...]:

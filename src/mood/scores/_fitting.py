@@ -9,7 +9,9 @@ from torch import Tensor
 
 from mood.core.errors import ArtifactError, InputError
 from mood.core.features import Features, Head
-from mood.scores._registry import SEPARATOR, checked_options, entry
+from mood.scores._given import checked, shards_of
+from mood.scores._names import SEPARATOR
+from mood.scores._registry import checked_options, entry
 from mood.scores._round import Round
 from mood.scores._sampling import held_out
 from mood.scores._temperature import FITTED, images_behind, temperature_round
@@ -23,7 +25,8 @@ class Score(Protocol):
         """Scores every row.
 
         Raises:
-            InputError: a column that the score reads is missing or has another width than in the fit.
+            InputError: these are no features, or a column that the score reads is missing or has another width than in
+                the fit.
         """
         ...
 
@@ -37,7 +40,7 @@ class Stateless:
 
     def __call__(self, features: Features) -> Tensor:
         """(N,) float64, higher = more OOD."""
-        scores: Tensor = entry(self.name).function(features, **self.options)
+        scores: Tensor = entry(self.name).function(checked(features), **self.options)
         return scores
 
 
@@ -168,12 +171,12 @@ def fit(name: str, features: Features | Iterable[Any], *, head: Head | None = No
         A ready score. It does not depend on anything fitted before.
 
     Raises:
-        InputError: an unknown score or option, a missing column or head, no rows, rows that determine no score, or
-            labels that have no logit where the two are compared.
+        InputError: an unknown score or option, something else than features, a missing column or head, no rows, rows
+            that determine no score, or labels that have no logit where the two are compared.
         MissingExtraError: the score is fitted by a package that is not installed.
     """
     passes = rounds(name, head, **options)
-    shards: Iterable[Any] = (features,) if isinstance(features, Features) else features
+    shards = shards_of(features)
     if not passes:
         return _ready(name, checked_options(name, options), shards)
     if len(passes) > 1 and isinstance(shards, Iterator):
@@ -184,7 +187,7 @@ def fit(name: str, features: Features | Iterable[Any], *, head: Head | None = No
     reached: Any = None
     for step in passes:
         before = reached
-        collected = (step.collect(_features(shard), before) for shard in shards)
+        collected = (step.collect(checked(shard), before) for shard in shards)
         try:
             statistics = merged(step, collected)
         except StopIteration:
@@ -210,14 +213,8 @@ def _ready(name: str, options: Mapping[str, Any], shards: Iterable[Any]) -> Scor
     """A stateless score; trying it on no rows of each shard checks columns and options where the user gave them."""
     score = Stateless(name, options)
     for shard in shards:
-        score(_features(shard)[:0])
+        score(checked(shard)[:0])
     return score
-
-
-def _features(shard: Any) -> Features:
-    if not isinstance(shard, Features):
-        raise InputError(f"features hold a {type(shard).__name__}; mood.Features or an iterable of them was expected")
-    return shard
 
 
 def state(score: Score) -> tuple[dict[str, Tensor], dict[str, Any]]:

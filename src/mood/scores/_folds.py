@@ -7,6 +7,7 @@ from typing import Any
 from mood.core.errors import InputError
 from mood.core.features import Features, Head
 from mood.scores._fitting import Score, fit, merged, rounds
+from mood.scores._given import checked, shards_of
 from mood.scores._round import Round
 
 
@@ -33,7 +34,7 @@ def fit_folds(
     """
     if len(folds) < 2:
         raise InputError(f"there are {len(folds)} folds; at least two were expected")
-    parts = [[fold] if isinstance(fold, Features) else list(fold) for fold in folds]
+    parts = [[checked(shard) for shard in shards_of(fold)] for fold in folds]
     passes = rounds(name, head, **options)
     if not passes:
         ready = fit(name, [shard for part in parts for shard in part], head=head, **options)

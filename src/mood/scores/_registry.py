@@ -1,22 +1,20 @@
 """The names of the scores: who registers one, what it needs, and what a wrong name was meant to be."""
 
-import difflib
+import functools
 import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar, get_args, get_origin
 
 from mood.core.errors import InputError
+from mood.scores._given import checked
+from mood.scores._names import SEPARATOR, nearest, unknown
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-SEPARATOR = ","
-"""Between the names of scores that are combined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +71,21 @@ def stateless(name: str, *, needs: tuple[str, ...], source: str) -> Callable[[Fu
 
 
 def fitted(name: str, kind: type, *, needs: tuple[str, ...], source: str) -> Callable[[Function], Function]:
-    """Registers `function([head,] *, options…) -> tuple[Round, …]`, whose last round ends in a `kind`."""
+    """Registers `function([head,] *, options…) -> tuple[Round, …]`, whose last round ends in a `kind`.
+
+    The `kind` refuses whatever is not `Features` from then on.
+    """
+    if not hasattr(kind.__call__, "__wrapped__"):
+        kind.__call__ = _of_features(kind.__call__)  # type: ignore[method-assign]
     return _register(name, kind, needs, source)
+
+
+def _of_features(score: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(score)
+    def of_features(self: Any, features: Any) -> Any:
+        return score(self, checked(features))
+
+    return of_features
 
 
 def _register(name: str, kind: type | None, needs: tuple[str, ...], source: str) -> Callable[[Function], Function]:
@@ -109,7 +120,7 @@ def _memory(told: str) -> str:
     return ""
 
 
-@cache
+@functools.cache
 def _load() -> dict[str, Entry]:
     """Imports every file of this package that holds scores, once, at the first question about them."""
     package = __name__.rpartition(".")[0]
@@ -144,7 +155,7 @@ def entry(name: str) -> Entry:
         combined: Entry = importlib.import_module(f"{__name__.rpartition('.')[0]}._combined").composite(name)
         return combined
     if name not in entries:
-        raise InputError(f"unknown score {name!r}; {nearest(name, entries)}")
+        raise InputError(unknown(name, entries))
     return entries[name]
 
 
@@ -167,13 +178,6 @@ def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
             raise InputError(f"{option} is {value!r}; {expected} was expected")
         checked[option] = number
     return checked
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Which of the known words an unknown one was meant to be, as a sentence."""
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
 
 
 def positive(option: str, value: float) -> float:

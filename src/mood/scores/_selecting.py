@@ -21,6 +21,7 @@ from mood.core.errors import InputError
 from mood.core.features import Features
 from mood.scores import _gaussian
 from mood.scores._gaussian import Gaussian, Moments, embedded, ready
+from mood.scores._given import checked, shards_of
 from mood.scores._rows import blocks
 from mood.scores._sampling import held_out
 
@@ -60,11 +61,11 @@ def select(name: str, features: Features | Iterable[Features]) -> Choice:
         features: the fit split, whole or in shards that can be read several times.
 
     Raises:
-        InputError: a score of which nothing is chosen here, shards that can be read only once, a missing column, or
-            too few images to hold some out.
+        InputError: a score of which nothing is chosen here, something else than features, shards that can be read only
+            once, a missing column, or too few images to hold some out.
     """
     check_choice(name)
-    shards = [features] if isinstance(features, Features) else features
+    shards = shards_of(features)
     if isinstance(shards, Iterator):
         raise InputError("select reads the images several times; pass Features, a list of them, or a FeatureStore")
     classes = name != "mood"
@@ -110,9 +111,9 @@ def norm_dispersion(features: Features | Iterable[Features]) -> tuple[float, flo
         features: known images with labels, whole or in shards that can be read twice.
 
     Raises:
-        InputError: no labels, no rows, or classes without any spread.
+        InputError: something else than features, no labels, no rows, or classes without any spread.
     """
-    shards = [features] if isinstance(features, Features) else list(features)
+    shards = list(shards_of(features))
     moments = _moments(shards, classes=True, normalise=False, held=None)
     moments.check_spread()
     covariance = moments.scatter / moments.total
@@ -162,7 +163,7 @@ def _log_likelihoods(shards: Iterable[Features], *, classes: bool, normalise: bo
 
 def _moments(shards: Iterable[Features], *, classes: bool, normalise: bool, held: bool | None) -> Moments:
     collect = partial(_gaussian.collect_moments, _=None, classes=classes, normalise=normalise)
-    parts = [collect(part if held is None else _part(part, held=held)) for part in shards]
+    parts = [collect(checked(part) if held is None else _part(checked(part), held=held)) for part in shards]
     if not parts or not sum(part.total for part in parts):
         raise InputError("there are no rows to choose on")
     return reduce(Moments.merge, parts)

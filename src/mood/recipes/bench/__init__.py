@@ -59,29 +59,37 @@ class BenchResult:
 def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None) -> BenchResult:
     """Run a recipe; what is finished is not run again, and what cannot be run is named, with the rest done.
 
+    With sets or networks that have come since, the same call makes the output anew, from the cache where it can.
+
     Args:
         config: of the command.
         networks: networks in memory, by what the recipe has as their `model`.
 
     Raises:
         InputError: the recipe is wrong somewhere, or has no model of such a name; nothing was started then.
+        ModelError: a model is called nearly as a network is; likewise.
         OutputError: the output is taken.
     """
     from mood.core.output import open_output
-    from mood.recipes.bench.pages import write_page
     from mood.recipes.bench.plan import chosen_runs, load_plan
+
+    plan = load_plan(config.plan)
+    # A slip in the recipe is answered before they are loaded, which takes seconds.
+    from mood.models import check_spelling
+    from mood.recipes.bench.pages import write_page
     from mood.recipes.bench.results import read_results, write_results
     from mood.recipes.bench.running import run_all
     from mood.recipes.bench.sets import open_sets
     from mood.recipes.bench.tables import write_tables
     from mood.recipes.bench.trials import digests, trials_of
 
-    plan = load_plan(config.plan)
     runs = chosen_runs(plan, small=config.small, only=config.only)
     brought = networks or {}
     models = {trial for run in runs for network in run.networks for trial in network.trials}
     if stray := [name for name in brought if name not in models]:
         raise InputError(f"networks has {stray[0]!r}, and the models of the recipe are {', '.join(sorted(models))}")
+    for name in sorted(models - brought.keys()):
+        check_spelling(name)
     sets = open_sets(runs, roots=config.data_root, limit=config.limit)
     trials = trials_of(runs, sets, brought=brought, device=config.device)
     settings = to_dict(config) | {
@@ -90,7 +98,9 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
         "weights": digests(trials),
     }
     cheap = "only what is new takes long then: passes, and scores of images, are kept in the cache"
-    with open_output(config.output, settings, overwrite=config.overwrite, replacing=cheap) as output:
+    with open_output(
+        config.output, settings, overwrite=config.overwrite, replacing=cheap, at_hand=("images", "weights")
+    ) as output:
         if not output.finished:
             results, parts = run_all(config, plan, runs, sets, trials, output, settings, brought)
             write_results(results, output.work)

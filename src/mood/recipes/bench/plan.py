@@ -197,6 +197,8 @@ def load_plan(path: Path) -> Plan:
             "",
         )
         for run in (*plan.runs, *plan.small):
+            _check_names(run)
+        for run in (*plan.runs, *plan.small):
             _check_run(run)
         for table in plan.published:
             _check_published(table, plan)
@@ -236,6 +238,19 @@ def score_spec(text: str) -> tuple[str, dict[str, Any], bool]:
             raise InputError(f"score {text!r}: options are either chosen or given")
         return name, {}, True
     return name, model_options(words), False
+
+
+def _check_names(run: RunPlan) -> None:
+    """A slip in the name of a score is answered before anything is loaded that takes seconds."""
+    from mood.scores import check_name
+
+    for text in run.scores:
+        name = text.partition(" ")[0]
+        try:
+            if name != "all":
+                check_name(name)
+        except InputError as error:
+            raise InputError(f"run {run.name!r}, score {text!r}: {error}") from None
 
 
 def _check_run(run: RunPlan) -> None:

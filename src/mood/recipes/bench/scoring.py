@@ -146,7 +146,8 @@ def _asked(network: Network, text: str, fit: "Source", label: int | None, knows_
     """A score that is to be fitted on a set, or on one class of it.
 
     Raises:
-        MoodError: this network has not what it reads, or does not allow its options.
+        MoodError: this network has not what it reads, or does not allow its options; or it looks at the images again
+            for one class.
     """
     from mood import scores
 
@@ -161,6 +162,8 @@ def _asked(network: Network, text: str, fit: "Source", label: int | None, knows_
         )
     if "labels" in info.needs and fit.manifest.labels is None and not network.plan.six_numbers:
         raise InputError(f"it reads labels, and {fit.name} has none: {fit.unlabelled}")
+    if label is not None:
+        _check_for_one_class(name, options)
     # Before the pass: the head is there, and what it does not allow costs nothing.
     scores.rounds(name, network.embedder(kind).head, **options)
     key = {
@@ -188,7 +191,7 @@ def _fitted(network: Network, asked: _Asked) -> _Fitted:
     """A score on its set, or on one class of it.
 
     Raises:
-        MoodError: it cannot be fitted on these features, or looks at the images again for one class.
+        MoodError: it cannot be fitted on these features.
     """
     from mood import scores
     from mood.detector import View
@@ -210,7 +213,6 @@ def _fitted(network: Network, asked: _Asked) -> _Fitted:
         name, options, why = choice.name, dict(choice.options), choice.why
     view = View(embedder, name)
     if view.live:
-        _for_all_classes(asked.label)
         images = view.of(asked.fit, batch_size=network.batch_size, workers=network.workers)
         score, seconds = asked.kept.fit(name, lambda: fit(images))
     else:
@@ -219,8 +221,6 @@ def _fitted(network: Network, asked: _Asked) -> _Fitted:
         score = fit(source)
         seconds = time.perf_counter() - began
     view = View(embedder, name, score)
-    if view.live:
-        _for_all_classes(asked.label)
     found = scores.fitted_temperatures(score, **options)
     why = why or "; ".join(f"temperature of {part} {t:.4g}, fitted on held-out images" for part, t in found.items())
     return _Fitted(asked, view, why, seconds)
@@ -347,13 +347,16 @@ def as_one_class(shard: "Features") -> "Features":
     return Features(shard.embedding, ids=shard.ids, labels=torch.zeros(len(shard), dtype=torch.int64))
 
 
-def _for_all_classes(label: int | None) -> None:
+def _check_for_one_class(name: str, options: Mapping[str, Any]) -> None:
     """A score that looks at the images again is for the known world as a whole.
 
     Raises:
-        InputError: it is to know one class.
+        InputError: it does, for tokens or to move the images.
     """
-    if label is not None:
+    from mood import scores
+
+    info = scores.info(name)
+    if "tokens" in info.needs or {**info.options, **options}.get("epsilon", 0) > 0:
         raise InputError("it looks at the images again for each class, which one-class detection leaves out")
 
 
