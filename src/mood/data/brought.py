@@ -36,30 +36,31 @@ def open_data(
         DataError: there are no images.
         InputError: coarse labels, classes or a limit for features, or a file that holds none.
     """
-    from mood.core.features import Features
-
     if isinstance(data, Source):
         return data
-    named = isinstance(data, str | PathLike) and is_features(data)
-    if (named or isinstance(data, Features)) and (coarse or classes or limit is not None):
-        raise InputError("coarse, classes and limit are of images; of features take the rows before you bring them")
-    if isinstance(data, Features):
-        return data
-    if named:
-        return Features.load(data)
+    if is_features(data):
+        from mood.core.features import Features
+
+        if coarse or classes or limit is not None:
+            raise InputError("coarse, classes and limit are of images; of features take the rows before you bring them")
+        return data if isinstance(data, Features) else Features.load(data)
     return open_source(data, roots=roots, coarse=coarse, classes=classes or None, limit=limit, value_range=value_range)
 
 
-def is_features(data: str | PathLike[str]) -> bool:
-    """Whether a path names features: `.npz`, what `Features.save` wrote, or Parquet with an embedding column."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def is_features(data: Any) -> bool:
+    """Whether DATA is features, or a path of some: `.npz`, what `Features.save` wrote, Parquet with an embedding."""
+    if not isinstance(data, str | PathLike):
+        from mood.core.features import Features
 
+        return isinstance(data, Features)
     path = Path(data)
     if path.suffix in (".npz", ".safetensors"):
         return True
     if path.suffix != ".parquet":
         return False
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         return path.is_file() and "embedding" in pq.read_schema(path).names
     except (pa.ArrowException, OSError):  # what is wrong with it is told by whoever opens its images

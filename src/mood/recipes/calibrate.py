@@ -70,6 +70,8 @@ def calibrate(config: CalibrateConfig, *, detector: "Detector | None" = None, da
         PromiseError: images that the network or the score has seen, or too few of them.
         MoodError: no detector there, images that cannot be found, an output that is taken.
     """
+    if detector is None:
+        config.check_detector()
     from mood.core.output import open_output
     from mood.data import open_data
     from mood.detector import load, write

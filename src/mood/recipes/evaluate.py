@@ -162,6 +162,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
     Raises:
         MoodError: no detector there, images that cannot be found, an output that is taken.
     """
+    config.check_detector()
     from mood.core.output import open_output
     from mood.data import open_data
     from mood.detector import load

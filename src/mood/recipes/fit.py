@@ -151,16 +151,12 @@ def fit(
         DataError: not one image can be read.
         MoodError: bad data, a network that cannot be had, an unknown score, an output that is taken.
     """
-    from mood.core.features import Features
-    from mood.core.output import open_output
     from mood.data import is_features, open_data
-    from mood.detector import load, write
-    from mood.models import Embedder, open_model
-    from mood.recipes.inputs import model_options
-    from mood.scores import info
+    from mood.scores import check_name
 
+    check_name(config.score)
     given = config.data if data is None else data
-    features = isinstance(given, Features) or (isinstance(given, str) and is_features(given))
+    features = is_features(given)
     if config.fit_on == "augmented":
         _check_can_augment(config, features)
     if features:
@@ -169,6 +165,14 @@ def fit(
     source = open_data(given, limit=config.limit, **how)
     apart = config.calibration if calibration is None else calibration
     other = None if apart is None else open_data(apart, **({} if features else how))
+    # What takes seconds to be loaded comes after what is answered at once.
+    from mood.core.features import Features
+    from mood.core.output import open_output
+    from mood.detector import load, write
+    from mood.models import Embedder, open_model
+    from mood.recipes.inputs import model_options
+    from mood.scores import info
+
     if isinstance(source, Features) or isinstance(other, Features):
         if not (isinstance(source, Features) and (other is None or isinstance(other, Features))):
             raise InputError(

@@ -254,6 +254,7 @@ def monitor(config: MonitorConfig) -> MonitorResult:
         MoodError: no detector there, images that cannot be found, a state of another detector, a page that cannot be
             written.
     """
+    config.check_detector()
     from mood.detector import load
 
     if config.page is not None and (config.page.is_dir() or not config.page.parent.is_dir()):

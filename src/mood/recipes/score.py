@@ -83,6 +83,7 @@ def score(config: ScoreConfig) -> ScoreResult:
     Raises:
         MoodError: no detector there, images that cannot be found, an output that is taken.
     """
+    config.check_detector()
     import sys
 
     import pyarrow as pa

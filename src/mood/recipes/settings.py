@@ -8,6 +8,7 @@ those of the base unless it brings its own.
 from pathlib import Path
 from typing import Annotated, Literal
 
+from mood.core.artifact import describe
 from mood.core.config import Argument, NotInFingerprint, config
 from mood.core.ranges import Count, Level, NotNegative, Part, Seed, Share, Workers
 
@@ -46,6 +47,14 @@ class DetectorConfig(PassConfig):
 
     detector: Annotated[Path, Argument("DIR")]
     """folder that `mood fit` wrote"""
+
+    def check_detector(self) -> None:
+        """Refuse a folder that mood did not write before anything is loaded that takes seconds.
+
+        Raises:
+            ArtifactError: it is none.
+        """
+        describe(self.detector)
 
 
 @config
