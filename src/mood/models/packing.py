@@ -18,8 +18,12 @@ SMALLEST = 2**16
 
 
 def can_pack() -> bool:
-    """Whether this build of torch has the operators."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    """Whether this build of torch has the operators, and this processor the instructions (AVX-512) that they need."""
+    return (
+        torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
 
 
 class PackedLinear(TorchFunctionMode):
