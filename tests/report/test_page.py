@@ -13,7 +13,7 @@ import pytest
 
 from mood.core.batch import Rejection
 from mood.core.errors import InputError
-from mood.report import Card, FalseAlarms, Measured, Report, ScoredSet, Thumbnail, render
+from mood.report import Card, Report, ScoredSet, Thumbnail, render
 from mood.report.markup import VOID
 from mood.report.parts import sorting
 
@@ -206,21 +206,6 @@ def test_it_stays_below_five_megabytes(made: SimpleNamespace) -> None:
 def test_the_promise_says_what_became_of_it(changes: dict[str, Any], told: str, made: SimpleNamespace) -> None:
     page = Reader(render(made.report(promise=made.promise(**changes))))
     assert f"What is promised {told}" in page.words
-
-
-def test_where_no_image_is_new_nothing_is_said_of_the_promise(made: SimpleNamespace) -> None:
-    page = Reader(render(made.report(promise=made.promise(false_alarms=None))))
-    assert "What is promised untested" in page.words
-    assert "None of the ID images is new to the detector, so they say nothing of its promise." in page.words
-    assert "p-values of unseen ID images" not in page.words
-    assert "unseen ID image" not in page.words.replace("False alarms on unseen ID –", "")
-
-
-def test_images_that_are_not_new_are_not_counted(made: SimpleNamespace) -> None:
-    some = FalseAlarms(p_values=np.linspace(0.01, 1, 100), share=Measured(0.04), allowed=(0.0, 0.1))
-    words = Reader(render(made.report(promise=made.promise(false_alarms=some)))).words
-    assert "Of 100 unseen ID images, 4 (4.0 %) were flagged." in words
-    assert "The other 20 ID images are not new to the detector, and are not counted here." in words
 
 
 def test_a_share_below_the_range_breaks_no_promise(made: SimpleNamespace) -> None:

@@ -66,32 +66,29 @@ class Evaluation:
     tables: Mapping[str, "pa.Table"]
 
     @property
-    def false_alarms(self) -> float | None:
-        """Share of the ID images that is flagged, of those that are new to the detector; None where none of them is."""
-        found = self.report.promise.false_alarms
-        return None if found is None else found.share.value
+    def false_alarms(self) -> float:
+        """Share of the unseen ID images that are flagged."""
+        return self.report.id.flagged(self.report.promise.alpha)
 
     @property
-    def kept(self) -> bool | None:
-        """Whether that share lies in the range that chance allows if the promise holds; None where there is none."""
-        found = self.report.promise.false_alarms
-        return None if found is None else found.kept
+    def kept(self) -> bool:
+        """Whether that share lies in the range that chance allows if the promise holds."""
+        low, high = self.report.promise.allowed
+        return low <= self.false_alarms <= high
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers as JSON has them."""
         promise = self.report.promise
-        found = promise.false_alarms
         return {
             "score": self.report.score,
             "model": self.report.model,
             "alpha": promise.alpha,
             "n_calibration": promise.n_calibration,
             "n_id": len(self.report.id.scores),
-            "n_new": 0 if found is None else len(found.p_values),
             "promised": promise.sentence,
             "false_alarms": self.false_alarms,
-            "false_alarms_interval": None if found is None else [found.share.low, found.share.high],
-            "allowed": None if found is None else list(found.allowed),
+            "false_alarms_interval": [promise.observed.low, promise.observed.high],
+            "allowed": list(promise.allowed),
             "verified": promise.verified,
             "notes": list(self.report.notes),
             "sets": {
@@ -131,15 +128,13 @@ class Evaluation:
     @property
     def words(self) -> tuple[str, ...]:
         """What became of the promise, what it is, and what to know of the sets: a sentence each."""
-        promise, found = self.report.promise, self.report.promise.false_alarms
-        if found is None:
-            tested = "false alarms are not measured: none of the known images is new to the detector"
-        else:
-            tested = (
-                f"false alarms on {len(found.p_values)} unseen known images: {found.share.value:.1%}; promised "
-                f"{promise.alpha:.1%}, and by chance {found.allowed[0]:.1%} to {found.allowed[1]:.1%} (99 %): "
-                f"{'inside' if found.kept else 'OUTSIDE'}"
-            )
+        promise = self.report.promise
+        low, high = promise.allowed
+        tested = (
+            f"false alarms on {len(self.report.id.scores)} unseen known images: {self.false_alarms:.1%}; "
+            f"promised {promise.alpha:.1%}, and by chance {low:.1%} to {high:.1%} (99 %): "
+            f"{'inside' if self.kept else 'OUTSIDE'}"
+        )
         return tested, f"promised: {promise.sentence}", *self.report.notes
 
 
@@ -257,11 +252,11 @@ def examine(
         workers: processes that decode.
         settings: to be shown on the page.
 
-    The promise is held to those of the known images that are new to the detector. A set that is nothing but known
-    images is left out, and the notes say so; they say of the others how many of their images are known ones.
+    Known images that are not new to the detector are left out, and so is a set that is nothing but known images; the
+    notes say so, and of the other sets how many of their images are known ones.
 
     Raises:
-        DataError: not one image of a set can be read, or no set is left.
+        DataError: not one image of a set can be read, no set is left, or no known image is new to the detector.
         InputError: images for a detector that was fitted on features, features of another width, or controls without
             images.
     """
@@ -269,12 +264,13 @@ def examine(
     from mood.evaluation import evaluate as compare
     from mood.evaluation import flagged_share, roc_curve
     from mood.recipes.controls import RANDOM_WEIGHTS, SIX_NUMBERS, Control
-    from mood.recipes.familiar import familiar, new_to, notes, without_known
+    from mood.recipes.familiar import familiar, notes, only_new, without_known
     from mood.recipes.judged import judge
     from mood.recipes.set_cards import card_of_fit, set_card
-    from mood.report import FalseAlarms, Promise, Report, ScoredSet
+    from mood.report import Promise, Report, ScoredSet
 
     unknown, shared = without_known(known, unknown)
+    known, left_out = only_new(detector, known)
     sets = {"id": known, **unknown}
     model = None if detector.embedder is None else detector.embedder.model
     images = {name: item for name, item in sets.items() if not isinstance(item, Features)}
@@ -287,12 +283,9 @@ def examine(
         found = compare(on_known, of_unknown, replicates=replicates, confidence=confidence, seed=seed)
         return {key: _measured(getattr(found, key)) for key in METRIC_NAMES}
 
-    def flagged(p_values: np.ndarray) -> "Measured":
+    def flagged(name: str) -> "Measured":
         # Of verdicts: there need not be one threshold.
-        return _measured(flagged_share(p_values <= detector.alpha, 0.5, confidence=confidence))
-
-    new = judged["id"].p_values[new_to(detector, known)[judged["id"].positions]]
-    role = "known, unseen" if len(new) == len(of_known) else f"known; {len(new)} of its images are new to the detector"
+        return _measured(flagged_share(judged[name].p_values <= detector.alpha, 0.5, confidence=confidence))
 
     controls: dict[str, dict[str, Any]] = {name: {} for name in unknown}
     untold: list[str] = []
@@ -311,7 +304,7 @@ def examine(
             name=name,
             scores=judged[name].scores,
             p_values=judged[name].p_values,
-            metrics=measured(judged[name].scores, of_known) | {"flagged": flagged(judged[name].p_values)},
+            metrics=measured(judged[name].scores, of_known) | {"flagged": flagged(name)},
             controls=controls[name],
             roc=roc_curve(of_known, judged[name].scores),
             seen_by_weights=bool(familiar(model, judged[name].source)),
@@ -333,15 +326,10 @@ def examine(
             threshold=detector.threshold,
             verified=detector.promise.verified,
             reason=detector.promise.reason,
+            allowed=detector.calibration.allowed(detector.alpha, len(of_known), confidence=0.99),
             sentence=guarantee.sentence,
             smallest=guarantee.smallest,
-            false_alarms=FalseAlarms(
-                p_values=new,
-                share=flagged(new),
-                allowed=detector.calibration.allowed(detector.alpha, len(new), confidence=0.99),
-            )
-            if len(new)
-            else None,
+            observed=flagged("id"),
         ),
         id=ScoredSet(
             name=judged["id"].name,
@@ -355,10 +343,10 @@ def examine(
         seen=("what these weights were trained on is not known",)
         if history is None
         else tuple(f"{stage.stage}: {stage.images} images of {stage.data}" for stage in history),
-        notes=(*shared, *notes(detector, sets), *untold),
+        notes=(*([f"id: {left_out}"] if left_out else []), *shared, *notes(detector, unknown), *untold),
         cards=(
             card_of_fit(detector),
-            set_card(known, name=judged["id"].name, role=role),
+            set_card(known, name=judged["id"].name, role="known, unseen"),
             *(
                 set_card(data, name=name, role="OOD", warning=f"† seen by the weights: {seen}" if seen else "")
                 for name, data in unknown.items()

@@ -46,21 +46,43 @@ def not_new(detector: "Detector", data: "Source | Features", *, start: int = 0) 
     from mood.core.features import Features
 
     met = {stage: mask[start:] for stage, mask in _met(detector, data).items()}
-    parts = [f"{int(mask.sum())} {stage}" for stage, mask in met.items() if mask.any()]
-    if not parts:
+    if not (parts := _parts(met)):
         return ""
     count = int(np.logical_or.reduce(list(met.values())).sum())
     what = "rows" if isinstance(data, Features) else "images"
     return (
-        f"{count} of the {len(data) - start} {what} are not new to the detector ({', '.join(parts)}): their scores and "
-        f"p-values are not those of new {what}"
+        f"{count} of the {len(data) - start} {what} are not new to the detector ({parts}): their scores and p-values "
+        f"are not those of new {what}"
     )
 
 
-def new_to(detector: "Detector", data: "Source | Features") -> np.ndarray:
-    """(N,) bool: which images are not among those of which `not_new` speaks."""
-    met = _met(detector, data)
-    return ~np.logical_or.reduce(list(met.values())) if met else np.ones(len(data), bool)
+def only_new(detector: "Detector", known: "Source | Features") -> "tuple[Source | Features, str]":
+    """The known images of which `not_new` does not speak, and a sentence on the others; empty where there are none.
+
+    A detector finds what it was made of more ordinary than other known images: with them every figure is too good.
+
+    Raises:
+        DataError: not one of the images is new.
+    """
+    from mood.core.features import Features
+
+    met = _met(detector, known)
+    if not (parts := _parts(met)):
+        return known, ""
+    new = ~np.logical_or.reduce(list(met.values()))
+    what = "rows" if isinstance(known, Features) else "images"
+    if not new.any():
+        raise DataError(
+            f"not one of the {len(new)} known {what} is new to the detector ({parts}), and figures of those that it "
+            f"was made of say nothing of others: give known {what} that were held out"
+        )
+    left, count = known[new] if isinstance(known, Features) else known.select(new), int((~new).sum())
+    return left, f"{count} of the {len(new)} {what} are left out: they are not new to the detector ({parts})"
+
+
+def _parts(met: "Mapping[str, np.ndarray]") -> str:
+    """How many images each stage has seen."""
+    return ", ".join(f"{int(mask.sum())} {stage}" for stage, mask in met.items() if mask.any())
 
 
 def _met(detector: "Detector", data: "Source | Features") -> "dict[str, np.ndarray]":
@@ -149,19 +171,19 @@ def _digests(data: "Source | Features") -> "Sequence[str]":
     return data.hashes() if isinstance(data, Features) else data.manifest.hashes
 
 
-def notes(detector: "Detector", sets: "Mapping[str, Source | Features]") -> tuple[str, ...]:
-    """A word on every set of an evaluation that is not new to the detector, or of whose kind the weights have seen.
+def notes(detector: "Detector", unknown: "Mapping[str, Source | Features]") -> tuple[str, ...]:
+    """A word on every OOD set that is not new to the detector, or of whose kind the weights have seen.
 
     Args:
         detector: that is measured.
-        sets: by name; the known one is "id", and others of its kind are as they should be.
+        unknown: OOD sets by name.
     """
     from mood.data import Source
 
     model = None if detector.embedder is None else detector.embedder.model
     told = {}
-    for name, data in sets.items():
+    for name, data in unknown.items():
         told[name] = not_new(detector, data)
-        if not told[name] and name != "id" and isinstance(data, Source):
+        if not told[name] and isinstance(data, Source):
             told[name] = familiar(model, data)
     return tuple(f"{name}: {said}" for name, said in told.items() if said)

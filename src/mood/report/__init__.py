@@ -8,7 +8,7 @@ from mood.report.comparison import Comparison, Drawn, Ends, render_comparison
 from mood.report.grid import Grid
 from mood.report.monitor import monitor_page
 from mood.report.page import render
-from mood.report.results import Card, FalseAlarms, Measured, Promise, Report, ScoredSet, Thumbnail
+from mood.report.results import Card, Measured, Promise, Report, ScoredSet, Thumbnail
 from mood.report.table import Table, metrics_table
 from mood.report.thumbnails import extremes
 
@@ -17,7 +17,6 @@ __all__ = [
     "Comparison",
     "Drawn",
     "Ends",
-    "FalseAlarms",
     "Grid",
     "Measured",
     "Promise",

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from mood.report import figures
 from mood.report.markup import Child, Html, element, join
 from mood.report.parts import SORTED, data_sets, document, heading, provenance, section, sorting, thumbnails
-from mood.report.results import FalseAlarms, Measured, Promise, Report, ScoredSet
+from mood.report.results import Measured, Promise, Report, ScoredSet
 from mood.report.table import Cell, Row, Table, metrics_table, percent
 from mood.report.thumbnails import data_uris
 
@@ -64,13 +64,13 @@ def _header(report: Report) -> Html:
 
 def _at_a_glance(report: Report) -> Html:
     """Three or four big numbers."""
-    promise, found = report.promise, report.promise.false_alarms
+    promise, observed = report.promise, report.id.flagged(report.promise.alpha)
     cards = [
         _card(
             "False alarms on unseen ID",
-            "–" if found is None else f"{percent(found.share.value)} %",
+            f"{percent(observed)} %",
             f"promised: at most {percent(promise.alpha)} % on average",
-            _pill(*_verdict(promise)),
+            _pill(*_verdict(promise, observed)),
         )
     ]
     unseen = [item for item in report.ood if not item.seen_by_weights] or report.ood
@@ -117,12 +117,9 @@ def _card(label: str, number: str, detail: str, pill: Child = None) -> Html:
     )
 
 
-def _verdict(promise: Promise) -> tuple[str, str]:
+def _verdict(promise: Promise, observed: float) -> tuple[str, str]:
     """What became of the promise, in words and as a class of the page's style."""
-    found = promise.false_alarms
-    if found is None:
-        return "untested", "unsure"
-    if found.share.value > found.allowed[1]:
+    if observed > promise.allowed[1]:
         return "broken", "bad"
     return ("kept", "good") if promise.verified else ("unverified", "unsure")
 
@@ -132,58 +129,50 @@ def _pill(word: str, kind: str) -> Html:
 
 
 def _promise(report: Report) -> Html:
-    promise, found = report.promise, report.promise.false_alarms
-    flagged = "its p-value is at most α" if promise.threshold is None else f"its score is above {promise.threshold:.6g}"
-    sentences = (
-        f"What is flagged at α = {promise.alpha:g}: {promise.sentence}. ",
-        f"{_count(promise.n_calibration, 'ID image')} stand behind it: an image is flagged when {flagged}, and no "
-        f"p-value is smaller than {promise.smallest:.2g}.",
-    )
-    reason = ("Verified: " if promise.verified else "Unverified: ", promise.reason)
-    return section(
-        "promise",
-        ("What is promised ", _pill(*_verdict(promise))),
-        element("p", sentences),
-        element("p", _tested(found, len(report.id.scores))),
-        None if found is None else _gauge(promise, found),
-        element("p", reason, class_=None if promise.verified else "warning"),
-    )
-
-
-def _tested(found: FalseAlarms | None, images: int) -> Child:
-    """What the ID images say of the promise: those of them that are new to the detector."""
-    if found is None:
-        return "None of the ID images is new to the detector, so they say nothing of its promise."
-    low, high = found.allowed
-    observed, new = found.share, len(found.p_values)
-    if observed.value > high:
+    promise, item = report.promise, report.id
+    observed = item.flagged(promise.alpha)
+    low, high = promise.allowed
+    word, kind = _verdict(promise, observed)
+    if observed > high:
         meaning = "It is above that: these images are not like the calibration images, or those were seen in training."
-    elif observed.value < low:
+    elif observed < low:
         meaning = (
             "It is below that: no promise is broken, but these images are more ordinary than the calibration images, "
             "or many scores are equal."
         )
     else:
         meaning = "It is inside."
-    return (
-        f"Of {_count(new, 'unseen ID image')}, ",
-        element("strong", f"{round(observed.value * new):,} ({percent(observed.value)} %)"),
+    flagged = "its p-value is at most α" if promise.threshold is None else f"its score is above {promise.threshold:.6g}"
+    sentences = (
+        f"What is flagged at α = {promise.alpha:g}: {promise.sentence}. ",
+        f"{_count(promise.n_calibration, 'ID image')} stand behind it: an image is flagged when {flagged}, and no "
+        f"p-value is smaller than {promise.smallest:.2g}.",
+    )
+    seen = (
+        f"Of {_count(len(item.scores), 'unseen ID image')}, ",
+        element("strong", f"{round(observed * len(item.scores)):,} ({percent(observed)} %)"),
         " were flagged",
-        (", and of all such images ", _range((observed.low, observed.high)), " (95 % confidence)")
-        if observed.low is not None and observed.high is not None
+        (", and of all such images ", _range((promise.observed.low, promise.observed.high)), " (95 % confidence)")
+        if promise.observed.low is not None and promise.observed.high is not None
         else None,
         ". If the promise holds, this share lies in ",
-        _range(found.allowed),
-        f" with {100 * found.confidence:g} % probability. {meaning}",
-        f" The other {images - new:,} ID images are not new to the detector, and are not counted here."
-        if new < images
-        else None,
+        _range(promise.allowed),
+        f" with {100 * promise.confidence:g} % probability. {meaning}",
+    )
+    reason = ("Verified: " if promise.verified else "Unverified: ", promise.reason)
+    return section(
+        "promise",
+        ("What is promised ", _pill(word, kind)),
+        element("p", sentences),
+        element("p", seen),
+        _gauge(promise, observed),
+        element("p", reason, class_=None if promise.verified else "warning"),
     )
 
 
-def _gauge(promise: Promise, found: FalseAlarms) -> Html:
+def _gauge(promise: Promise, observed: float) -> Html:
     """The allowed range as a band on a line, with α and what was seen."""
-    (low, high), observed = found.allowed, found.share.value
+    low, high = promise.allowed
     end = min(1.0, 1.25 * max(high, observed, promise.alpha))
 
     def at(share: float) -> str:
@@ -201,7 +190,7 @@ def _gauge(promise: Promise, found: FalseAlarms) -> Html:
         element("div", element("span", "0 %"), element("span", f"{percent(end)} %"), class_="legend spread"),
         element(
             "div",
-            element("span", element("i", class_="key band"), "allowed ", _range(found.allowed)),
+            element("span", element("i", class_="key band"), "allowed ", _range(promise.allowed)),
             element("span", element("i", class_="key alpha"), f"α {percent(promise.alpha)} %"),
             element("span", element("i", class_="key seen"), f"seen {percent(observed)} %"),
             class_="legend",
@@ -299,7 +288,7 @@ def _scores(report: Report) -> Html | None:
     return section("scores", "Scores", element("div", panels, class_="grid"))
 
 
-def _curves(report: Report) -> Html | None:
+def _curves(report: Report) -> Html:
     panels = []
     drawn = [(position, item, item.roc) for position, item in enumerate(report.ood) if item.roc is not None]
     if drawn:
@@ -311,22 +300,19 @@ def _curves(report: Report) -> Html | None:
         legend = [element("span", _swatch(position), element("bdi", item.name)) for position, item, _ in drawn]
         legend.append(element("span", "● at the detector's threshold", class_="detail"))
         panels.append(element("figure", element("h3", "ROC"), curves, element("figcaption", legend, class_="legend")))
-    if (new := report.promise.false_alarms) is not None:
-        legend = [
-            element("span", _swatch(None), element("bdi", report.id.name)),
-            element("span", "where the promise holds the bars follow the dashed line", class_="detail"),
-        ]
-        spread = figures.p_value_histogram(new.p_values, report.promise.alpha)
-        panels.append(
-            element(
-                "figure",
-                element("h3", "p-values of unseen ID images"),
-                spread,
-                element("figcaption", legend, class_="legend"),
-            )
+    legend = [
+        element("span", _swatch(None), element("bdi", report.id.name)),
+        element("span", "where the promise holds the bars follow the dashed line", class_="detail"),
+    ]
+    spread = figures.p_value_histogram(report.id.p_values, report.promise.alpha)
+    panels.append(
+        element(
+            "figure",
+            element("h3", "p-values of unseen ID images"),
+            spread,
+            element("figcaption", legend, class_="legend"),
         )
-    if not panels:
-        return None
+    )
     return section("curves", "Curves and p-values", element("div", panels, class_="grid"))
 
 

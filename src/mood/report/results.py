@@ -124,31 +124,9 @@ class Card:
     warning: str = ""
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class FalseAlarms:
-    """What ID images that are new to the detector say of its promise.
-
-    Attributes:
-        p_values: (n,) float64 of these images, n ≥ 1.
-        share: of them that was flagged, with its interval.
-        allowed: if the promise holds, that share lies here …
-        confidence: … with this probability.
-    """
-
-    p_values: np.ndarray
-    share: Measured
-    allowed: tuple[float, float]
-    confidence: float = 0.99
-
-    @property
-    def kept(self) -> bool:
-        """Whether the share lies in the range that chance allows if the promise holds."""
-        return self.allowed[0] <= self.share.value <= self.allowed[1]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
-    """What is promised about false alarms, and what became of it.
+    """What is promised about false alarms, and what would be allowed by chance.
 
     Attributes:
         alpha: at most this share of ID images is flagged, on average.
@@ -156,9 +134,11 @@ class Promise:
         threshold: an image is flagged when its score is above this; None where each class or fold has its own.
         verified: no stage of training or fitting is known to have seen the calibration images.
         reason: one sentence that says why, or why not.
+        allowed: if the promise holds, the share of unseen ID images that are flagged lies here …
+        confidence: … with this probability.
         sentence: what is promised, to follow "is flagged:"; it names where this calibration set's own rate lies.
         smallest: the smallest p-value there is.
-        false_alarms: on ID images that are new to the detector; None where none of them is, and nothing can be said.
+        observed: the share of unseen ID images that were flagged, with its interval.
     """
 
     alpha: float
@@ -166,9 +146,11 @@ class Promise:
     threshold: float | None
     verified: bool
     reason: str
+    allowed: tuple[float, float]
+    confidence: float = 0.99
     sentence: str
     smallest: float
-    false_alarms: FalseAlarms | None
+    observed: Measured
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
