@@ -77,6 +77,15 @@ def test_a_slip_is_answered_before_torch_is_imported(words: str, tmp_path: Path)
     assert loaded == "[]\n"
 
 
+def test_what_a_notebook_shows_is_a_line() -> None:
+    rows = mood.Features(np.random.default_rng(0).normal(size=(500, 8)), labels=np.zeros(500, np.int64))
+    shown = mood.fit(rows, score="knn", alpha=0.1), rows, mood.data.open_source("clothing", limit=60)
+    assert repr(rows) == "Features(embedding float64 (500, 8), labels int64 (500,))"
+    for thing in (*shown, shown[-1].manifest):
+        assert len(repr(thing)) < 250
+        assert "\n" not in repr(thing)
+
+
 def test_every_error_has_an_exit_code_of_its_own() -> None:
     errors = [getattr(mood, name) for name in mood.__all__ if name.endswith("Error")]
     assert len({error.exit_code for error in errors}) == len(errors) == 8

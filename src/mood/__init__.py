@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from mood.detector import Detector, load
     from mood.models import Model
     from mood.recipes.bench import BenchResult
+    from mood.recipes.evaluate import Evaluation
     from mood.recipes.monitor import watch
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "calibrate",
     "data",
     "decisions",
+    "evaluate",
     "evaluation",
     "extract",
     "fit",
@@ -213,6 +215,50 @@ def calibrate(detector: "Detector | str | PathLike[str]", data: Any, **settings:
     return run(CalibrateConfig(**settings), **memory).detector
 
 
+def evaluate(
+    detector: "Detector | str | PathLike[str]", id: Any, ood: Mapping[str, Any], **settings: Any
+) -> "Evaluation":
+    """Measure a detector on unseen known images and on sets of unknown ones, with intervals.
+
+    ```python
+    found = mood.evaluate(detector, "new-photos", {"strange": "strange-photos"})
+    print(found.summary())
+    found.report.ood[0].metrics["auroc"]
+    ```
+
+    Args:
+        detector: one in memory, or its folder.
+        id: known images that nothing was fitted or calibrated on, in any form that `fit` takes.
+        ood: sets of unknown images by name, likewise.
+        **settings: the other fields of `mood.recipes.evaluate.EvaluateConfig`: `controls`, `replicates`, `output`, …
+
+    Raises:
+        DataError: images that cannot be had, or no known image that is new to the detector.
+        MoodError: no detector there, an output that is taken.
+    """
+    from pathlib import Path
+
+    from mood.core.features import Features
+    from mood.recipes.evaluate import EvaluateConfig
+    from mood.recipes.evaluate import evaluate as run
+    from mood.recipes.fit import FEATURES_IN_MEMORY, IN_MEMORY
+
+    def named(data: Any) -> str:
+        if isinstance(data, str | PathLike):
+            return fspath(data)
+        return FEATURES_IN_MEMORY if isinstance(data, Features) else IN_MEMORY
+
+    pairs = tuple(f"{name}={named(data)}" for name, data in ood.items())
+    config = EvaluateConfig(detector=Path(named(detector)), id=named(id), ood=pairs, **settings)
+    kept = {name: data for name, data in ood.items() if not isinstance(data, str | PathLike)}
+    return run(
+        config,
+        detector=None if isinstance(detector, str | PathLike) else detector,
+        known=None if isinstance(id, str | PathLike) else id,
+        unknown=kept,
+    ).evaluation
+
+
 def extract(
     data: Any,
     *,
@@ -271,6 +317,11 @@ def _check_own(model: Any, transform: "Transform | None", head: str | None) -> N
 
     from mood.models import Model
 
+    if not isinstance(head, str | None):
+        raise InputError(
+            f"head is a {type(head).__name__}; expected the dotted name of the last linear layer of your own module, "
+            "or beside features mood.Head(weight, bias)"
+        )
     if isinstance(model, nn.Module):
         return
     if not isinstance(model, str | PathLike | Model):

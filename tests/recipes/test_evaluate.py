@@ -360,6 +360,28 @@ def test_images_that_the_detector_was_made_of_are_told(place):
     assert evaluation.summary().endswith(evaluation.report.notes[0])
 
 
+def test_python_has_it_too_for_whatever_is_in_memory(place, tmp_path):
+    detector = mood.load(place / "d")
+    test, other = (open_source(str(place / name)) for name in ("test", "other"))
+    settings = {"replicates": 50, "workers": 0}
+    written = mood.evaluate(place / "d", place / "test", {"other": str(place / "other")}, **settings)
+    features = [mood.extract(each, model=detector.embedder.model) for each in (test, other)]
+    for made in (
+        mood.evaluate(detector, test, {"other": other}, **settings),
+        mood.evaluate(str(place / "d"), features[0], {"other": features[1]}, **settings),
+        mood.evaluate(detector, test, {"other": str(place / "other")}, output=tmp_path / "e", **settings),
+    ):
+        assert made.false_alarms == written.false_alarms
+        assert made.to_dict()["sets"]["other"]["metrics"] == written.to_dict()["sets"]["other"]["metrics"]
+    assert (tmp_path / "e" / "report.html").is_file()
+    with pytest.raises(OutputError, match="another configuration"):
+        mood.evaluate(detector, test.select(range(50)), {"other": other}, output=tmp_path / "e", **settings)
+    with pytest.raises(InputError, match="unknown option 'replicate'"):
+        mood.evaluate(detector, test, {"other": other}, replicate=3)
+    with pytest.raises(InputError, match="at least one set"):
+        mood.evaluate(detector, test, {})
+
+
 @pytest.mark.parametrize("features", [False, True])
 def test_known_images_that_are_not_new_are_left_out_of_every_figure(place, tmp_path, features):
     """The images of the fit are far more ordinary than others: among them any detector and any promise would shine."""

@@ -11,6 +11,7 @@ from mood.core.errors import DataError, InputError, OutputError, PromiseError
 from mood.core.features import Features, Head
 from mood.data import held_out, open_source
 from mood.recipes.fit import FEATURES_IN_MEMORY, IN_MEMORY, FitConfig, fit
+from mood.recipes.recognition import check_head
 
 
 @pytest.fixture
@@ -137,8 +138,9 @@ def test_a_row_is_known_again_whatever_its_precision():
 
 
 def test_a_score_that_reads_the_head_takes_it_beside_the_features(tmp_path):
+    weight, bias = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)).double(), torch.ones(3).double()
     known = rows(300)
-    weight, bias = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)).double(), torch.zeros(3).double()
+    known = Features(known.embedding, logits=known.embedding @ weight.T + bias, labels=known.labels)
     with pytest.raises(InputError, match=r"needs the linear head; pass head=Head\(weight, bias\)"):
         mood.fit(known, score="vim")
     settings = {"score": "vim", "alpha": 0.1, "output": tmp_path / "d"}
@@ -147,8 +149,45 @@ def test_a_score_that_reads_the_head_takes_it_beside_the_features(tmp_path):
     score = mood.scores.fit("vim", known[~cut], head=Head(weight, bias))
     assert np.array_equal(mood.load(tmp_path / "d")(known)["score"].to_numpy(), score(known).numpy())
     assert mood.fit(known, head=Head(weight, bias), **settings).fingerprint() == detector.fingerprint()
+    bare = Features(known.embedding, labels=known.labels)
+    mood.fit(bare, score="residual", head=Head(weight, bias), alpha=0.1, output=tmp_path / "r")
     with pytest.raises(OutputError, match="head"):
-        mood.fit(known, head=Head(weight + 1, bias), **settings)
+        mood.fit(bare, score="residual", head=Head(weight + 1, bias), alpha=0.1, output=tmp_path / "r")
+
+
+@pytest.mark.parametrize("rounded", [torch.bfloat16, torch.float16])
+def test_a_head_must_make_the_logits_up_to_rounding(rounded):
+    draws = torch.Generator().manual_seed(0)
+    embedding = torch.randn(200, 6, generator=draws).double()
+    weight, bias = torch.randn(6, 6, generator=draws).double(), torch.randn(6, generator=draws).double()
+    logits = embedding @ weight.T + bias
+    check_head(Features(embedding, logits=logits.to(rounded).double()), Head(weight, bias), reads_logits=True)
+    for others in (logits + 0.5, logits * 1.1, logits.flip(1), embedding @ weight + bias):
+        with pytest.raises(InputError, match="head makes other logits of these embeddings than the features have"):
+            check_head(Features(embedding, logits=others), Head(weight, bias), reads_logits=True)
+    with pytest.raises(InputError, match="head gives 6 logits, and these features have 5"):
+        check_head(Features(embedding, logits=logits[:, :5]), Head(weight, bias), reads_logits=True)
+    with pytest.raises(InputError, match="head reads 5 values, and these embeddings have 6"):
+        check_head(Features(embedding), Head(weight[:, :5], bias), reads_logits=False)
+    with pytest.raises(
+        InputError, match=r"these features have none: the head makes them, Features\(embedding, logits="
+    ):
+        mood.fit(Features(embedding), score="vim", head=Head(weight, bias), alpha=0.2)
+
+
+def test_what_is_no_head_is_told_what_one_is():
+    for given in ((torch.ones(3, 5), torch.ones(3)), torch.nn.Linear(5, 3)):
+        with pytest.raises(InputError, match=rf"head is a {type(given).__name__}; .* mood.Head\(weight, bias\)"):
+            mood.fit(rows(), head=given)
+    with pytest.raises(InputError, match=r"head weight is a Linear; .* Head\(layer.weight, layer.bias\)"):
+        Head(torch.nn.Linear(5, 3))
+
+
+def test_an_array_is_told_what_features_are():
+    with pytest.raises(InputError, match=r"features are mood.Features\(embedding=…\)"):
+        mood.fit(rows().embedding.numpy())
+    with pytest.raises(InputError, match=r"features are mood.Features\(embedding=…\)"):
+        mood.fit(rows(), score="mood", alpha=0.2)(rows().embedding)
 
 
 def test_images_and_features_are_not_mixed(stripes, tiny_network, write):

@@ -30,7 +30,7 @@ MATRICES = ("embedding", "logits")
 """Columns of shape (N, width), beside the layers, which are named `layers.0`, `layers.1`, … in every file."""
 
 
-@dataclass(frozen=True, slots=True, eq=False, init=False)
+@dataclass(frozen=True, slots=True, eq=False, init=False, repr=False)
 class Features:
     """One row per image: its id, its embedding, and whatever else a score may ask for.
 
@@ -100,6 +100,9 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.embedding)
+
+    def __repr__(self) -> str:
+        return f"Features({', '.join(f'{name} {described(column)}' for name, column in self._all.items())})"
 
     def __getitem__(self, rows: Any) -> "Features":
         """The chosen rows, in the chosen order.
@@ -250,8 +253,12 @@ class Head:
         """Converts and checks both.
 
         Raises:
-            InputError: another rank, lengths that differ, or values that are not finite.
+            InputError: another rank, lengths that differ, values that are not finite, or a layer in place of its parts.
         """
+        if hasattr(weight, "weight"):
+            raise InputError(
+                f"head weight is a {type(weight).__name__}; its parts were expected: Head(layer.weight, layer.bias)"
+            )
         matrix = _floating("head weight", weight, rank=2)
         vector = torch.zeros(len(matrix), dtype=matrix.dtype) if bias is None else bias
         object.__setattr__(self, "weight", matrix)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Manifest:
     """The list of N images that came in, readable or not.
 
@@ -38,6 +38,10 @@ class Manifest:
         for labels in (self.labels, self.coarse_labels):
             digest.update(b"none" if labels is None else labels.astype("<i8").tobytes())
         object.__setattr__(self, "fingerprint", digest.hexdigest())
+
+    def __repr__(self) -> str:
+        classes = "no labels" if self.class_names is None else f"{len(self.class_names)} classes"
+        return f"Manifest({len(self)} images, {classes}, fingerprint={self.fingerprint[:16]!r})"
 
     def __len__(self) -> int:
         """N."""

@@ -47,9 +47,8 @@ def list_memory(data: Any, value_range: tuple[float, float] | None) -> Listing:
     if isinstance(data, np.ndarray) or _is_tensor(data):
         if data.ndim != 4:
             expected = "(N, H, W, C)" if isinstance(data, np.ndarray) else "(N, C, H, W)"
-            raise InputError(
-                f"The images came as {tuple(data.shape)}; expected {expected}; put a single one in a list."
-            )
+            instead = "put a single one in a list" if data.ndim != 2 else "features are mood.Features(embedding=…)"
+            raise InputError(f"The images came as {tuple(data.shape)}; expected {expected}; {instead}.")
         images = _pixels(data, value_range, "The array of images")
     elif isinstance(data, Image.Image):
         raise InputError("A single Pillow image came; put it in a list: [image].")

@@ -1,7 +1,7 @@
 """A data set that is open: its manifest, and each image by its position."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -75,8 +75,8 @@ class Source:
     name: str
     description: str
     manifest: Manifest
-    images: Images
-    unlabelled: str = UNLABELLED
+    images: Images = field(repr=False)
+    unlabelled: str = field(default=UNLABELLED, repr=False)
 
     def __len__(self) -> int:
         """N."""

@@ -48,7 +48,7 @@ class Promise:
     reason: str
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Detector:
     """Says of each picture how unusual it is, how unusual an unusual ID picture is, and whether that is too much.
 
@@ -82,6 +82,12 @@ class Detector:
     calibrated_on: torch.Tensor | None = None
     usual: decisions.Usual | None = None
     folds: tuple[scores.Score, ...] = ()
+
+    def __repr__(self) -> str:
+        sees = "features" if self.embedder is None else self.embedder.model.name
+        calibrated = f"{len(self.calibration)} calibration images"
+        verified = "verified" if self.promise.verified else "unverified"
+        return f"Detector({self.score_name!r} on {sees!r}, alpha={self.alpha:g}, {calibrated}, promise {verified})"
 
     @property
     def threshold(self) -> float | None:

@@ -151,39 +151,54 @@ class EvaluateResult:
         return self.evaluation.summary() + where
 
 
-def evaluate(config: EvaluateConfig) -> EvaluateResult:
-    """Measure a saved detector.
+def evaluate(
+    config: EvaluateConfig,
+    *,
+    detector: "Detector | None" = None,
+    known: Any = None,
+    unknown: Mapping[str, Any] | None = None,
+) -> EvaluateResult:
+    """Measure a detector.
+
+    Args:
+        config: see `EvaluateConfig`.
+        detector: one in memory, in place of `config.detector`.
+        known: in-memory images, an opened source or `Features`, in place of `config.id`.
+        unknown: the same by name, in place of what `config.ood` says of these names.
 
     Raises:
         MoodError: no detector there, images that cannot be found, an output that is taken.
     """
-    config.check_detector()
+    if detector is None:
+        config.check_detector()
     from mood.core.output import open_output
     from mood.data import open_data
     from mood.detector import load
     from mood.recipes.fit import fitted_source
     from mood.recipes.inputs import fingerprint_of
 
-    detector = load(config.detector, device=config.device)
+    judge = load(config.detector, device=config.device) if detector is None else detector
+    memory = unknown or {}
     if config.fit_data is not None and not config.controls:
         raise InputError("fit_data is for the controls: leave it out, or say --controls")
     if not config.ood:
         raise InputError("say with --ood NAME=DATA what to tell the known images from: at least one set")
     roots, limit = config.data_root, config.limit
-    known = open_data(config.id, roots=roots, coarse=config.coarse, classes=config.classes, limit=limit)
-    unknown = {}
+    given = config.id if known is None else known
+    id_set = open_data(given, roots=roots, coarse=config.coarse, classes=config.classes, limit=limit)
+    ood_sets = {}
     for pair in config.ood:
         name, equals, data = pair.partition("=")
-        if not equals or not name or not data or name in unknown or name == "id":
+        if not equals or not name or not data or name in ood_sets or name == "id":
             raise InputError(f"--ood takes NAME=DATA with a new NAME for each set, got {pair!r}")
-        unknown[name] = open_data(data, roots=roots, limit=limit)
-    fitted_on = fitted_source(detector, data=config.fit_data, roots=roots) if config.controls else None
+        ood_sets[name] = open_data(memory.get(name, data), roots=roots, limit=limit)
+    fitted_on = fitted_source(judge, data=config.fit_data, roots=roots) if config.controls else None
 
     def examined() -> Evaluation:
         return examine(
-            detector,
-            known,
-            unknown,
+            judge,
+            id_set,
+            ood_sets,
             fitted_on=fitted_on,
             replicates=config.replicates,
             confidence=config.confidence,
@@ -195,8 +210,8 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
 
     if config.output is None:
         return EvaluateResult(examined(), None)
-    prints = {name: fingerprint_of(item) for name, item in {"id": known, **unknown}.items()}
-    settings = to_dict(config) | {"images": prints, "fitted": detector.fingerprint()}
+    prints = {name: fingerprint_of(item) for name, item in {"id": id_set, **ood_sets}.items()}
+    settings = to_dict(config) | {"images": prints, "fitted": judge.fingerprint()}
     with open_output(config.output, settings, overwrite=config.overwrite) as output:
         # From cached features the figures cost seconds, so a finished run looks at them again.
         evaluation = examined()

@@ -387,8 +387,8 @@ def _fit_features(config: FitConfig, features: "Features", apart: "Features | No
     from mood.recipes.building import build, build_cross, check_score
     from mood.recipes.calibrating import check_settings, promise_of_features
     from mood.recipes.inputs import score_options
-    from mood.recipes.recognition import check_rows
-    from mood.scores import compares
+    from mood.recipes.recognition import check_head, check_rows
+    from mood.scores import compares, info
 
     for rows, name in ((features, config.data), (apart, config.calibration)):
         if rows is not None and not len(rows):
@@ -404,6 +404,8 @@ def _fit_features(config: FitConfig, features: "Features", apart: "Features | No
     def make() -> "Detector":
         card = {"data": config.data, "model": "features"}
         check_score(config, features, None, head)
+        if head is not None:
+            check_head(features, head, reads_logits="logits" in info(config.score).needs)
         check_rows(features, compares(config.score, **score_options(config.score, config.options, config.combine)))
         if config.conformal == "cross":
             check_settings(config, config.alpha, len(features))

@@ -11,8 +11,12 @@ from mood.core.errors import InputError, ModelError
 from mood.recipes.outputs import comparing, instead, outputs_of
 
 if TYPE_CHECKING:
-    from mood.core.features import Features
+    from mood.core.features import Features, Head
     from mood.models import Model
+
+# Rows that a head is tried on, and how far its logits may be from those that came with them, relative to their size:
+# an embedding that was rounded to bf16 is ten times nearer.
+_TRIED, _ROUNDED = 1000, 0.02
 
 # Standard deviations above chance below which a foreign classifier is refused: one in a hundred by luck alone.
 _LEAST = 2.326
@@ -124,6 +128,44 @@ def checked(
             f"classes. {comparing(compared)} labels with outputs: {instead(compared)}"
         )
     return f"CAUTION: its classifier is at chance, it names {found} rightly"
+
+
+def check_head(rows: "Features", head: "Head", *, reads_logits: bool) -> None:
+    """Refuse a head that is not of the network that features come from.
+
+    Args:
+        rows: features.
+        head: what is said to give their logits.
+        reads_logits: whether the score wants these too.
+
+    Raises:
+        InputError: it reads another width or gives another number of logits, or others than the features have; or the
+            score wants logits and the features have none.
+    """
+    outputs, width = head.weight.shape
+    if width != rows.embedding.shape[1]:
+        raise InputError(
+            f"head reads {width} values, and these embeddings have {rows.embedding.shape[1]}: its weight is (K, D), "
+            "one row for each class, of the layer that reads these embeddings"
+        )
+    if rows.logits is None:
+        if reads_logits:
+            raise InputError(
+                "the score reads logits, and these features have none: the head makes them, Features(embedding, "
+                "logits=embedding @ head.weight.T + head.bias), for the fit and for whatever is scored"
+            )
+        return
+    if rows.logits.shape[1] != outputs:
+        raise InputError(f"head gives {outputs} logits, and these features have {rows.logits.shape[1]}")
+    some = rows[:_TRIED]
+    assert some.logits is not None
+    made = some.embedding.double() @ head.weight.double().T + head.bias.double()
+    off, size = (made - some.logits.double()).norm(), some.logits.double().norm()
+    if off > _ROUNDED * size:
+        raise InputError(
+            f"head makes other logits of these embeddings than the features have (they differ by {off / size:.0%} of "
+            "their size): it belongs to another layer or network, or the logits were changed since"
+        )
 
 
 def check_rows(rows: "Features", compared: Sequence[str]) -> None:
