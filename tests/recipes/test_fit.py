@@ -74,6 +74,8 @@ def test_every_score_becomes_a_detector_and_comes_back(name, network, clothes, t
     [
         ({"score": "knn", "options": ("k=0",)}, "k is 0"),
         ({"score": "knn", "options": ("neighbours=5",)}, "has no option 'neighbours'"),
+        # Not that there are too few images for this rate.
+        ({"score": "knn", "options": ("neighbours=5",), "alpha": 0.001}, "has no option 'neighbours'"),
         ({"options": ("shrinkage=2",)}, "shrinkage is 2"),
         ({"score": "gen", "options": ("gamma=-1.0",)}, "gamma is -1.0"),
         ({"score": "energy", "options": ("temperature=0",)}, "temperature is 0"),

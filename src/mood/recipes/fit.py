@@ -170,9 +170,10 @@ def fit(
     from mood.core.output import open_output
     from mood.detector import load, write
     from mood.models import Embedder, open_model
-    from mood.recipes.inputs import model_options
-    from mood.scores import info
+    from mood.recipes.inputs import model_options, score_options
+    from mood.scores import check, info
 
+    check(config.score, **score_options(config.score, config.options, config.combine))
     if isinstance(source, Features) or isinstance(other, Features):
         if not (isinstance(source, Features) and (other is None or isinstance(other, Features))):
             raise InputError(
