@@ -5,6 +5,7 @@ import html
 import inspect
 import json
 import re
+import shlex
 import shutil
 import sys
 import tomllib
@@ -19,15 +20,17 @@ import pytest
 import scipy.stats
 import torch
 from PIL import Image
+from typer.main import get_command
 
 import mood.recipes.extract as extract_module
+from mood.cli import app
 from mood.core.config import load_toml
 from mood.core.errors import DataError, InputError, ModelError, OutputError
 from mood.data import batches, open_source
 from mood.data.folder_sets import IMAGENET30
 from mood.evaluation import auroc, evaluate_sets, mean_auroc_interval
 from mood.evaluation.protocols import OPENOOD
-from mood.models import Embedder, check_spelling, load_model, save_model
+from mood.models import Embedder, check_name, check_spelling, load_model, save_model
 from mood.recipes.bench import BenchConfig, bench, tables
 from mood.recipes.bench import networks as networks_module
 from mood.recipes.bench import pages as pages_module
@@ -35,7 +38,7 @@ from mood.recipes.bench import running as running_module
 from mood.recipes.bench import scoring as scoring_module
 from mood.recipes.bench import sets as sets_module
 from mood.recipes.bench.kept import scores_folder
-from mood.recipes.bench.plan import NetworkPlan, load_plan
+from mood.recipes.bench.plan import CLASS, NetworkPlan, load_plan
 from mood.recipes.bench.results import Figure, Results, read_results
 from mood.recipes.bench.sets import of_classes
 from mood.recipes.bench.tables import further_grids, measured_grids, published_grids
@@ -43,6 +46,8 @@ from mood.recipes.bench.trials import spelled
 from mood.recipes.finetune import FinetuneConfig, finetune
 from mood.recipes.fit import FitConfig, fit
 from mood.recipes.pretrain import PretrainConfig, pretrain
+from mood.recipes.train import TrainConfig
+from mood.recipes.train import plan as plan_of_stages
 from mood.report.grid import escaped, tex
 from mood.scores import available
 
@@ -808,9 +813,33 @@ def test_a_network_that_cannot_be_had_is_left_out(recipe, tmp_path):
     left_out = {item.what: item.reason for item in results.left_out}
     assert left_out.keys() == {"other", "another", "damaged"}
     assert "neither" in left_out["other"]
-    assert left_out["another"] == f"{left_out['other']}. Train it: mood train nowhere.toml -o networks"
+    assert left_out["another"] == "model 'networks/nowhere' is not there. Train it: mood train nowhere.toml -o networks"
     assert "Train it" not in left_out["damaged"], "it is there, and something else is wrong with it"
     assert results.of("stripes", network="tiny")
+
+
+def test_each_trial_that_is_not_there_is_told_with_its_own_command(recipe, tmp_path, tiny_network):
+    """Whatever network of timm's bears a like name has nothing to do with it."""
+    path = recipe("multi-class")
+    trials = 'name = "seeds"\nmodel = ["bit-r50x1-seed0", "TINY"]\ntrained_by = ["mood train a.toml -o one", ""]\n'
+    path.write_text(path.read_text() + f"\n[[runs.networks]]\n{trials}".replace("TINY", str(tiny_network)))
+    results = run(path, tmp_path / "out").results
+    (left,) = results.left_out
+    assert left.reason == "model 'bit-r50x1-seed0' is not there. Train it: mood train a.toml -o one"
+    assert {figure.trial for figure in results.of("stripes", network="seeds")} == {1}
+    path.write_text(path.read_text().replace(', ""]', "]"))
+    with pytest.raises(InputError, match="network 'seeds': trained_by has 1 commands for 2 trials"):
+        run(path, tmp_path / "other")
+
+
+def test_a_network_in_memory_is_never_told_to_be_trained(recipe, tmp_path, tiny_network):
+    path = recipe("multi-class")
+    mine = 'model = "mine"\ntrained_by = "mood train a.toml -o mine"\nrandom_weights = true'
+    path.write_text(path.read_text().replace(f'model = "{tiny_network}"', mine))
+    brought = {"mine": load_model(tiny_network)}
+    results = bench(BenchConfig(plan=path, output=tmp_path / "out", replicates=20, workers=0), networks=brought).results
+    assert "random_weights" in results.left_out[0].reason
+    assert "Train it" not in results.left_out[0].reason
 
 
 def test_a_network_that_is_misspelt_ends_the_run_before_anything_is_opened(recipe, tmp_path, monkeypatch, tiny_network):
@@ -2021,6 +2050,12 @@ def test_all_networks_of_classes_that_are_missing_are_named_before_any_pass(
     assert left.what == "tiny, class 0, class 1"
     assert left.reason.startswith("model 'nowhere/{class}' is neither 'embedded', a folder, nor a timm model")
     assert {figure.network for figure in results.figures} == {"one for all"}
+    trained = 'model = "nowhere/{class}"\ntrained_by = "mood finetune --classes {class} -o nowhere/{class}"'
+    path.write_text(path.read_text().replace('model = "nowhere/{class}"', trained))
+    (left,) = run(path, tmp_path / "told").results.left_out
+    assert left.what == "tiny, class 0, class 1", "one line with one command"
+    told = "model 'nowhere/{class}' is not there. Train it: mood finetune --classes {class} -o nowhere/{class}; the"
+    assert left.reason.startswith(told)
     monkeypatch.setattr(networks_module, "extract_features", lambda *_, **__: pytest.fail("a pass was made"))
     (tmp_path / "class-0").symlink_to(tuned / "class-0")
     results = run(each_class(f'"{tmp_path}/{{class}}"'), tmp_path / "half").results
@@ -2123,6 +2158,42 @@ def test_a_shipped_table_loads_and_opens_with_its_command(path):
     assert plan.small
     for name in {name for run in (*plan.runs, *plan.small) for network in run.networks for name in network.trials}:
         check_spelling(name)
+
+
+def is_trained_here(model):
+    try:
+        check_name(model)
+    except ModelError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_every_network_of_a_shipped_table_that_is_yet_to_be_trained_has_the_command(path, monkeypatch, tmp_path):
+    """It names a recipe that is there, is understood, learns the known set, and writes what the table looks for."""
+    monkeypatch.chdir(tmp_path)
+    table = load_plan(path)
+    networks = [(run, network) for run in (*table.runs, *table.small) for network in run.networks]
+    for run_of_it, network in networks:
+        for number, model in enumerate(network.trials):
+            if not is_trained_here(model):
+                assert not network.trained_by
+                continue
+            _, name, *words = shlex.split(network.trained(number))
+            given = get_command(app).commands[name].make_context(name, words).params
+            file, output = ROOT / (given["stages"] if name == "train" else given["recipe"]), Path(given["output"])
+            if name == "train":
+                config = {"stages": file, "output": output, "skip": tuple(given["skip"] or ())}
+                last = plan_of_stages(TrainConfig(**config))[-1]
+                data, output = last.config.data, output / last.name
+            else:
+                data = given["data"] or tomllib.loads(file.read_text())["data"]
+                data = data if isinstance(data, str) else data[0]
+            assert str(output) == model
+            assert re.search(rf"\b{data.partition(':')[0]}\b", run_of_it.fit)
+            if network.of_each_class:
+                assert given["classes"] == [CLASS]
+    assert [spelled(name) for name in IMAGENET30] == [*IMAGENET30], "none needs quotes on a command line"
 
 
 @pytest.mark.parametrize("known", ["cifar10", "cifar100"])
