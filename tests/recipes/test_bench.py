@@ -2288,6 +2288,22 @@ def test_the_smaller_slips_of_table_6a_are_footnotes_that_follow_from_its_number
     assert slips == {"OCGAN [44]": 65.63, "ours": 97.49, "(improve)": 3.21}
 
 
+def test_the_footnote_of_figure_1_says_which_averages_of_the_text_follow_from_the_tables():
+    plans = {path.stem: load_plan(path) for path in TABLES}
+    told = " ".join(plans["figure-1"].footnotes)
+
+    def last(name, of_row):
+        rows = [next(row for row in table.rows if of_row(row)) for table in plans[name].published]
+        return [row.values[-1] for row in rows]
+
+    ours, gains = last("table-6", lambda row: row.name == "ours"), last("table-6", lambda row: row.improves)
+    assert f"94.9 is the mean of Table 6's {ours[0]}, {ours[1]} and {ours[2]}" in told
+    assert np.mean(ours) == pytest.approx(94.9, abs=0.05)
+    assert f"5.7 computes to {np.mean(gains):.1f}" in told
+    *three, of_1k = last("table-7", lambda row: row.name == "ours")
+    assert f"the mean {np.mean(three):.1f}, and {np.mean([*three, of_1k]):.1f} with ImageNet-1k's {of_1k}" in told
+
+
 def test_a_recipe_that_takes_one_lsun_says_that_the_paper_does_not_say_which():
     told = "The paper does not say which LSUN it means; lsun-fix is taken."
     taken = {}
