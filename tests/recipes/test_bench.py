@@ -2304,6 +2304,23 @@ def test_the_footnote_of_figure_1_says_which_averages_of_the_text_follow_from_th
     assert f"the mean {np.mean(three):.1f}, and {np.mean([*three, of_1k]):.1f} with ImageNet-1k's {of_1k}" in told
 
 
+def test_figure_1_is_drawn_for_its_recipe_alone_and_of_whatever_was_measured():
+    plans = {path.stem: load_plan(path) for path in TABLES}
+    drawn = {name: pages_module._tasks(results_of([], published=plan.published)) for name, plan in plans.items()}
+    assert [name for name, figures in drawn.items() if figures] == ["figure-1"]
+
+    def methods(figures):
+        (found,) = pages_module._tasks(results_of(figures, published=plans["figure-1"].published))
+        return [text.get_text() for text in found.figure.axes[0].get_legend().get_texts()]
+
+    ours = made("mood shrinkage=none", "mean", network="ours", run="Multi-class")
+    theirs = made("ssd shrinkage=none", "mean", network="SSD+", run="Multi-class")
+    paper = ["rival (paper)", "ours (paper)"]
+    assert methods([]) == paper
+    assert methods([ours]) == [*paper, "ours (here)"]
+    assert methods([ours, theirs]) == [*paper, "rival (here)", "ours (here)"]
+
+
 def test_a_recipe_that_takes_one_lsun_says_that_the_paper_does_not_say_which():
     told = "The paper does not say which LSUN it means; lsun-fix is taken."
     taken = {}

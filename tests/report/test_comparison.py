@@ -213,6 +213,19 @@ def test_labels_of_bars_have_the_whole_width():
         assert not [bar for bar in axes.patches if bar.get_window_extent().overlaps(box)]
 
 
+def test_a_method_without_a_figure_has_no_place_in_a_legend_and_the_others_keep_their_colours():
+    whole = task_bars(["one", "two"], {"rival": [90.0, 80.0], "ours": [95.0, None], "here": [70.0, 60.0]})
+    without = task_bars(["one", "two"], {"rival": [90.0, 80.0], "ours": [None, None], "here": [70.0, 60.0]})
+
+    def colours(figure):
+        containers = figure.axes[0].containers
+        return {item.get_label(): item.patches[0].get_facecolor() for item in containers}
+
+    assert [text.get_text() for text in without.axes[0].get_legend().get_texts()] == ["rival", "here"]
+    assert colours(without) == {name: colour for name, colour in colours(whole).items() if name != "ours"}
+    assert len({*colours(whole).values()}) == 3
+
+
 def test_names_in_figures_are_plain():
     assert plain("_hidden").endswith("_hidden")
     assert not plain("_hidden").startswith("_")

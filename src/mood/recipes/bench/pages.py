@@ -114,27 +114,26 @@ def _settings(results: Results) -> dict[str, Any]:
 
 
 def _tasks(results: Results) -> list[Drawn]:
-    """Figure 1: of every published table that says what it improves on, the last column."""
+    """Figure 1: of a recipe whose published tables have one AUROC a method, those that say what they improve on."""
+    if any(len(table.columns) > 1 or table.metrics not in ((), ("auroc",)) for table in results.published):
+        return []
     tasks: list[str] = []
-    rival: list[float | None] = []
-    paper: list[float | None] = []
-    here: list[float | None] = []
+    values: dict[str, list[float | None]] = {
+        name: [] for name in ("rival (paper)", "ours (paper)", "rival (here)", "ours (here)")
+    }
     for table in results.published:
         row = next((row for row in table.rows if row.improves), None)
         if row is None:
             continue
-        better, other = (next(item for item in table.rows if item.name == name) for name in row.improves)
-        printed = [item.values[-1] for item in (other, better)]
-        if any(isinstance(value, str) for value in printed):
-            continue
-        found = results.beside(table, better, len(table.columns) - 1)
         tasks.append(table.title)
-        rival.append(float(printed[0]))
-        paper.append(float(printed[1]))
-        here.append(None if not found else 100 * over_trials([figure.value for figure in found]).mean)
+        for whose, name in zip(("ours", "rival"), row.improves, strict=True):
+            method = next(item for item in table.rows if item.name == name)
+            printed, found = method.values[0], results.beside(table, method, 0)
+            values[f"{whose} (paper)"].append(None if isinstance(printed, str) else float(printed))
+            here = 100 * over_trials([figure.value for figure in found]).mean if found else None
+            values[f"{whose} (here)"].append(here)
     if not tasks:
         return []
-    values = {"rival (paper)": rival, "ours (paper)": paper, "ours (here)": here}
     return [Drawn("AUROC beside the rival", task_bars(tasks, values), "Tasks (Figure 1 of the paper)")]
 
 
