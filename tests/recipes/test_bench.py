@@ -443,7 +443,17 @@ def test_a_row_of_which_the_paper_says_nothing_is_of_ours_alone(recipe, tmp_path
     more = row.format("only here", 'network = "tiny"\nscore = "msp"\n') + row.format("nobody", "")
     summary = run(recipe("multi-class", published=PUBLISHED + more), tmp_path / "out").summary()
     lines = [line.split()[:3] for line in summary.splitlines() if line.startswith(("only here", "nobody"))]
-    assert lines == [["only", "here", "here"], ["only", "here", "interval"]]
+    assert lines == [["only", "here", "here"], ["only", "here", "interval"], ["nobody", "paper", "only"]]
+
+
+def test_a_row_of_the_papers_that_is_all_dashes_stands_with_them():
+    """Rotation loss and CSI have no figures for CIFAR-100 in Table 7a, and stand in it."""
+    plan = load_plan(next(path for path in TABLES if path.stem == "table-7"))
+    grids = {grid.title: grid for grid in published_grids(results_of([], published=plan.published))}
+    rows = grids["Table 7a, CIFAR-100 →"].rows
+    for name in ("Rotation loss [25]", "CSI [58]"):
+        assert (name, "paper only", *["—"] * 4) in rows
+    assert len(rows) == 12
 
 
 def test_a_row_may_have_keys_and_scores_of_its_own_and_as_many_digits_as_are_printed(recipe, tmp_path):

@@ -267,7 +267,8 @@ def _compared(figures: Sequence[Figure]) -> str:
 def published(results: Results, table: PublishedPlan) -> Grid:
     """The paper's table in its own layout; below a row that is measured here, ours, its interval and the difference.
 
-    A row of which the paper says nothing is of ours alone, and is not there where nothing was measured.
+    A row of ours of which the paper says nothing is not there where nothing was measured; one of the paper's is, with
+    its dashes.
     """
     columns = range(len(table.columns))
     scales = [1.0 if metric == "accepted" else 100.0 for metric in table.metrics or ("auroc",) * len(columns)]
@@ -289,7 +290,7 @@ def published(results: Results, table: PublishedPlan) -> Grid:
         paper = [_printed(*pair, digits, sign) for pair in zip(row.values, deviations, strict=True)]
         measured_here = here is not None and any(value is not None for value in here)
         said = any(not isinstance(value, str) for value in row.values)
-        if said:
+        if said or (row.network is None and not row.improves):
             rows.append((row.name, "paper" if measured_here else PAPER_ONLY, *paper))
         if here is None or not measured_here:
             continue
