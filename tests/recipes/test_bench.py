@@ -392,10 +392,35 @@ def test_figures_name_the_test_set_and_say_of_which_scores_they_are(recipe, tmp_
     run(recipe("full-spectrum", 'shifts = ["blur=1"]\n', scores=scores), tmp_path / "out")
     assert legends == [("test", "test, blur=1", "noise", "grain")] * 3
     page = (tmp_path / "out" / "report.html").read_text()
-    told = "Drawn of the first 3 of 4 scores, in the order of the recipe."
+    told = "Drawn of 3 of 4 scores, the first ones."
     assert page.count(told) == 2, "above the distributions, and above the ROC curves"
     run(recipe("multi-class"), tmp_path / "few")
-    assert "Drawn of the first" not in (tmp_path / "few" / "report.html").read_text()
+    assert "Drawn of" not in (tmp_path / "few" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("named", "kept", "drawn"),
+    [
+        (["mood", "all"], None, ["mood", "msp", "knn"]),
+        (["all"], None, ["mood", "msp", "knn"]),
+        (["knn", "energy", "all"], None, ["knn", "energy", "msp"]),
+        (["vim", "gen", "react", "all"], None, ["vim", "gen", "react"]),
+        (["mood", "all"], ["ash_b", "knn", "mood"], ["mood", "knn"]),
+        (["mood", "knn", "msp", "energy"], ["mood", "msp", "energy"], ["mood", "msp", "energy"]),
+        (["mood", "all"], ["mahalanobis shrinkage=none"], ["mahalanobis shrinkage=none"]),
+    ],
+)
+def test_figure_2_is_drawn_of_what_the_recipe_names_and_not_of_the_first_in_the_alphabet(named, kept, drawn):
+    assert pages_module._first(named, kept or available()) == drawn
+
+
+def test_a_page_of_all_scores_says_which_are_drawn(recipe, tmp_path):
+    run(recipe("multi-class", scores='["energy", "all"]'), tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    (count,) = {*re.findall(r"Drawn of 3 of (\d+) scores, those that the recipe names, then msp and knn\.", page)}
+    assert int(count) > 30
+    drawn = [file.stem for file in sorted((tmp_path / "out" / "figures").glob("*scores*"))]
+    assert [name.rpartition("-paper-")[2] for name in drawn] == ["energy", "msp", "knn"]
 
 
 def test_costs_of_several_trials_say_which(recipe, tmp_path, tiny_network):

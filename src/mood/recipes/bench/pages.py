@@ -1,6 +1,6 @@
 """The page and the figures of a benchmark, from its results and the scores behind them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from mood.data import Source
 
 METHODS = 3
-"""Methods whose distributions are drawn: the first scores of a run, as Figure 2 has three."""
+"""Methods whose distributions are drawn, at most: Figure 2 has three."""
+
+BESIDE = ("msp", "knn")
+"""Of "all" scores, those that are drawn after what the recipe names: Figure 2 has softmax and a rival's distances."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,10 +158,14 @@ def _confusions(results: Results) -> list[Drawn]:
 def _spreads(session: Session, scored: Mapping[str, Scored]) -> list[Drawn]:
     """Figure 2 and ROC curves."""
     kept = {text: one for text, one in scored.items() if ID in one.values}
+    first = {text: kept[text] for text in _first(session.run.scores, kept)}
+    order = (
+        f"those that the recipe names, then {' and '.join(BESIDE)}" if "all" in session.run.scores else "the first ones"
+    )
     at = f"{session.run.name}, {session.network.plan.name}"
-    note = f"Drawn of the first {METHODS} of {len(kept)} scores, in the order of the recipe." * (len(kept) > METHODS)
+    note = f"Drawn of {len(first)} of {len(kept)} scores, {order}." * (len(kept) > len(first))
     known, drawn = session.sets.test.name, []
-    for text, one in list(kept.items())[:METHODS]:
+    for text, one in first.items():
         others = {
             f"{known}{name.removeprefix(ID)}" if name.startswith(f"{ID}, ") else name: values
             for name, values in one.values.items()
@@ -166,7 +173,7 @@ def _spreads(session: Session, scored: Mapping[str, Scored]) -> list[Drawn]:
         }
         figure = distributions(one.values[ID], others, known)
         drawn.append(Drawn(text, figure, f"{at}: scores (Figure 2 of the paper)", note))
-    for text, one in list(kept.items())[:METHODS]:
+    for text, one in first.items():
         curves = {
             name: roc_curve(one.values[ID], values)
             for name, values in one.values.items()
@@ -174,6 +181,12 @@ def _spreads(session: Session, scored: Mapping[str, Scored]) -> list[Drawn]:
         }
         drawn.append(Drawn(text, roc_lines(curves), f"{at}: ROC", note))
     return drawn
+
+
+def _first(named: Sequence[str], kept: Collection[str]) -> list[str]:
+    """The scores that are drawn, of those that were measured; "all" is no order to draw the first of."""
+    order = [*([text for text in named if text != "all"] or ["mood"]), *BESIDE]
+    return [text for text in dict.fromkeys(order) if text in kept][:METHODS] or list(kept)[:METHODS]
 
 
 def _ends(session: Session, scored: Mapping[str, Scored]) -> list[Ends]:
