@@ -360,7 +360,9 @@ def test_every_table_marks_what_weights_have_seen_and_says_whose():
         made("msp", key, "accepted", 1.0, protocol="confusion", seen=why) for key in ("noise: a → b", "noise: all")
     ]
     (grid,) = measured_grids(results_of(cells))
-    assert grid.notes == (f"† noise, for the weights of tiny: {why}.",)
+    assert grid.notes == (tables.CHOSEN_CELLS, f"† noise, for the weights of tiny: {why}.")
+    (grid,) = measured_grids(results_of(cells[1:]))
+    assert tables.CHOSEN_CELLS not in grid.notes, "no cell is chosen"
 
 
 def test_numbers_of_images_are_empty_where_no_one_number_says_them(recipe, tmp_path):
@@ -597,6 +599,11 @@ def test_confusion_shows_the_largest_cells_of_the_rival(recipe, tmp_path):
     total = results.of("stripes", score="msp", key="noise: these cells")[0].value
     assert total == sum(figure.value for figure in rival)
     assert list((tmp_path / "out" / "figures").glob("*confusion*"))
+    told = "The cells are those in which the rival accepts most of these same images"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count(told) == 2, "below the table, and above the figure"
+    assert told in (tmp_path / "out" / "table.md").read_text()
+    assert told in tables.for_terminal(results)
 
 
 def test_a_confusion_says_what_the_weights_have_seen(recipe, tmp_path, monkeypatch):

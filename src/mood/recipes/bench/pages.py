@@ -14,7 +14,7 @@ from mood.recipes.bench.plan import score_spec
 from mood.recipes.bench.results import Results
 from mood.recipes.bench.scoring import Scored
 from mood.recipes.bench.session import ID, Session
-from mood.recipes.bench.tables import costs, further_grids, measured_grids, published_grids, reduced
+from mood.recipes.bench.tables import CHOSEN_CELLS, costs, further_grids, measured_grids, published_grids, reduced
 from mood.recipes.set_cards import set_card
 from mood.report import Card, Comparison, Drawn, Ends, Thumbnail, extremes, render_comparison
 from mood.report.comparison_figures import confusion_bars, distributions, roc_lines, task_bars
@@ -151,7 +151,8 @@ def _confusions(results: Results) -> list[Drawn]:
             score: [next(f.value for f in mine if (f.score, f.key) == (score, cell)) for cell in cells]
             for score in dict.fromkeys(figure.score for figure in mine)
         }
-        drawn.append(Drawn(f"{run}, {network}", confusion_bars(cells, counts), "Confusion (Figure 3 of the paper)"))
+        figure = confusion_bars(cells, counts)
+        drawn.append(Drawn(f"{run}, {network}", figure, "Confusion (Figure 3 of the paper)", CHOSEN_CELLS))
     return drawn
 
 

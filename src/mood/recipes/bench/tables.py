@@ -40,6 +40,11 @@ LOWER = frozenset({"fpr95_id_positive", "fpr95_ood_positive", "detection_error",
 TOGETHER = ("aurc", "excess_aurc")
 """Metrics of the test images alone, which share a table."""
 
+CHOSEN_CELLS = (
+    "The cells are those in which the rival accepts most of these same images, which favours whoever stands beside it; "
+    '"all" is the fair figure.'
+)
+
 ORACLE = "oracle"
 PAPER_ONLY = "paper only"
 NOTHING = "—"
@@ -102,6 +107,8 @@ def measured(results: Results, run: str, metric: str) -> Grid | None:
     if metric == "auroc" and figures[0].protocol == "multi-class":
         best, notes = _oracles(cells, keys, results.controls(run))
         rows += best
+    if any("→" in key for key in keys):
+        notes.append(CHOSEN_CELLS)
     reach = [max(f.value - f.low, f.high - f.value) for f in figures if f.low is not None and f.high is not None]
     if reach:
         share = 100 * results.settings.get("confidence", 0.95)
