@@ -174,6 +174,13 @@ def test_it_takes_two_steps_at_depth_two(path, tmp_path):
         assert len(load_model(result.output).history) == 1
 
 
+def test_the_rival_has_the_same_constants_on_both_sets():
+    paths = [ROOT / "recipes" / f"{known}-supcon-resnet.toml" for known in ("cifar10", "cifar100")]
+    first, second = (load_toml(path, PretrainConfig, {"output": Path("any")}) for path in paths)
+    assert (first.data, second.data) == (("cifar10:train",), ("cifar100:train",))
+    assert replace(first, data=second.data) == second
+
+
 def test_the_rival_of_figure_3_is_trained_in_the_steps_of_its_official_code():
     """A loss that is multiplied is the same step of SGD as a learning rate that is, and a weight decay divided."""
     path = ROOT / "recipes" / "cifar10-supcon-resnet.toml"

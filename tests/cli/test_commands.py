@@ -248,6 +248,20 @@ def test_scores_are_listed() -> None:
     assert "k=" in done.stdout
 
 
+def test_scores_can_be_read_in_a_narrow_terminal() -> None:
+    """Five lines a score at most, where the summary had a column of 18 characters."""
+    from mood.scores import available
+
+    lines = CliRunner().invoke(app, ["scores"], env={"COLUMNS": "80"}).stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    starts = [place for place, line in enumerate(lines) if line[:1].strip()]
+    assert [lines[place].split()[0] for place in starts] == [*available()]
+    assert max(after - place for place, after in zip(starts, [*starts[1:], len(lines)], strict=True)) <= 5
+    first = " ".join(" ".join(line[22:].split()) for line in lines[: starts[1]])
+    info = available()["ash_b"]
+    assert first == f"{info.summary} needs embedding, head; options percentile=0.65"
+
+
 def test_a_score_shows_what_it_needs_and_where_it_comes_from() -> None:
     done = CliRunner().invoke(app, ["scores", "knn"], env={"COLUMNS": "200"})
     rows = {line[:10].strip(): line[10:].strip() for line in done.stdout.splitlines()}

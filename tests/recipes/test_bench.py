@@ -5,6 +5,7 @@ import html
 import inspect
 import json
 import re
+import shlex
 import shutil
 import sys
 import tomllib
@@ -19,15 +20,17 @@ import pytest
 import scipy.stats
 import torch
 from PIL import Image
+from typer.main import get_command
 
 import mood.recipes.extract as extract_module
+from mood.cli import app
 from mood.core.config import load_toml
 from mood.core.errors import DataError, InputError, ModelError, OutputError
 from mood.data import batches, open_source
 from mood.data.folder_sets import IMAGENET30
 from mood.evaluation import auroc, evaluate_sets, mean_auroc_interval
 from mood.evaluation.protocols import OPENOOD
-from mood.models import Embedder, check_spelling, load_model, save_model
+from mood.models import Embedder, check_name, check_spelling, load_model, save_model
 from mood.recipes.bench import BenchConfig, bench, tables
 from mood.recipes.bench import networks as networks_module
 from mood.recipes.bench import pages as pages_module
@@ -35,7 +38,7 @@ from mood.recipes.bench import running as running_module
 from mood.recipes.bench import scoring as scoring_module
 from mood.recipes.bench import sets as sets_module
 from mood.recipes.bench.kept import scores_folder
-from mood.recipes.bench.plan import NetworkPlan, load_plan
+from mood.recipes.bench.plan import CLASS, NetworkPlan, load_plan
 from mood.recipes.bench.results import Figure, Results, read_results
 from mood.recipes.bench.sets import of_classes
 from mood.recipes.bench.tables import further_grids, measured_grids, published_grids
@@ -43,6 +46,8 @@ from mood.recipes.bench.trials import spelled
 from mood.recipes.finetune import FinetuneConfig, finetune
 from mood.recipes.fit import FitConfig, fit
 from mood.recipes.pretrain import PretrainConfig, pretrain
+from mood.recipes.train import TrainConfig
+from mood.recipes.train import plan as plan_of_stages
 from mood.report.grid import escaped, tex
 from mood.scores import available
 
@@ -355,7 +360,9 @@ def test_every_table_marks_what_weights_have_seen_and_says_whose():
         made("msp", key, "accepted", 1.0, protocol="confusion", seen=why) for key in ("noise: a → b", "noise: all")
     ]
     (grid,) = measured_grids(results_of(cells))
-    assert grid.notes == (f"† noise, for the weights of tiny: {why}.",)
+    assert grid.notes == (tables.CHOSEN_CELLS, f"† noise, for the weights of tiny: {why}.")
+    (grid,) = measured_grids(results_of(cells[1:]))
+    assert tables.CHOSEN_CELLS not in grid.notes, "no cell is chosen"
 
 
 def test_numbers_of_images_are_empty_where_no_one_number_says_them(recipe, tmp_path):
@@ -387,10 +394,35 @@ def test_figures_name_the_test_set_and_say_of_which_scores_they_are(recipe, tmp_
     run(recipe("full-spectrum", 'shifts = ["blur=1"]\n', scores=scores), tmp_path / "out")
     assert legends == [("test", "test, blur=1", "noise", "grain")] * 3
     page = (tmp_path / "out" / "report.html").read_text()
-    told = "Drawn of the first 3 of 4 scores, in the order of the recipe."
+    told = "Drawn of 3 of 4 scores, the first ones."
     assert page.count(told) == 2, "above the distributions, and above the ROC curves"
     run(recipe("multi-class"), tmp_path / "few")
-    assert "Drawn of the first" not in (tmp_path / "few" / "report.html").read_text()
+    assert "Drawn of" not in (tmp_path / "few" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("named", "kept", "drawn"),
+    [
+        (["mood", "all"], None, ["mood", "msp", "knn"]),
+        (["all"], None, ["mood", "msp", "knn"]),
+        (["knn", "energy", "all"], None, ["knn", "energy", "msp"]),
+        (["vim", "gen", "react", "all"], None, ["vim", "gen", "react"]),
+        (["mood", "all"], ["ash_b", "knn", "mood"], ["mood", "knn"]),
+        (["mood", "knn", "msp", "energy"], ["mood", "msp", "energy"], ["mood", "msp", "energy"]),
+        (["mood", "all"], ["mahalanobis shrinkage=none"], ["mahalanobis shrinkage=none"]),
+    ],
+)
+def test_figure_2_is_drawn_of_what_the_recipe_names_and_not_of_the_first_in_the_alphabet(named, kept, drawn):
+    assert pages_module._first(named, kept or available()) == drawn
+
+
+def test_a_page_of_all_scores_says_which_are_drawn(recipe, tmp_path):
+    run(recipe("multi-class", scores='["energy", "all"]'), tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    (count,) = {*re.findall(r"Drawn of 3 of (\d+) scores, those that the recipe names, then msp and knn\.", page)}
+    assert int(count) > 30
+    drawn = [file.stem for file in sorted((tmp_path / "out" / "figures").glob("*scores*"))]
+    assert [name.rpartition("-paper-")[2] for name in drawn] == ["energy", "msp", "knn"]
 
 
 def test_costs_of_several_trials_say_which(recipe, tmp_path, tiny_network):
@@ -438,7 +470,17 @@ def test_a_row_of_which_the_paper_says_nothing_is_of_ours_alone(recipe, tmp_path
     more = row.format("only here", 'network = "tiny"\nscore = "msp"\n') + row.format("nobody", "")
     summary = run(recipe("multi-class", published=PUBLISHED + more), tmp_path / "out").summary()
     lines = [line.split()[:3] for line in summary.splitlines() if line.startswith(("only here", "nobody"))]
-    assert lines == [["only", "here", "here"], ["only", "here", "interval"]]
+    assert lines == [["only", "here", "here"], ["only", "here", "interval"], ["nobody", "paper", "only"]]
+
+
+def test_a_row_of_the_papers_that_is_all_dashes_stands_with_them():
+    """Rotation loss and CSI have no figures for CIFAR-100 in Table 7a, and stand in it."""
+    plan = load_plan(next(path for path in TABLES if path.stem == "table-7"))
+    grids = {grid.title: grid for grid in published_grids(results_of([], published=plan.published))}
+    rows = grids["Table 7a, CIFAR-100 →"].rows
+    for name in ("Rotation loss [25]", "CSI [58]"):
+        assert (name, "paper only", *["—"] * 4) in rows
+    assert len(rows) == 12
 
 
 def test_a_row_may_have_keys_and_scores_of_its_own_and_as_many_digits_as_are_printed(recipe, tmp_path):
@@ -557,6 +599,11 @@ def test_confusion_shows_the_largest_cells_of_the_rival(recipe, tmp_path):
     total = results.of("stripes", score="msp", key="noise: these cells")[0].value
     assert total == sum(figure.value for figure in rival)
     assert list((tmp_path / "out" / "figures").glob("*confusion*"))
+    told = "The cells are those in which the rival accepts most of these same images"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count(told) == 2, "below the table, and above the figure"
+    assert told in (tmp_path / "out" / "table.md").read_text()
+    assert told in tables.for_terminal(results)
 
 
 def test_a_confusion_says_what_the_weights_have_seen(recipe, tmp_path, monkeypatch):
@@ -808,9 +855,33 @@ def test_a_network_that_cannot_be_had_is_left_out(recipe, tmp_path):
     left_out = {item.what: item.reason for item in results.left_out}
     assert left_out.keys() == {"other", "another", "damaged"}
     assert "neither" in left_out["other"]
-    assert left_out["another"] == f"{left_out['other']}. Train it: mood train nowhere.toml -o networks"
+    assert left_out["another"] == "model 'networks/nowhere' is not there. Train it: mood train nowhere.toml -o networks"
     assert "Train it" not in left_out["damaged"], "it is there, and something else is wrong with it"
     assert results.of("stripes", network="tiny")
+
+
+def test_each_trial_that_is_not_there_is_told_with_its_own_command(recipe, tmp_path, tiny_network):
+    """Whatever network of timm's bears a like name has nothing to do with it."""
+    path = recipe("multi-class")
+    trials = 'name = "seeds"\nmodel = ["bit-r50x1-seed0", "TINY"]\ntrained_by = ["mood train a.toml -o one", ""]\n'
+    path.write_text(path.read_text() + f"\n[[runs.networks]]\n{trials}".replace("TINY", str(tiny_network)))
+    results = run(path, tmp_path / "out").results
+    (left,) = results.left_out
+    assert left.reason == "model 'bit-r50x1-seed0' is not there. Train it: mood train a.toml -o one"
+    assert {figure.trial for figure in results.of("stripes", network="seeds")} == {1}
+    path.write_text(path.read_text().replace(', ""]', "]"))
+    with pytest.raises(InputError, match="network 'seeds': trained_by has 1 commands for 2 trials"):
+        run(path, tmp_path / "other")
+
+
+def test_a_network_in_memory_is_never_told_to_be_trained(recipe, tmp_path, tiny_network):
+    path = recipe("multi-class")
+    mine = 'model = "mine"\ntrained_by = "mood train a.toml -o mine"\nrandom_weights = true'
+    path.write_text(path.read_text().replace(f'model = "{tiny_network}"', mine))
+    brought = {"mine": load_model(tiny_network)}
+    results = bench(BenchConfig(plan=path, output=tmp_path / "out", replicates=20, workers=0), networks=brought).results
+    assert "random_weights" in results.left_out[0].reason
+    assert "Train it" not in results.left_out[0].reason
 
 
 def test_a_network_that_is_misspelt_ends_the_run_before_anything_is_opened(recipe, tmp_path, monkeypatch, tiny_network):
@@ -1329,6 +1400,22 @@ def test_figure_3_finds_its_rival_where_its_recipe_leaves_it():
     (rival,) = (plan for plan in figure.networks if plan.name == figure.rival_network)
     assert (rival.trained_by, rival.model) == (command, command.split()[-1])
     assert figure.rival_score.split()[0] == "ssd"
+
+
+def test_every_row_of_ssd_plus_is_measured_on_the_network_of_its_recipe():
+    """So that what ours improves is over what the rival reaches here, where its network is."""
+    found = []
+    for path in TABLES:
+        plan = load_plan(path)
+        for table in plan.published:
+            (of_run,) = (run for run in plan.runs if run.name == table.run)
+            for row in (row for row in table.rows if row.name.startswith("SSD+")):
+                assert (row.network, row.score) == ("SSD+", "ssd shrinkage=none")
+                (network,) = (network for network in of_run.networks if network.name == row.network)
+                assert network.model == f"{of_run.fit.partition(':')[0]}-supcon-resnet"
+                assert any(row.name in other.improves for other in table.rows)
+                found.append(table.title)
+    assert found == ["(b) multi-class, CIFAR-10", "Table 7a, CIFAR-10 →", "Table 7a, CIFAR-100 →"]
 
 
 def test_known_images_and_an_empty_file_are_known_images(recipe, tmp_path, here):
@@ -2021,6 +2108,12 @@ def test_all_networks_of_classes_that_are_missing_are_named_before_any_pass(
     assert left.what == "tiny, class 0, class 1"
     assert left.reason.startswith("model 'nowhere/{class}' is neither 'embedded', a folder, nor a timm model")
     assert {figure.network for figure in results.figures} == {"one for all"}
+    trained = 'model = "nowhere/{class}"\ntrained_by = "mood finetune --classes {class} -o nowhere/{class}"'
+    path.write_text(path.read_text().replace('model = "nowhere/{class}"', trained))
+    (left,) = run(path, tmp_path / "told").results.left_out
+    assert left.what == "tiny, class 0, class 1", "one line with one command"
+    told = "model 'nowhere/{class}' is not there. Train it: mood finetune --classes {class} -o nowhere/{class}; the"
+    assert left.reason.startswith(told)
     monkeypatch.setattr(networks_module, "extract_features", lambda *_, **__: pytest.fail("a pass was made"))
     (tmp_path / "class-0").symlink_to(tuned / "class-0")
     results = run(each_class(f'"{tmp_path}/{{class}}"'), tmp_path / "half").results
@@ -2125,6 +2218,42 @@ def test_a_shipped_table_loads_and_opens_with_its_command(path):
         check_spelling(name)
 
 
+def is_trained_here(model):
+    try:
+        check_name(model)
+    except ModelError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_every_network_of_a_shipped_table_that_is_yet_to_be_trained_has_the_command(path, monkeypatch, tmp_path):
+    """It names a recipe that is there, is understood, learns the known set, and writes what the table looks for."""
+    monkeypatch.chdir(tmp_path)
+    table = load_plan(path)
+    networks = [(run, network) for run in (*table.runs, *table.small) for network in run.networks]
+    for run_of_it, network in networks:
+        for number, model in enumerate(network.trials):
+            if not is_trained_here(model):
+                assert not network.trained_by
+                continue
+            _, name, *words = shlex.split(network.trained(number))
+            given = get_command(app).commands[name].make_context(name, words).params
+            file, output = ROOT / (given["stages"] if name == "train" else given["recipe"]), Path(given["output"])
+            if name == "train":
+                config = {"stages": file, "output": output, "skip": tuple(given["skip"] or ())}
+                last = plan_of_stages(TrainConfig(**config))[-1]
+                data, output = last.config.data, output / last.name
+            else:
+                data = given["data"] or tomllib.loads(file.read_text())["data"]
+                data = data if isinstance(data, str) else data[0]
+            assert str(output) == model
+            assert re.search(rf"\b{data.partition(':')[0]}\b", run_of_it.fit)
+            if network.of_each_class:
+                assert given["classes"] == [CLASS]
+    assert [spelled(name) for name in IMAGENET30] == [*IMAGENET30], "none needs quotes on a command line"
+
+
 @pytest.mark.parametrize("known", ["cifar10", "cifar100"])
 def test_a_measured_table_has_every_score_set_and_protocol_and_the_control(known):
     path = TABLES[0].parents[1] / "measured" / f"{known}.toml"
@@ -2199,6 +2328,39 @@ def test_the_smaller_slips_of_table_6a_are_footnotes_that_follow_from_its_number
             slips[name] = round(float(np.mean(values)), 2)
             assert f"mean {slips[name]}" in told or f"mean {slips[name]:.1f};" in told, name
     assert slips == {"OCGAN [44]": 65.63, "ours": 97.49, "(improve)": 3.21}
+
+
+def test_the_footnote_of_figure_1_says_which_averages_of_the_text_follow_from_the_tables():
+    plans = {path.stem: load_plan(path) for path in TABLES}
+    told = " ".join(plans["figure-1"].footnotes)
+
+    def last(name, of_row):
+        rows = [next(row for row in table.rows if of_row(row)) for table in plans[name].published]
+        return [row.values[-1] for row in rows]
+
+    ours, gains = last("table-6", lambda row: row.name == "ours"), last("table-6", lambda row: row.improves)
+    assert f"94.9 is the mean of Table 6's {ours[0]}, {ours[1]} and {ours[2]}" in told
+    assert np.mean(ours) == pytest.approx(94.9, abs=0.05)
+    assert f"5.7 computes to {np.mean(gains):.1f}" in told
+    *three, of_1k = last("table-7", lambda row: row.name == "ours")
+    assert f"the mean {np.mean(three):.1f}, and {np.mean([*three, of_1k]):.1f} with ImageNet-1k's {of_1k}" in told
+
+
+def test_figure_1_is_drawn_for_its_recipe_alone_and_of_whatever_was_measured():
+    plans = {path.stem: load_plan(path) for path in TABLES}
+    drawn = {name: pages_module._tasks(results_of([], published=plan.published)) for name, plan in plans.items()}
+    assert [name for name, figures in drawn.items() if figures] == ["figure-1"]
+
+    def methods(figures):
+        (found,) = pages_module._tasks(results_of(figures, published=plans["figure-1"].published))
+        return [text.get_text() for text in found.figure.axes[0].get_legend().get_texts()]
+
+    ours = made("mood shrinkage=none", "mean", network="ours", run="Multi-class")
+    theirs = made("ssd shrinkage=none", "mean", network="SSD+", run="Multi-class")
+    paper = ["rival (paper)", "ours (paper)"]
+    assert methods([]) == paper
+    assert methods([ours]) == [*paper, "ours (here)"]
+    assert methods([ours, theirs]) == [*paper, "rival (here)", "ours (here)"]
 
 
 def test_a_recipe_that_takes_one_lsun_says_that_the_paper_does_not_say_which():

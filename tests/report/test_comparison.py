@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import html
+import json
 import re
 import shutil
 import subprocess
@@ -15,7 +17,7 @@ from mood.core.errors import InputError
 from mood.report import Card, Comparison, Drawn, Ends, Grid, Thumbnail, comparison, render_comparison
 from mood.report.comparison import _table
 from mood.report.comparison_figures import confusion_bars, distributions, plain, roc_lines, task_bars
-from mood.report.markup import VOID
+from mood.report.markup import VOID, element
 from mood.report.parts import document
 
 EVIL = "\"><script>alert('x')</script><img src=x onerror=alert(1)>&amp;$x^2$ \\frac_1"
@@ -27,6 +29,15 @@ ORDERS = {
     "again": ["large", "small", "none"],
 }
 """After a click on numbers of which higher is better, lower is better, and after two on these."""
+
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def dumping(folder):
+    """The words of a command that shows a page and prints what became of it."""
+    quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom")
+    return [BROWSER, *quiet, f"--user-data-dir={folder / 'profile'}"]
 
 
 class Reader(HTMLParser):
@@ -186,6 +197,59 @@ def test_words_stay_in_sight_while_numbers_are_moved():
         assert table.elements[0] == ("table", {"class": kind})
 
 
+MEASURED = """
+document.querySelector("main").style.maxWidth = "390px";
+const broken = [...document.querySelectorAll("tbody th bdi")].flatMap((name) => {
+  const node = name.firstChild;
+  return [...node.data.matchAll(/\\S+/g)].filter((word) => {
+    const range = document.createRange();
+    range.setStart(node, word.index);
+    range.setEnd(node, word.index + word[0].length);
+    return range.getClientRects().length > 1;
+  }).map(String);
+});
+const end = document.querySelector(".scroll").getBoundingClientRect().right;
+const shown = [...document.querySelectorAll("tbody tr:first-child .number")].filter(
+  (cell) => cell.getBoundingClientRect().right <= end
+).length;
+document.title = JSON.stringify({ broken, shown });
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium here")
+@pytest.mark.parametrize(
+    ("names", "broken", "numbers"),
+    [
+        (("Mahalanobis [34]", "Contrastive loss [29]", "(improve)"), [], 3),
+        (("relative_mahalanobis++", "x" * 40), ["x" * 40], 1),
+    ],
+)
+def test_a_phone_breaks_names_between_words_and_shows_several_numbers(tmp_path, names, broken, numbers):
+    """At 390 pixels, as a browser lays it out; only a word that is longer than a column may be broken."""
+    rows = tuple((name, "paper only", *["99.8"] * 5) for name in names)
+    grid = Grid("Table", ("method", "", "SVHN", "CIFAR-100", "LSUN", "mean, near", "Average"), rows, 2)
+    (tmp_path / "phone.html").write_text(
+        document("t", element("section", element("div", _table(grid, sortable=True), class_="scroll")), MEASURED)
+    )
+    shown = subprocess.run(
+        [*dumping(tmp_path), "--window-size=500,900", f"file://{tmp_path}/phone.html"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    found = json.loads(html.unescape(re.search("<title>(.*)</title>", shown.stdout)[1]))
+    assert found["broken"] == broken
+    assert found["shown"] >= numbers
+
+
+def test_a_row_has_its_second_word_also_below_its_first():
+    for words, beneath in ((2, "here"), (1, None)):
+        read = Reader(_table(Grid("t", ("a", "b", "c"), (("x", "here", "1"),), words), sortable=False))
+        (first,) = (attributes for tag, attributes in read.elements if tag == "th" and attributes["scope"] == "row")
+        assert first.get("data-beneath") == beneath
+
+
 def test_headings_can_be_pressed_and_say_at_which_end_sorting_begins():
     for lower in (False, True):
         read = Reader(_table(Grid("t", ("a", "b"), (("x", "1"),), lower_is_better=lower), sortable=True))
@@ -211,6 +275,19 @@ def test_labels_of_bars_have_the_whole_width():
         # A phone shows 8.5 points as 10.5.
         assert box.x0 + 1.24 * box.width <= figure.bbox.width
         assert not [bar for bar in axes.patches if bar.get_window_extent().overlaps(box)]
+
+
+def test_a_method_without_a_figure_has_no_place_in_a_legend_and_the_others_keep_their_colours():
+    whole = task_bars(["one", "two"], {"rival": [90.0, 80.0], "ours": [95.0, None], "here": [70.0, 60.0]})
+    without = task_bars(["one", "two"], {"rival": [90.0, 80.0], "ours": [None, None], "here": [70.0, 60.0]})
+
+    def colours(figure):
+        containers = figure.axes[0].containers
+        return {item.get_label(): item.patches[0].get_facecolor() for item in containers}
+
+    assert [text.get_text() for text in without.axes[0].get_legend().get_texts()] == ["rival", "here"]
+    assert colours(without) == {name: colour for name, colour in colours(whole).items() if name != "ours"}
+    assert len({*colours(whole).values()}) == 3
 
 
 def test_names_in_figures_are_plain():
@@ -241,8 +318,7 @@ def test_a_browser_shows_it_without_a_word_of_complaint_and_sorts(tmp_path):
     click = "document.querySelectorAll('th button')[1].click();"
     page_text = document("t", _table(grid, sortable=True), f"{sorting}\n{click}")
     assert [tag for tag, _ in Reader(page_text).elements].count("button") == 2
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser is None:
+    if BROWSER is None:
         return
     risk = Grid("Risks", ("score", "AURC"), grid.rows, lower_is_better=True)
     twice = "document.querySelectorAll('th button')[1].click();" * 2
@@ -255,17 +331,7 @@ def test_a_browser_shows_it_without_a_word_of_complaint_and_sorts(tmp_path):
     for name, text in pages.items():
         (tmp_path / f"{name}.html").write_text(text, encoding="utf-8")
         shown = subprocess.run(
-            [
-                browser,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--enable-logging=stderr",
-                "--dump-dom",
-                f"--user-data-dir={tmp_path / 'profile'}",
-                "--window-size=400,800",
-                f"file://{tmp_path}/{name}.html",
-            ],
+            [*dumping(tmp_path), "--window-size=400,800", f"file://{tmp_path}/{name}.html"],
             capture_output=True,
             text=True,
             check=True,

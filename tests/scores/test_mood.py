@@ -79,3 +79,15 @@ def test_length_does_not_count_and_zero_is_finite():
 def test_rows_that_do_not_differ_are_refused(rows, shrinkage):
     with pytest.raises(InputError, match="no direction has a spread"):
         scores.fit("mood", Features(rows), shrinkage=shrinkage)
+
+
+@pytest.mark.parametrize(("relu", "usual"), [(False, True), (True, False)])
+def test_zeros_are_the_most_usual_or_the_most_unusual_row_by_where_the_known_ones_lie(relu, usual):
+    """As the guide says: around the origin, or to one side of it."""
+    rows = np.random.default_rng(0).normal(0, 1, (500, 16))
+    rows = np.maximum(rows, 0) if relu else rows
+    zero = np.zeros((1, 16))
+    score = scores.fit("mood", Features(rows))
+    found, known = score(Features(zero)), score(Features(rows))
+    np.testing.assert_allclose(found.numpy(), reference(rows, zero), rtol=1e-9)
+    assert found < known.min() if usual else found > known.max()

@@ -85,18 +85,20 @@ def scores(
     with told(debug=False):
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         from mood import scores as room
 
         if name is not None:
             room.check_name(name)
-        table = Table(box=None, pad_edge=False, show_header=name is None)
+        table = Table(box=None, pad_edge=False, show_header=False)
         if name is None:
-            table.add_column("score", no_wrap=True)
-            for heading in ("what it is", "needs", "options"):
-                table.add_column(heading)
+            # Two columns, which have place in a narrow terminal.
+            table.add_column(no_wrap=True)
             for known, info in room.available().items():
-                table.add_row(known, info.summary, ", ".join(info.needs), _spelled(info.options))
+                options = _spelled(info.options)
+                beneath = f"needs {', '.join(info.needs)}" + (f"; options {options}" if options else "")
+                table.add_row(known, Text.assemble(info.summary, "\n", (beneath, "dim")))
         else:
             info = room.info(name)
             for heading, text in (

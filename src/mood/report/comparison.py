@@ -175,15 +175,23 @@ def _with_notes(grid: Grid, sortable: bool) -> Html:
 
 
 def _table(grid: Grid, sortable: bool) -> Html:
-    def cell(place: int, content: str) -> Html:
+    def cell(place: int, content: str, beneath: str | None) -> Html:
         if place < grid.words:
-            return element("th" if place == 0 else "td", element("bdi", content), scope="row" if place == 0 else None)
+            first = place == 0
+            return element(
+                "th" if first else "td",
+                element("bdi", content),
+                scope="row" if first else None,
+                data_beneath=beneath if first else None,
+            )
         return element("td", content, class_="number")
 
     rows = []
     for row in grid.rows:
         kind = row[1] if row[1:2] in (("here",), ("interval",), ("difference",), ("paper only",)) else None
-        cells = [cell(place, content) for place, content in enumerate(row)]
+        # A phone has no place for two columns of words: it shows the second one below the first.
+        beneath = row[1] if grid.words > 1 else None
+        cells = [cell(place, content, beneath) for place, content in enumerate(row)]
         rows.append(element("tr", cells, class_=kind.replace(" ", "-") if kind else None))
     head = element(
         "thead",

@@ -89,7 +89,7 @@ def task_bars(tasks: Sequence[str], values: Mapping[str, Sequence[float | None]]
 
     Args:
         tasks: names of the tasks.
-        values: by method, percent for each task; None where there is none.
+        values: by method, percent for each task; None where there is none. A method without any is not in the legend.
     """
     return _bars(tasks, values, "AUROC (%)", "{:.1f}")
 
@@ -102,17 +102,20 @@ def plain(name: str, longest: int = LONGEST_NAME) -> str:
 
 
 def _bars(rows: Sequence[str], values: Mapping[str, Sequence[float | None]], label: str, number: str) -> "Figure":
-    """Bars by row, the row's name above them, where it has the whole width."""
-    inches = LABEL + BAR * len(values) + GAP
+    """Bars by row, the row's name above them, where it has the whole width; each method keeps its colour."""
+    colours = (FAINT, ID, *SETS, ALARM)
+    drawn = [
+        (method, numbers, colours[place % len(colours)])
+        for place, (method, numbers) in enumerate(values.items())
+        if any(value is not None for value in numbers)
+    ]
+    inches = LABEL + BAR * len(drawn) + GAP
     thick, top = BAR / inches, LABEL / inches - 0.5
     figure, axes = figure_of(4.6, 0.8 + len(rows) * inches)
-    colours = (FAINT, ID, *SETS, ALARM)
-    for place, (method, numbers) in enumerate(values.items()):
+    for place, (method, numbers, colour) in enumerate(drawn):
         shown = [(row, value) for row, value in enumerate(numbers) if value is not None]
         at = [row + top + (place + 0.5) * thick for row, _ in shown]
-        bars = axes.barh(
-            at, [value for _, value in shown], thick, color=colours[place % len(colours)], label=plain(method)
-        )
+        bars = axes.barh(at, [value for _, value in shown], thick, color=colour, label=plain(method))
         texts = axes.bar_label(bars, [number.format(value) for _, value in shown], padding=2, fontsize=TEXT - 1)
         for text in texts:
             text.set_color(INK)

@@ -1,6 +1,6 @@
 """The page and the figures of a benchmark, from its results and the scores behind them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from mood.recipes.bench.plan import score_spec
 from mood.recipes.bench.results import Results
 from mood.recipes.bench.scoring import Scored
 from mood.recipes.bench.session import ID, Session
-from mood.recipes.bench.tables import costs, further_grids, measured_grids, published_grids, reduced
+from mood.recipes.bench.tables import CHOSEN_CELLS, costs, further_grids, measured_grids, published_grids, reduced
 from mood.recipes.set_cards import set_card
 from mood.report import Card, Comparison, Drawn, Ends, Thumbnail, extremes, render_comparison
 from mood.report.comparison_figures import confusion_bars, distributions, roc_lines, task_bars
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from mood.data import Source
 
 METHODS = 3
-"""Methods whose distributions are drawn: the first scores of a run, as Figure 2 has three."""
+"""Methods whose distributions are drawn, at most: Figure 2 has three."""
+
+BESIDE = ("msp", "knn")
+"""Of "all" scores, those that are drawn after what the recipe names: Figure 2 has softmax and a rival's distances."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,27 +117,26 @@ def _settings(results: Results) -> dict[str, Any]:
 
 
 def _tasks(results: Results) -> list[Drawn]:
-    """Figure 1: of every published table that says what it improves on, the last column."""
+    """Figure 1: of a recipe whose published tables have one AUROC a method, those that say what they improve on."""
+    if any(len(table.columns) > 1 or table.metrics not in ((), ("auroc",)) for table in results.published):
+        return []
     tasks: list[str] = []
-    rival: list[float | None] = []
-    paper: list[float | None] = []
-    here: list[float | None] = []
+    values: dict[str, list[float | None]] = {
+        name: [] for name in ("rival (paper)", "ours (paper)", "rival (here)", "ours (here)")
+    }
     for table in results.published:
         row = next((row for row in table.rows if row.improves), None)
         if row is None:
             continue
-        better, other = (next(item for item in table.rows if item.name == name) for name in row.improves)
-        printed = [item.values[-1] for item in (other, better)]
-        if any(isinstance(value, str) for value in printed):
-            continue
-        found = results.beside(table, better, len(table.columns) - 1)
         tasks.append(table.title)
-        rival.append(float(printed[0]))
-        paper.append(float(printed[1]))
-        here.append(None if not found else 100 * over_trials([figure.value for figure in found]).mean)
+        for whose, name in zip(("ours", "rival"), row.improves, strict=True):
+            method = next(item for item in table.rows if item.name == name)
+            printed, found = method.values[0], results.beside(table, method, 0)
+            values[f"{whose} (paper)"].append(None if isinstance(printed, str) else float(printed))
+            here = 100 * over_trials([figure.value for figure in found]).mean if found else None
+            values[f"{whose} (here)"].append(here)
     if not tasks:
         return []
-    values = {"rival (paper)": rival, "ours (paper)": paper, "ours (here)": here}
     return [Drawn("AUROC beside the rival", task_bars(tasks, values), "Tasks (Figure 1 of the paper)")]
 
 
@@ -149,17 +151,22 @@ def _confusions(results: Results) -> list[Drawn]:
             score: [next(f.value for f in mine if (f.score, f.key) == (score, cell)) for cell in cells]
             for score in dict.fromkeys(figure.score for figure in mine)
         }
-        drawn.append(Drawn(f"{run}, {network}", confusion_bars(cells, counts), "Confusion (Figure 3 of the paper)"))
+        figure = confusion_bars(cells, counts)
+        drawn.append(Drawn(f"{run}, {network}", figure, "Confusion (Figure 3 of the paper)", CHOSEN_CELLS))
     return drawn
 
 
 def _spreads(session: Session, scored: Mapping[str, Scored]) -> list[Drawn]:
     """Figure 2 and ROC curves."""
     kept = {text: one for text, one in scored.items() if ID in one.values}
+    first = {text: kept[text] for text in _first(session.run.scores, kept)}
+    order = (
+        f"those that the recipe names, then {' and '.join(BESIDE)}" if "all" in session.run.scores else "the first ones"
+    )
     at = f"{session.run.name}, {session.network.plan.name}"
-    note = f"Drawn of the first {METHODS} of {len(kept)} scores, in the order of the recipe." * (len(kept) > METHODS)
+    note = f"Drawn of {len(first)} of {len(kept)} scores, {order}." * (len(kept) > len(first))
     known, drawn = session.sets.test.name, []
-    for text, one in list(kept.items())[:METHODS]:
+    for text, one in first.items():
         others = {
             f"{known}{name.removeprefix(ID)}" if name.startswith(f"{ID}, ") else name: values
             for name, values in one.values.items()
@@ -167,7 +174,7 @@ def _spreads(session: Session, scored: Mapping[str, Scored]) -> list[Drawn]:
         }
         figure = distributions(one.values[ID], others, known)
         drawn.append(Drawn(text, figure, f"{at}: scores (Figure 2 of the paper)", note))
-    for text, one in list(kept.items())[:METHODS]:
+    for text, one in first.items():
         curves = {
             name: roc_curve(one.values[ID], values)
             for name, values in one.values.items()
@@ -175,6 +182,12 @@ def _spreads(session: Session, scored: Mapping[str, Scored]) -> list[Drawn]:
         }
         drawn.append(Drawn(text, roc_lines(curves), f"{at}: ROC", note))
     return drawn
+
+
+def _first(named: Sequence[str], kept: Collection[str]) -> list[str]:
+    """The scores that are drawn, of those that were measured; "all" is no order to draw the first of."""
+    order = [*([text for text in named if text != "all"] or ["mood"]), *BESIDE]
+    return [text for text in dict.fromkeys(order) if text in kept][:METHODS] or list(kept)[:METHODS]
 
 
 def _ends(session: Session, scored: Mapping[str, Scored]) -> list[Ends]:

@@ -45,8 +45,8 @@ class NetworkPlan(NetworkConfig, EmbeddingConfig, MasksConfig):
     images, whatever the scores of the run (a control)"""
     inner: str = "auto"
     """blocks for scores of inner layers"""
-    trained_by: str = ""
-    """the command that trains it, which is told where it is not there"""
+    trained_by: str | tuple[str, ...] = ""
+    """the command that trains it, which is told where it is not there; several are those of its trials"""
 
     @property
     def trials(self) -> tuple[str, ...]:
@@ -57,6 +57,10 @@ class NetworkPlan(NetworkConfig, EmbeddingConfig, MasksConfig):
     def of_each_class(self) -> bool:
         """Whether each known class has a network of its own."""
         return any(CLASS in trial for trial in self.trials)
+
+    def trained(self, number: int) -> str:
+        """The command that trains one of its trials; "" where the recipe names none."""
+        return self.trained_by if isinstance(self.trained_by, str) else self.trained_by[number]
 
 
 @config
@@ -264,6 +268,11 @@ def _check_run(run: RunPlan) -> None:
     for network in run.networks:
         if network.six_numbers and network.random_weights:
             raise InputError(f"{where}, network {network.name!r}: six_numbers and random_weights are two controls")
+        if not isinstance(network.trained_by, str) and len(network.trained_by) != len(network.trials):
+            raise InputError(
+                f"{where}, network {network.name!r}: trained_by has {len(network.trained_by)} commands for "
+                f"{len(network.trials)} trials; each has its own, or one command trains all"
+            )
         if network.of_each_class:
             _check_each_class(network, run.protocol, f"{where}, network {network.name!r}")
     if not run.scores or len({*run.scores}) < len(run.scores):

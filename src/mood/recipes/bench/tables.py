@@ -40,6 +40,11 @@ LOWER = frozenset({"fpr95_id_positive", "fpr95_ood_positive", "detection_error",
 TOGETHER = ("aurc", "excess_aurc")
 """Metrics of the test images alone, which share a table."""
 
+CHOSEN_CELLS = (
+    "The cells are those in which the rival accepts most of these same images, which favours whoever stands beside it; "
+    '"all" is the fair figure.'
+)
+
 ORACLE = "oracle"
 PAPER_ONLY = "paper only"
 NOTHING = "—"
@@ -102,6 +107,8 @@ def measured(results: Results, run: str, metric: str) -> Grid | None:
     if metric == "auroc" and figures[0].protocol == "multi-class":
         best, notes = _oracles(cells, keys, results.controls(run))
         rows += best
+    if any("→" in key for key in keys):
+        notes.append(CHOSEN_CELLS)
     reach = [max(f.value - f.low, f.high - f.value) for f in figures if f.low is not None and f.high is not None]
     if reach:
         share = 100 * results.settings.get("confidence", 0.95)
@@ -267,7 +274,8 @@ def _compared(figures: Sequence[Figure]) -> str:
 def published(results: Results, table: PublishedPlan) -> Grid:
     """The paper's table in its own layout; below a row that is measured here, ours, its interval and the difference.
 
-    A row of which the paper says nothing is of ours alone, and is not there where nothing was measured.
+    A row of ours of which the paper says nothing is not there where nothing was measured; one of the paper's is, with
+    its dashes.
     """
     columns = range(len(table.columns))
     scales = [1.0 if metric == "accepted" else 100.0 for metric in table.metrics or ("auroc",) * len(columns)]
@@ -289,7 +297,7 @@ def published(results: Results, table: PublishedPlan) -> Grid:
         paper = [_printed(*pair, digits, sign) for pair in zip(row.values, deviations, strict=True)]
         measured_here = here is not None and any(value is not None for value in here)
         said = any(not isinstance(value, str) for value in row.values)
-        if said:
+        if said or (row.network is None and not row.improves):
             rows.append((row.name, "paper" if measured_here else PAPER_ONLY, *paper))
         if here is None or not measured_here:
             continue

@@ -140,7 +140,7 @@ def trials_of(
     """
     met: dict[str, Weights | str] = {}
 
-    def look(plan: NetworkPlan, model: str) -> Weights | str:
+    def look(plan: NetworkPlan, number: int, model: str) -> Weights | str:
         at = _called(plan, model)
         if at not in met:
             try:
@@ -151,8 +151,10 @@ def trials_of(
                     weights += f" {hashlib.sha256(opened.embedder(OWN).probe().numpy().tobytes()).hexdigest()[:16]}"
                 met[at] = Weights(weights, model_of.transform.fingerprint, model_of.history)
             except MoodError as error:
-                absent = plan.trained_by and not Path(model).exists()
-                met[at] = f"{error}. Train it: {plan.trained_by}" if absent else str(error)
+                command = plan.trained(number)
+                # It is a folder then, and whatever else bears a like name has nothing to do with it.
+                absent = command and model not in brought and not Path(model).exists()
+                met[at] = f"model {model!r} is not there. Train it: {command}" if absent else str(error)
         return met[at]
 
     def of_run(run: RunPlan) -> tuple[Trial, ...]:
@@ -177,14 +179,14 @@ def digests(trials: Sequence[Sequence[Trial]]) -> dict[str, str]:
 
 
 def _trial(
-    plan: NetworkPlan, number: int, names: Sequence[str], look: Callable[[NetworkPlan, str], Weights | str]
+    plan: NetworkPlan, number: int, names: Sequence[str], look: Callable[[NetworkPlan, int, str], Weights | str]
 ) -> Trial:
     model = plan.trials[number]
     models = {name: model.replace(CLASS, spelled(name)) for name in names} if plan.of_each_class else {ALL: model}
     weights: dict[str, Weights] = {}
     lacking: dict[str, str] = {}
     for name, one in models.items():
-        found = look(plan, one)
+        found = look(plan, number, one)
         reason = found if isinstance(found, str) else _unfit(name, found, models, weights)
         if reason or isinstance(found, str):
             lacking[name] = reason
