@@ -1,6 +1,7 @@
 """`mood bench` on a few small images: every protocol, what is missing, what is wrong, and a kill."""
 
 import csv
+import hashlib
 import html
 import inspect
 import json
@@ -27,19 +28,20 @@ from mood.data import batches, open_source
 from mood.data.folder_sets import IMAGENET30
 from mood.evaluation import auroc, evaluate_sets, mean_auroc_interval
 from mood.evaluation.protocols import OPENOOD
-from mood.models import Embedder, check_spelling, load_model, save_model
+from mood.models import Embedder, Stage, check_spelling, image_keys, load_model, save_model
 from mood.recipes.bench import BenchConfig, bench, tables
 from mood.recipes.bench import networks as networks_module
 from mood.recipes.bench import pages as pages_module
 from mood.recipes.bench import running as running_module
 from mood.recipes.bench import scoring as scoring_module
 from mood.recipes.bench import sets as sets_module
+from mood.recipes.bench.flattered import flattered
 from mood.recipes.bench.kept import scores_folder
-from mood.recipes.bench.plan import NetworkPlan, load_plan
+from mood.recipes.bench.plan import NetworkPlan, RunPlan, load_plan
 from mood.recipes.bench.results import Figure, Results, read_results
-from mood.recipes.bench.sets import of_classes
+from mood.recipes.bench.sets import Opened, of_classes
 from mood.recipes.bench.tables import further_grids, measured_grids, published_grids
-from mood.recipes.bench.trials import spelled
+from mood.recipes.bench.trials import Trial, Weights, spelled
 from mood.recipes.finetune import FinetuneConfig, finetune
 from mood.recipes.fit import FitConfig, fit
 from mood.recipes.pretrain import PretrainConfig, pretrain
@@ -356,6 +358,122 @@ def test_every_table_marks_what_weights_have_seen_and_says_whose():
     ]
     (grid,) = measured_grids(results_of(cells))
     assert grid.notes == (f"† noise, for the weights of tiny: {why}.",)
+
+
+def stage(data, names=(), *, labelled=False, name="pretrain"):
+    """A stage of training of which only the name, the set, its classes and whether labels were used matter."""
+    about = {"stage": name, "data": data, "class_names": tuple(names), "labelled": labelled}
+    return Stage(**about, images=9, manifest="", seed=0, held_out=0.0)
+
+
+def test_test_images_that_were_trained_on_mark_the_network_in_every_table(recipe, tmp_path, here, tiny_network):
+    files = [*sorted((here / "fit").rglob("*.png")), *sorted((here / "test").rglob("*.png"))[:7]]
+    seen = image_keys([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])
+    model = replace(load_model(tiny_network), seen=seen, history=(stage("fit"),))
+    fit_alone = replace(model, seen=seen[:60])
+    rest = '[[runs.networks]]\nname = "as it should be"\nmodel = "fit alone"\n'
+    sets = f'near = {{ noise = "{here}/noise" }}\nshifted = {{ moved = "{here}/grain" }}'
+    path = recipe("full-spectrum", rest, sets=sets)
+    path.write_text(path.read_text().replace(str(tiny_network), "a"))
+    config = BenchConfig(plan=path, output=tmp_path / "out", replicates=20, workers=0)
+    results = bench(config, networks={"a": model, "fit alone": fit_alone}).results
+    why = "7 of the 30 images of test were trained on"
+    assert {(figure.network, figure.flattered) for figure in results.figures} == {
+        ("tiny", why),
+        ("as it should be", ""),
+    }
+    for grid in (*measured_grids(results), *further_grids(results)):
+        assert {row[0] for row in grid.rows} <= {"tiny †", "as it should be"}, grid.title
+        assert f"† tiny: {why}; that may flatter all of its figures." in grid.notes, grid.title
+    assert {
+        row["flattered"] for row in csv.DictReader((tmp_path / "out" / "results.csv").read_text().splitlines())
+    } == {"", why}
+
+
+def test_a_published_table_marks_our_cells_of_a_network_that_has_met_the_test_set(recipe):
+    published = load_plan(recipe("multi-class", published=PUBLISHED)).published
+    figures = [made("msp", "noise", seen="trained on", flattered="met"), made("msp", "mean", flattered="met")]
+    grid = published_grids(results_of(figures, published=published))[0]
+    (here,) = [row for row in grid.rows if row[:2] == ("ours", "here")]
+    assert here[2:] == ("50.0 †", "—", "50.0 †")
+    assert grid.notes[-1] == "† tiny: met; that may flatter all of its figures."
+    beside = [*figures, made("msp", "noise", "auroc_on_tiny_less_this", 0.1, network="other", p_value=0.5)]
+    grid = measured_grids(results_of(beside))[-1]
+    assert (grid.rows[0][0], grid.notes[-1]) == ("other", "† tiny: met; that may flatter all of its figures.")
+
+
+@pytest.mark.parametrize(
+    ("history", "told"),
+    [
+        (None, ""),
+        ([stage("elsewhere:train")], ""),
+        ([stage("elsewhere", ["class 0", "class 1"])], ""),
+        ([stage("test", ["class 0", "class 1"])], "without labels (pretrain on test)"),
+        ([stage("test:train")], "without labels (pretrain on test:train)"),
+        ([stage("test", ["fine 0", "fine 1"], labelled=True)], "with labels (pretrain on test)"),
+        ([stage("other", ["class 0", "class 1", "x"], labelled=True)], "with labels (pretrain on other)"),
+        ([stage("other", ["class 1", "x"], labelled=True)], "with labels (pretrain on other, class 1)"),
+        ([stage("other", ["x"], labelled=True)], ""),
+        (
+            [stage("test"), stage("other", ["class 0", "class 1"], labelled=True, name="finetune"), stage("test:a")],
+            "with labels (finetune on other) and without labels (pretrain on test; pretrain on test:a)",
+        ),
+    ],
+)
+def test_a_network_that_knows_the_unknown_classes_is_marked(recipe, tmp_path, tiny_network, history, told):
+    model = replace(load_model(tiny_network), history=None if history is None else tuple(history))
+    for protocol, rest in (("one-class", ""), ("pairs", 'pairs = [["class 0", "class 1"], ["class 1", "class 0"]]\n')):
+        path = recipe(protocol, rest, scores='["knn k=3", "mood shrinkage=oas"]', sets="")
+        path.write_text(path.read_text().replace(str(tiny_network), "mine"))
+        config = BenchConfig(plan=path, output=tmp_path / protocol, replicates=20, workers=0)
+        results = bench(config, networks={"mine": model}).results
+        why = f"unknown classes were trained on {told}" if told else ""
+        assert {figure.flattered for figure in results.figures} == {why}
+        for grid in measured_grids(results):
+            assert {row[0] for row in grid.rows} == {"tiny †" if told else "tiny"}
+            assert [note for note in grid.notes if "†" in note] == (
+                [f"† tiny: {why}; that may flatter all of its figures."] if told else []
+            )
+
+
+def test_classes_that_are_numbers_are_those_of_their_own_set_alone(stripes):
+    names = ("0", "1")
+    source = stripes(8)
+    source = replace(source, manifest=replace(source.manifest, class_names=names))
+    opened = Opened(source, source, {}, {}, {}, {}, ())
+    for data, told in (("elsewhere", ""), (source.name, "unknown classes were trained on with labels")):
+        weights = Weights("", "", (stage(data, names, labelled=True),), {})
+        trial = Trial(NetworkPlan(name="n"), 0, {"": "n"}, {"": weights}, {})
+        run = RunPlan(name="r", protocol="one-class", fit="", test="", networks=(trial.plan,))
+        assert flattered(run, opened, trial).startswith(told)
+        assert bool(flattered(run, opened, trial)) == bool(told)
+        assert not flattered(replace(run, protocol="multi-class"), opened, trial)
+
+
+def test_networks_of_classes_are_marked_where_they_have_met_the_other_classes(stripes):
+    names = tuple(f"class {number}" for number in range(6))
+    source = stripes(12)
+    source = replace(source, manifest=replace(source.manifest, class_names=names))
+    opened = Opened(source, source, {}, {}, {}, {}, ())
+
+    def told(learned, protocol="one-class", count=0, **more):
+        weights = {
+            name: Weights("", "", (stage("own", classes, labelled=True),), {source.manifest.fingerprint: count})
+            for name, classes in learned.items()
+        }
+        trial = Trial(NetworkPlan(name="n", model="{class}"), 0, {}, weights, {})
+        run = RunPlan(name="r", protocol=protocol, fit="", test="", networks=(trial.plan,), **more)
+        return flattered(run, opened, trial)
+
+    assert not told({name: [name] for name in names})
+    assert (
+        told({name: [name] for name in names}, count=3) == f"up to 3 of the 12 images of {source.name} were trained on"
+    )
+    every = "unknown classes were trained on with labels (pretrain on own, 4 of them) (so of 1 of its 6 networks)"
+    assert told({name: [name] if number else names[:5] for number, name in enumerate(names)}) == every
+    pair = {"protocol": "pairs", "pairs": (("class 0", "class 1"), ("class 2", "class 1"))}
+    assert not told({"class 0": names[2:], "class 2": ["class 2"]}, **pair)
+    assert "so of 1 of its 2 networks" in told({"class 0": ["class 1"], "class 2": ["class 2"]}, **pair)
 
 
 def test_numbers_of_images_are_empty_where_no_one_number_says_them(recipe, tmp_path):

@@ -79,7 +79,7 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
     from mood.recipes.bench.pages import write_page
     from mood.recipes.bench.results import read_results, write_results
     from mood.recipes.bench.running import run_all
-    from mood.recipes.bench.sets import open_sets
+    from mood.recipes.bench.sets import open_sets, opened_runs
     from mood.recipes.bench.tables import write_tables
     from mood.recipes.bench.trials import digests, trials_of
 
@@ -91,7 +91,8 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
     for name in sorted(models - brought.keys()):
         check_spelling(name)
     sets = open_sets(runs, roots=config.data_root, limit=config.limit)
-    trials = trials_of(runs, sets, brought=brought, device=config.device)
+    ready, left_out = opened_runs(runs, sets)
+    trials = trials_of(ready, brought=brought, device=config.device)
     settings = to_dict(config) | {
         "plan": to_dict(plan),
         "images": {key: item.manifest.fingerprint for key, item in sets.found.items()},
@@ -102,7 +103,8 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
         config.output, settings, overwrite=config.overwrite, replacing=cheap, at_hand=("images", "weights")
     ) as output:
         if not output.finished:
-            results, parts = run_all(config, plan, runs, sets, trials, output, settings, brought)
+            every = [(*of_run, those) for of_run, those in zip(ready, trials, strict=True)]
+            results, parts = run_all(config, plan, every, left_out, sets.missing, output, settings, brought)
             write_results(results, output.work)
             write_tables(results, output.work)
             write_page(results, parts, output.work)

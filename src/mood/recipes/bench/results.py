@@ -35,6 +35,7 @@ class Figure:
         n_id: ID images behind it; None where no one number says it, as of a mean.
         n_ood: OOD images behind it, likewise.
         seen: why the weights are not new to the images, or "".
+        flattered: why they are not new to the test images, or to classes of theirs that stand for the unknown, or "".
     """
 
     run: str
@@ -51,6 +52,7 @@ class Figure:
     n_id: int | None = None
     n_ood: int | None = None
     seen: str = ""
+    flattered: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

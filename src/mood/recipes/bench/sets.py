@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mood.core.errors import DataError, InputError, MissingExtraError
+from mood.core.errors import DataError, InputError, MissingExtraError, MoodError
 from mood.recipes.bench.plan import RunPlan
+from mood.recipes.bench.results import LeftOut
 from mood.recipes.familiar import shared_images
 
 if TYPE_CHECKING:
@@ -84,6 +85,18 @@ class Opened:
     exposed: "Mapping[str, Source]"
     unshown: Mapping[str, str]
     notes: tuple[str, ...]
+
+
+def opened_runs(runs: Sequence[RunPlan], sets: Sets) -> tuple[list[tuple[RunPlan, Opened]], list[LeftOut]]:
+    """The runs that can be run, with their sets, and the others, with the reason."""
+    ready: list[tuple[RunPlan, Opened]] = []
+    left_out = []
+    for run in runs:
+        try:
+            ready.append((run, sets_of(run, sets)))
+        except MoodError as error:
+            left_out.append(LeftOut(run.name, run.fit, str(error)))
+    return ready, left_out
 
 
 def sets_of(run: RunPlan, sets: Sets) -> Opened:

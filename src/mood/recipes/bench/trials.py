@@ -13,9 +13,10 @@ from mood.evaluation.protocols import TABLE_8
 from mood.recipes.bench.networks import OWN, Network, open_network
 from mood.recipes.bench.plan import CLASS, NetworkPlan, RunPlan
 from mood.recipes.bench.results import LeftOut
-from mood.recipes.bench.sets import Sets, key_of
+from mood.recipes.bench.sets import Opened
 
 if TYPE_CHECKING:
+    from mood.data import Source
     from mood.models import Model, Stage
 
 ALL = ""
@@ -30,11 +31,14 @@ class Weights:
         fingerprint: of architecture, weights and transform; of a user's own module also of what it makes of two images.
         transform: fingerprint of the transform.
         history: what the weights were trained on; None where nobody knows.
+        trained_on: known set that is measured, by the fingerprint of its images → how many of them trained the weights;
+            without those of which none did, or nobody knows.
     """
 
     fingerprint: str
     transform: str
     history: "tuple[Stage, ...] | None"
+    trained_on: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +132,17 @@ def spelled(name: str) -> str:
 
 
 def trials_of(
-    runs: Sequence[RunPlan], sets: Sets, *, brought: "Mapping[str, Model]", device: str
+    runs: Sequence[tuple[RunPlan, Opened]], *, brought: "Mapping[str, Model]", device: str
 ) -> tuple[tuple[Trial, ...], ...]:
     """The trials of each run, with every network opened once, one after the other.
 
     Args:
-        runs: of the recipe.
-        sets: opened; where the known set of a run is missing, nobody knows its classes, nor which networks they have.
+        runs: of the recipe with their sets, those that can be run.
         brought: networks in memory by what the recipe calls them.
         device: "auto", "cpu", "cuda", …
     """
     met: dict[str, Weights | str] = {}
+    measured = [source for _, opened in runs for source in (opened.test, *opened.shifted.values())]
 
     def look(plan: NetworkPlan, model: str) -> Weights | str:
         at = _called(plan, model)
@@ -149,21 +153,29 @@ def trials_of(
                 weights = model_of.fingerprint()
                 if model_of.architecture is None:
                     weights += f" {hashlib.sha256(opened.embedder(OWN).probe().numpy().tobytes()).hexdigest()[:16]}"
-                met[at] = Weights(weights, model_of.transform.fingerprint, model_of.history)
+                met[at] = Weights(
+                    weights, model_of.transform.fingerprint, model_of.history, _trained_on(model_of, measured)
+                )
             except MoodError as error:
                 absent = plan.trained_by and not Path(model).exists()
                 met[at] = f"{error}. Train it: {plan.trained_by}" if absent else str(error)
         return met[at]
 
-    def of_run(run: RunPlan) -> tuple[Trial, ...]:
-        fit = sets.found.get(key_of(run.fit, run.coarse))
-        names = () if fit is None else tuple(fit.manifest.class_names or ())
+    def of_run(run: RunPlan, opened: Opened) -> tuple[Trial, ...]:
+        names = tuple(opened.fit.manifest.class_names or ())
         if run.protocol == "pairs":
             # A name that is no class has its own word, from the protocol.
             names = tuple(name for name in names if name in {known for known, _ in run.pairs or TABLE_8}) or names
         return tuple(_trial(plan, number, names, look) for plan in run.networks for number in range(len(plan.trials)))
 
-    return tuple(of_run(run) for run in runs)
+    return tuple(of_run(run, opened) for run, opened in runs)
+
+
+def _trained_on(model: "Model", sets: "Sequence[Source]") -> dict[str, int]:
+    if model.seen is None:
+        return {}
+    counts = {source.manifest.fingerprint: int(model.seen_among(source.manifest.hashes).sum()) for source in sets}
+    return {images: count for images, count in counts.items() if count}
 
 
 def digests(trials: Sequence[Sequence[Trial]]) -> dict[str, str]:
