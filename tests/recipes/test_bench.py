@@ -1497,6 +1497,28 @@ def test_images_that_a_shifted_or_a_shown_set_shares_with_the_known_ones_are_cou
         assert told in " ".join(results.notes)
 
 
+@pytest.mark.parametrize(
+    ("protocol", "rest", "sets"),
+    [("multi-class", "", None), ("full-spectrum", 'shifts = ["blur=1"]\n', None), ("one-class", "", "")],
+)
+def test_test_images_that_are_fit_images_are_left_out_of_all_figures(
+    recipe, tmp_path, here, capfd, protocol, rest, sets
+):
+    path = recipe(protocol, rest, scores='["knn k=3"]', sets=sets)
+    alone = run(path, tmp_path / "alone").results
+    shutil.copytree(here / "test", tmp_path / "mixed")
+    for number, file in enumerate(sorted((here / "fit").rglob("*.png"))[::4]):
+        shutil.copy(file, tmp_path / "mixed" / file.parent.name / f"fit {number}.png")
+    (tmp_path / "mixed" / "class 0" / "empty.png").touch()
+    path.write_text(path.read_text().replace(f'test = "{here}/test"', f'test = "{tmp_path}/mixed"'))
+    capfd.readouterr()
+    mixed = run(path, tmp_path / "out").results
+    told = "stripes: 15 of the 46 test images are left out: they are, byte for byte, among the fit images."
+    assert told in mixed.notes
+    assert f"note: {told}\n" in capfd.readouterr().err
+    assert mixed.figures == alone.figures
+
+
 def test_a_set_of_known_images_is_left_out_and_shared_images_are_counted(recipe, tmp_path, here):
     mixed = tmp_path / "mixed"
     noise(mixed, 6)

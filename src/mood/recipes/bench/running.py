@@ -82,6 +82,8 @@ def run_all(
     ready: list[tuple[RunPlan, Opened, Trial, Cells, FirstNetwork]] = []
     for place, (run, opened, of_run) in enumerate(runs):
         found.notes += opened.notes
+        for note in opened.notes:
+            say(f"note: {note}")
         # The rival's network says which cells all of them show.
         cells: Cells = {}
         first = FirstNetwork(output.scratch / f"first network {place}")

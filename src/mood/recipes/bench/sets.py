@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mood.core.errors import DataError, InputError, MissingExtraError, MoodError
 from mood.recipes.bench.plan import RunPlan
 from mood.recipes.bench.results import LeftOut
 from mood.recipes.familiar import shared_images
+from mood.recipes.inputs import NOTHING
 
 if TYPE_CHECKING:
     from mood.data import Source
@@ -70,7 +73,7 @@ class Opened:
 
     Attributes:
         fit: what scores are fitted on.
-        test: unseen known images.
+        test: unseen known images, none of which is in `fit`.
         shifted: sets of shifted known images by the run's names for them.
         unknown: OOD sets by the run's names for them, those that are there.
         exposed: sets that few-shot shows images of, likewise.
@@ -102,7 +105,7 @@ def opened_runs(runs: Sequence[RunPlan], sets: Sets) -> tuple[list[tuple[RunPlan
 def sets_of(run: RunPlan, sets: Sets) -> Opened:
     """The sets of a run that are there.
 
-    An OOD set that is nothing but known images is left out, and said.
+    Test images that are fit images are left out, and so is an OOD set that is nothing but known images; both are said.
 
     Raises:
         DataError: a known set is missing, or no OOD set of a protocol that needs one is left.
@@ -135,8 +138,11 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
         raise InputError(f"{run.name}: all {shared.count} images of its test set, {run.test}, are among the fit images")
     if shared.count:
         notes.append(
-            f"{run.name}: {shared.count} of the {len(test)} test images are, byte for byte, among the fit images."
+            f"{run.name}: {shared.count} of the {len(test)} test images are left out: they are, byte for byte, among "
+            "the fit images."
         )
+        # A score is at home with what it was fitted on: all figures would gain by these images.
+        test = test.select(~np.isin(test.manifest.hashes, [*{*fit.manifest.hashes} - {NOTHING}]))
     for name, source in shifted.items():
         shared = shared_images(source, [fit, test])
         if shared.all:
