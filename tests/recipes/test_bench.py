@@ -511,16 +511,39 @@ def test_figures_name_the_test_set_and_say_of_which_scores_they_are(recipe, tmp_
     assert "Drawn of the first" not in (tmp_path / "few" / "report.html").read_text()
 
 
-def test_costs_of_several_trials_say_which(recipe, tmp_path, tiny_network):
+def test_costs_of_several_trials_say_which(recipe, tmp_path, tiny_network, apt_network):
     path = recipe("multi-class", scores='["msp"]')
     assert "Cost of stripes with tiny: " in run(path, tmp_path / "one").summary()
     path.write_text(path.read_text().replace(f'"{tiny_network}"', '["mine", "theirs"]'))
-    model = load_model(tiny_network)
     config = BenchConfig(plan=path, output=tmp_path / "two", replicates=20)
-    summary = bench(config, networks={"mine": model, "theirs": model}).summary()
+    summary = bench(config, networks={"mine": load_model(tiny_network), "theirs": load_model(apt_network)}).summary()
     for trial in (0, 1):
         of_trial = summary.split(f"Cost of stripes with tiny, trial {trial}: ")[1].partition("Cost of")[0]
         assert of_trial.count("– msp") == 1
+
+
+def test_the_same_network_twice_is_no_second_trial(recipe, tmp_path, tiny_network, apt_network):
+    shutil.copytree(tiny_network, tmp_path / "copy")
+    path = recipe("multi-class", scores='["knn k=3"]')
+    models = f'["{tiny_network}", "{tmp_path}/copy", "{apt_network}"]'
+    path.write_text(path.read_text().replace(f'"{tiny_network}"', models))
+    results = run(path, tmp_path / "out").results
+    assert {figure.trial for figure in results.figures} == {0, 2}
+    (left,) = results.left_out
+    assert left.what == "tiny"
+    assert left.reason == (
+        f"'{tmp_path}/copy' is the same network as '{tiny_network}', byte for byte, and no other trial of it"
+    )
+
+
+def test_of_networks_of_classes_a_trial_has_each_class_for_itself(each_class, tuned, tmp_path):
+    shutil.copytree(tuned, tmp_path / "second")
+    path = each_class(f'["{tuned}/{{class}}", "{tmp_path}/second/{{class}}"]', scores='["knn k=3"]')
+    results = run(path, tmp_path / "out").results
+    (left,) = results.left_out
+    assert left.what == "tiny, class 0, class 1"
+    assert left.reason.startswith(f"'{tmp_path}/second/{{class}}' is the same network as")
+    assert {figure.trial for figure in results.figures} == {0}
 
 
 def test_a_published_table_marks_our_cells_of_sets_that_the_weights_have_seen(recipe):
@@ -2007,6 +2030,8 @@ def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
         (('name = "rival"', 'name = "ours"'), "each needs a name of its own"),
         (('score = "msp"', 'score = "msp"\nkeys = ["noise"]'), "1 keys for 3 columns"),
         (('name = "tiny"', 'name = "tiny"\nsix_numbers = true\nrandom_weights = true'), "two controls"),
+        (('\nmodel = "', '\nmodel = ["a", "a"] # '), r"network 'tiny': model is \['a', 'a'\]; .* each named once"),
+        (('\nmodel = "', "\nmodel = [] # "), r"network 'tiny': model is \[\]"),
         (('name = "tiny"', 'name = "tiny"\nmasks = 0'), r"runs\[0\].networks\[0\].*'masks' is 0; it should be .* 1"),
         (('name = "tiny"', 'name = "tiny"\nmask_seed = -1'), r"networks\[0\].*'mask_seed' is -1; it should be .* 0"),
         (('\nmodel = "', '\nmodel = "{class}'), "the multi-class protocol takes one for all classes"),

@@ -264,6 +264,11 @@ def _check_run(run: RunPlan) -> None:
     for network in run.networks:
         if network.six_numbers and network.random_weights:
             raise InputError(f"{where}, network {network.name!r}: six_numbers and random_weights are two controls")
+        if not network.trials or len({*network.trials}) < len(network.trials):
+            raise InputError(
+                f"{where}, network {network.name!r}: model is {list(network.trials)}; a trial is a network of its own, "
+                "each named once"
+            )
         if network.of_each_class:
             _check_each_class(network, run.protocol, f"{where}, network {network.name!r}")
     if not run.scores or len({*run.scores}) < len(run.scores):

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -166,7 +166,13 @@ def trials_of(
         if run.protocol == "pairs":
             # A name that is no class has its own word, from the protocol.
             names = tuple(name for name in names if name in {known for known, _ in run.pairs or TABLE_8}) or names
-        return tuple(_trial(plan, number, names, look) for plan in run.networks for number in range(len(plan.trials)))
+        found: list[Trial] = []
+        for plan in run.networks:
+            of_plan: list[Trial] = []
+            for number in range(len(plan.trials)):
+                of_plan.append(_no_twin(_trial(plan, number, names, look), of_plan))
+            found += of_plan
+        return tuple(found)
 
     return tuple(of_run(run, opened) for run, opened in runs)
 
@@ -203,6 +209,22 @@ def _trial(
         else:
             weights[name] = found
     return Trial(plan, number, models, weights, lacking)
+
+
+def _no_twin(trial: Trial, before: Sequence[Trial]) -> Trial:
+    """The trial, which lacks whatever is the same network in one that comes before: that would be no other draw."""
+    twins = {
+        name: other.plan.trials[other.number]
+        for name, weights in trial.weights.items()
+        for other in before
+        if name in other.weights and other.weights[name].fingerprint == weights.fingerprint
+    }
+    lacking = {
+        name: f"{trial.models[name]!r} is the same network as {twin!r}, byte for byte, and no other trial of it"
+        for name, twin in twins.items()
+    }
+    kept = {name: weights for name, weights in trial.weights.items() if name not in twins}
+    return replace(trial, weights=kept, lacking={**trial.lacking, **lacking})
 
 
 def _unfit(name: str, found: Weights, models: Mapping[str, str], before: Mapping[str, Weights]) -> str:
