@@ -2047,6 +2047,13 @@ def test_what_is_wrong_in_a_recipe_is_told_before_anything_runs(recipe, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+def test_a_data_root_that_is_no_folder_ends_the_run_before_anything_is_opened(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(sets_module, "open_sets", None)
+    with pytest.raises(DataError, match=r"data root .*nowhere is not a folder"):
+        run(recipe("multi-class"), tmp_path / "out", data_root=(str(tmp_path / "nowhere"),))
+    assert not (tmp_path / "out").exists()
+
+
 def test_only_small_and_limit_are_checked(recipe, tmp_path):
     path = recipe("multi-class")
     for changes, message in (({"only": ("spots",)}, "spots"), ({"small": True}, "--small"), ({"limit": 0}, "limit")):

@@ -67,13 +67,16 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
 
     Raises:
         InputError: the recipe is wrong somewhere, or has no model of such a name; nothing was started then.
+        DataError: a data root is no folder; likewise.
         ModelError: a model is called nearly as a network is; likewise.
         OutputError: the output is taken.
     """
     from mood.core.output import open_output
+    from mood.data.named import data_roots
     from mood.recipes.bench.plan import chosen_runs, load_plan
 
     plan = load_plan(config.plan)
+    data_roots(config.data_root)
     # A slip in the recipe is answered before they are loaded, which takes seconds.
     from mood.models import check_spelling
     from mood.recipes.bench.pages import write_page
