@@ -861,7 +861,9 @@ def test_where_nothing_is_there_the_paper_still_is(recipe, tmp_path, here):
     path.write_text(path.read_text().replace(f'fit = "{here}/fit"', 'fit = "no-such-set"'))
     result = run(path, tmp_path / "out")
     assert result.exit_code == DataError.exit_code
-    assert "its known set no-such-set is missing" in result.summary()
+    (left,) = result.results.left_out
+    assert str(left) == "stripes, all of it: known sets of it are missing: no-such-set"
+    assert result.summary().count("Searched for") == 1, "why stands once, under the missing sets"
     assert result.summary().count("paper only") == 3
 
 

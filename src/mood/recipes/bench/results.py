@@ -92,6 +92,10 @@ class LeftOut:
     what: str
     reason: str
 
+    def __str__(self) -> str:
+        """As a line has it."""
+        return f"{self.run}, {self.what}: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:

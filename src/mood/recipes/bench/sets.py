@@ -29,6 +29,10 @@ class Sets:
     missing: Mapping[str, str]
 
 
+WHOLE = "all of it"
+"""What is left out of a run that cannot be run."""
+
+
 def key_of(data: str, coarse: bool = False) -> str:
     """What a set is called in `Sets`."""
     return f"{data}, coarse" if coarse else data
@@ -98,7 +102,7 @@ def opened_runs(runs: Sequence[RunPlan], sets: Sets) -> tuple[list[tuple[RunPlan
         try:
             ready.append((run, sets_of(run, sets)))
         except MoodError as error:
-            left_out.append(LeftOut(run.name, run.fit, str(error)))
+            left_out.append(LeftOut(run.name, WHOLE, str(error)))
     return ready, left_out
 
 
@@ -114,28 +118,28 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
     """
     known = {key_of(data, run.coarse): data for data in (run.fit, run.test)}
     known |= {key_of(data): data for data in run.shifted.values()}
-    for key, data in known.items():
-        if key in sets.missing:
-            raise DataError(f"{run.name}: its known set {data} is missing: {sets.missing[key]}")
+    # Why, and where to get them, is told of each missing set once, whatever runs it has a part in.
+    if absent := [data for key, data in known.items() if key in sets.missing]:
+        raise DataError(f"known sets of it are missing: {', '.join(absent)}")
     fit, test = (sets.found[key_of(data, run.coarse)] for data in (run.fit, run.test))
     shifted = {name: sets.found[key_of(data)] for name, data in run.shifted.items()}
     names = fit.manifest.class_names
     # A test set without labels is as good where nothing is said about its classes.
     if test.manifest.class_names is not None and names is None:
-        raise InputError(f"{run.name}: {fit.name} has no labels, and {test.name} has: {fit.unlabelled}")
+        raise InputError(f"{fit.name} has no labels, and {test.name} has: {fit.unlabelled}")
     if test.manifest.class_names is not None and not of_classes(test, names):
-        raise InputError(f"{run.name}: {fit.name} and {test.name} have other classes; a test set has those of the fit")
+        raise InputError(f"{fit.name} and {test.name} have other classes; a test set has those of the fit")
     if run.protocol in ("one-class", "pairs") and len(names or ()) < 2:
         raise InputError(
-            f"{run.name}: {fit.name} has {len(names or ())} classes; the {run.protocol} protocol needs at least two"
+            f"{fit.name} has {len(names or ())} classes; the {run.protocol} protocol needs at least two"
             + (f": {fit.unlabelled}" if names is None else "")
         )
     if run.protocol in ("one-class", "pairs") and test.manifest.labels is None:
-        raise InputError(f"{run.name}: {test.name} has no labels: {test.unlabelled}")
+        raise InputError(f"{test.name} has no labels: {test.unlabelled}")
     notes = []
     shared = shared_images(test, [fit])
     if shared.all:
-        raise InputError(f"{run.name}: all {shared.count} images of its test set, {run.test}, are among the fit images")
+        raise InputError(f"all {shared.count} images of its test set, {run.test}, are among the fit images")
     if shared.count:
         notes.append(
             f"{run.name}: {shared.count} of the {len(test)} test images are left out: they are, byte for byte, among "
@@ -146,7 +150,7 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
     for name, source in shifted.items():
         shared = shared_images(source, [fit, test])
         if shared.all:
-            raise InputError(f"{run.name}: all {shared.count} images of the shifted set {name} are fit or test images")
+            raise InputError(f"all {shared.count} images of the shifted set {name} are fit or test images")
         if shared.count:
             notes.append(
                 f"{run.name}: {shared.count} of the {len(source)} images of {name} are, byte for byte, fit or test "
@@ -170,7 +174,7 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
             )
         unknown[name] = source
     if run.unknown and not unknown:
-        raise DataError(f"{run.name}: no OOD set is left: {'; '.join(gone)}")
+        raise DataError(f"no OOD set is left: {'; '.join(gone)}")
     exposed, unshown = {}, {}
     for name, data in run.exposed.items():
         if name not in unknown:

@@ -380,7 +380,7 @@ def _lines(results: Results) -> dict[str, tuple[str, ...]]:
         "Notes": (*results.footnotes, *results.notes),
         "Chosen on known images": results.chosen,
         "Missing sets": tuple(f"{name}: {reason}" for name, reason in results.missing.items()),
-        "Left out": tuple(f"{item.run}, {item.what}: {item.reason}" for item in results.left_out),
+        "Left out": tuple(map(str, results.left_out)),
     }
     return {title: lines for title, lines in parts.items() if lines}
 
