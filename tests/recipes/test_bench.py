@@ -35,6 +35,7 @@ from mood.recipes.bench import pages as pages_module
 from mood.recipes.bench import running as running_module
 from mood.recipes.bench import scoring as scoring_module
 from mood.recipes.bench import sets as sets_module
+from mood.recipes.bench import trials as trials_module
 from mood.recipes.bench.flattered import flattered
 from mood.recipes.bench.kept import scores_folder
 from mood.recipes.bench.plan import NetworkPlan, RunPlan, load_plan
@@ -1969,7 +1970,30 @@ def test_what_is_missing_is_said_at_once_and_each_network_when_it_is_done(recipe
     assert re.fullmatch(r"1 of 1: stripes, tiny: \d+\.\d s, 1 left out\n", err)
     assert not out
     run(path, tmp_path / "out")
-    assert capfd.readouterr() == ("", ""), "nothing was done"
+    out, err = capfd.readouterr()
+    assert (out, err.splitlines()) == ("", [missing, left_out]), "nothing was done"
+
+
+def test_networks_of_a_run_whose_known_set_is_missing_are_not_opened(recipe, tmp_path, here, capfd, monkeypatch):
+    path = recipe("multi-class", scores='["knn k=3"]')
+    second = path.read_text().partition("[[runs]]")[2].replace('name = "stripes"', 'name = "second"')
+    second = second.replace(f'test = "{here}/test"', 'test = "nowhere"').replace('name = "tiny"', 'name = "other"')
+    path.write_text(path.read_text() + "[[runs]]" + second)
+    opened, open_network = [], trials_module.open_network
+
+    def noted(plan, *given, **more):
+        if not opened:
+            said.extend(capfd.readouterr().err.splitlines())
+        opened.append(plan.name)
+        return open_network(plan, *given, **more)
+
+    said = []
+    monkeypatch.setattr(trials_module, "open_network", noted)
+    results = run(path, tmp_path / "out").results
+    assert {*opened} == {"tiny"}
+    assert {figure.run for figure in results.figures} == {"stripes"}
+    assert said[0].startswith("missing: nowhere: There is no file, folder or set")
+    assert said[1:] == ["left out: second, all of it: known sets of it are missing: nowhere"]
 
 
 def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):

@@ -72,6 +72,7 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
         OutputError: the output is taken.
     """
     from mood.core.output import open_output
+    from mood.core.progress import say
     from mood.data.named import data_roots
     from mood.recipes.bench.plan import chosen_runs, load_plan
 
@@ -95,7 +96,18 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
         check_spelling(name)
     sets = open_sets(runs, roots=config.data_root, limit=config.limit)
     ready, left_out = opened_runs(runs, sets)
+    # Before networks are opened, which may take a download.
+    for line in (
+        *(f"missing: {key}: {why}" for key, why in sets.missing.items()),
+        *(f"left out: {item}" for item in left_out),
+        *(f"note: {note}" for _, opened in ready for note in opened.notes),
+    ):
+        say(line)
     trials = trials_of(ready, brought=brought, device=config.device)
+    every = [(*of_run, those) for of_run, those in zip(ready, trials, strict=True)]
+    lacking = [item for run, _, those in every for trial in those for item in trial.left_out(run.name)]
+    for item in lacking:
+        say(f"left out: {item}")
     settings = to_dict(config) | {
         "plan": to_dict(plan),
         "images": {key: item.manifest.fingerprint for key, item in sets.found.items()},
@@ -106,8 +118,8 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
         config.output, settings, overwrite=config.overwrite, replacing=cheap, at_hand=("images", "weights")
     ) as output:
         if not output.finished:
-            every = [(*of_run, those) for of_run, those in zip(ready, trials, strict=True)]
-            results, parts = run_all(config, plan, every, left_out, sets.missing, output, settings, brought)
+            told = [*left_out, *lacking]
+            results, parts = run_all(config, plan, every, told, sets.missing, output, settings, brought)
             write_results(results, output.work)
             write_tables(results, output.work)
             write_page(results, parts, output.work)

@@ -60,7 +60,7 @@ def run_all(
         config: of the command.
         plan: the recipe.
         runs: those of it that are wanted and can be run, with their sets and trials.
-        left_out: the others that are wanted.
+        left_out: the others that are wanted, and networks that cannot be had.
         missing: sets that are not there.
         output: that is being written: units are kept in its scratch, and the scores of all images are written.
         settings: the full effective configuration, for the report.
@@ -77,22 +77,15 @@ def run_all(
     import mood
 
     found, units = Found(left_out=[*left_out]), Units(output.scratch)
-    for key, why in missing.items():
-        say(f"missing: {key}: {why}")
     ready: list[tuple[RunPlan, Opened, Trial, Cells, FirstNetwork]] = []
     for place, (run, opened, of_run) in enumerate(runs):
         found.notes += opened.notes
-        for note in opened.notes:
-            say(f"note: {note}")
         # The rival's network says which cells all of them show.
         cells: Cells = {}
         first = FirstNetwork(output.scratch / f"first network {place}")
         for trial in sorted(of_run, key=lambda trial: trial.plan.name != run.rival_network):
-            found.left_out += trial.left_out(run.name)
             if not trial.lacking:
                 ready.append((run, opened, trial, cells, first))
-    for item in found.left_out:
-        say(f"left out: {item.run}, {item.what}: {item.reason}")
     with ImageScores(output.work / SCORES) as images:
         for number, (run, opened, trial, cells, first) in enumerate(ready, 1):
             began, before = time.perf_counter(), len(found.left_out)
