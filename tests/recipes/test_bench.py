@@ -2034,7 +2034,27 @@ def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
             "the network of its rival is 'huge', and its networks are tiny",
         ),
         (('protocol = "multi-class"', 'protocol = "full-spectrum"'), "shifts"),
-        (('protocol = "multi-class"', 'protocol = "multi-class"\nshifts = ["blur=-1"]'), "blur"),
+        (('protocol = "multi-class"', 'protocol = "full-spectrum"\nshifts = ["blur=-1"]'), "blur"),
+        (
+            ('protocol = "multi-class"', 'protocol = "one-class"'),
+            r"runs\[0\]: near is a key of the protocols multi-class, confusion, few-shot, full-spectrum, and "
+            "this is one-class: take it out",
+        ),
+        *(
+            (
+                ('protocol = "multi-class"', f'protocol = "multi-class"\n{line}'),
+                rf"{line.split()[0]} is a key of the protocol {protocol}, and this is multi-class",
+            )
+            for line, protocol in (
+                ('pairs = [["a", "b"]]', "pairs"),
+                ('rival = "msp"', "confusion"),
+                ('exposed = { noise = "x" }', "few-shot"),
+                ("shots = [1]", "few-shot"),
+                ("trials = 3", "few-shot"),
+                ('shifts = ["blur=1"]', "full-spectrum"),
+                ('shifted = { moved = "x" }', "full-spectrum"),
+            )
+        ),
         (
             ('protocol = "multi-class"', 'protocol = "full-spectrum"\nshifts = ["blur=1"]\nshifted = { r = "r" }'),
             "shifts, or shifted sets: one of the two",
