@@ -1335,6 +1335,30 @@ def test_the_table_of_networks_marks_what_the_weights_of_either_have_seen():
     assert grid.notes[-1] == f"† noise, for the weights of tiny: {why}."
 
 
+@pytest.mark.parametrize(
+    ("metric", "network", "score"),
+    [("auroc_of_mood_less_this", "tiny", "msp"), ("auroc_on_tiny_less_this", "", "mood")],
+)
+def test_only_comparisons_whose_p_value_is_shown_are_counted_each_once(metric, network, score):
+    def compared(key, network="other", trial=0):
+        return made(score, key, metric, 0.1, network=network or "other", trial=trial, p_value=0.5)
+
+    def note(figures, near=("noise",), far=("grain", "dots")):
+        results = results_of(figures)
+        (plan,) = results.settings["plan"]["runs"]
+        plan |= {"near": dict.fromkeys(near, "x"), "far": dict.fromkeys(far, "x")}
+        (grid,) = measured_grids(results)
+        return grid.notes[0]
+
+    keys = ("noise", "grain", "dots", "mean, near", "mean, far", "mean")
+    figures = [compared(key, network) for key in keys]
+    assert "and here are 5: by Bonferroni's rule 5 % for all of them together are 0.01 for each." in note(figures)
+    assert "and here are 1:" in note([compared("noise"), compared("mean")], far=())
+    several = [compared(key, "third", trial) for key in keys for trial in (0, 1)]
+    assert "and here are 5:" in note([*figures, *several])
+    assert note(several).endswith("of several trials, which are shown as mean ± standard deviation, none.")
+
+
 def test_a_probe_stands_against_the_first_score_on_the_images_that_neither_was_shown(apt, tmp_path, measured):
     from mood.evaluation.protocols import expose
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from mood.evaluation.protocols import members
 from mood.recipes.bench.plan import PublishedPlan, RowPlan
 
 RESULTS = "results.json"
@@ -139,15 +140,23 @@ class Results:
 
     def controls(self, run: str) -> frozenset[str]:
         """The networks of a run that are controls: random weights, or six numbers of each image."""
-        plan = self.settings.get("plan", {})
-        runs = plan.get("small" if self.settings.get("small") else "runs", ())
         return frozenset(
             network["name"]
-            for item in runs
-            if item["name"] == run
-            for network in item["networks"]
+            for network in self._plan_of(run).get("networks", ())
             if network["random_weights"] or network["six_numbers"]
         )
+
+    def sets_behind(self, run: str, key: str) -> tuple[str, ...]:
+        """The OOD sets that a figure of this key is over: those of a mean, or what it is called itself."""
+        plan = self._plan_of(run)
+        groups = {name: tuple(plan[name]) for name in ("near", "far") if plan.get(name)}
+        return members(groups).get(key, (key,)) if groups else (key,)
+
+    def _plan_of(self, run: str) -> Mapping[str, Any]:
+        """What the recipe says of a run; nothing where it has none."""
+        plan = self.settings.get("plan", {})
+        runs = plan.get("small" if self.settings.get("small") else "runs", ())
+        return next((item for item in runs if item["name"] == run), {})
 
     def of(self, run: str, **wanted: Any) -> list[Figure]:
         """The figures of a run that have these values."""

@@ -260,11 +260,17 @@ def _paired(results: Results, run: str, metric: str, title: str, both: str) -> G
     rows = []
     for network, score in dict.fromkeys((figure.network, figure.score) for figure in figures):
         rows.append((known(network), score, *(_compared(cells.get((network, score, key), ())) for key in keys)))
+    # A mean over a single set is the comparison on that set again.
+    alone = {(*at[:2], results.sets_behind(run, at[2])) for at, of_cell in cells.items() if len(of_cell) == 1}
     note = (
         f"In brackets the p-value of DeLong's test, in which both {both} meet the same images; of several trials, "
-        f"which are shown as mean ± standard deviation, none. Each is of one comparison, and here are {len(figures)}: "
-        f"by Bonferroni's rule 5 % for all of them together are {0.05 / len(figures):.2g} for each."
+        "which are shown as mean ± standard deviation, none."
     )
+    if alone:
+        note += (
+            f" Each is of one comparison, and here are {len(alone)}: by Bonferroni's rule 5 % for all of them together "
+            f"are {0.05 / len(alone):.2g} for each."
+        )
     headings, told = _marked(results, [*figures, *theirs], keys)
     notes = (note, *told, *flattered)
     return Grid(f"{run}, {title.format(first)} (points)", ("network", "score", *headings), tuple(rows), 2, notes)
