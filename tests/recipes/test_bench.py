@@ -711,7 +711,7 @@ def test_a_confusion_says_what_the_weights_have_seen(recipe, tmp_path, monkeypat
 @pytest.mark.parametrize("protocol", ["multi-class", "confusion", "one-class", "few-shot", "full-spectrum"])
 def test_six_numbers_are_one_gaussian_under_every_protocol(recipe, tmp_path, here, tiny_network, protocol):
     more = {"confusion": 'rival = "msp"\n', "full-spectrum": 'shifts = ["blur=1"]\n', "few-shot": "shots = [0, 1]\n"}
-    path = recipe(protocol, more.get(protocol, ""))
+    path = recipe(protocol, more.get(protocol, ""), sets="" if protocol == "one-class" else None)
     control = f'[[runs.networks]]\nname = "control"\nmodel = "{tiny_network}"\nsix_numbers = true\n'
     path.write_text(path.read_text() + control)
     results = run(path, tmp_path / "out").results
@@ -777,6 +777,27 @@ def test_shown_images_are_never_test_images(recipe, tmp_path, here):
         else:
             assert probed[0].n_ood == 18
             assert "1 of the 25 images of" in " ".join(results.notes)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_set_without_labels_of_which_images_are_to_be_shown_says_what_to_do(recipe, tmp_path, here, apart):
+    (tmp_path / "flat").mkdir()
+    for file in noise(tmp_path / "more", 12, seed=9).rglob("*.png"):
+        shutil.copy(file, tmp_path / "flat")
+    rest, sets = "shots = [0, 1]\ntrials = 1\n", None
+    if apart:
+        rest += f'exposed = {{ noise = "{tmp_path}/flat" }}\n'
+    else:
+        sets = f'far = {{ noise = "{tmp_path}/flat", grain = "{here}/grain" }}'
+    results = run(recipe("few-shot", rest, scores='["knn k=3"]', sets=sets), tmp_path / "out").results
+    (left,) = results.left_out
+    assert left.what == "tiny, noise, linear probe"
+    assert (
+        left.reason
+        == f"flat has no labels, and images of each class are shown: {open_source(tmp_path / 'flat').unlabelled}"
+    )
+    assert results.of("stripes", score="knn k=3", key="noise, 0 shown", metric="auroc")
+    assert results.of("stripes", score="linear probe", key="grain, 1 shown", metric="auroc")
 
 
 def test_full_spectrum_counts_shifted_known_images_as_known(recipe, tmp_path):
@@ -1651,10 +1672,10 @@ def test_labels_without_a_logit_are_told(recipe, tmp_path, here, stripes_folder)
     ("protocol", "where", "told"),
     [
         ("multi-class", "both", "it reads labels, and fit has none: stray.png lies in"),
-        ("multi-class", "fit", "stripes: fit has no labels, and test has: stray.png lies in"),
-        ("one-class", "fit", "stripes: fit has no labels, and test has: stray.png lies in"),
+        ("multi-class", "fit", "fit has no labels, and test has: stray.png lies in"),
+        ("one-class", "fit", "fit has no labels, and test has: stray.png lies in"),
         ("one-class", "both", "at least two: stray.png lies in"),
-        ("one-class", "test", "stripes: test has no labels: stray.png lies in"),
+        ("one-class", "test", "test has no labels: stray.png lies in"),
     ],
 )
 def test_a_file_that_takes_the_labels_from_a_known_set_is_named(
@@ -1664,7 +1685,8 @@ def test_a_file_that_takes_the_labels_from_a_known_set_is_named(
         stripes_folder(tmp_path / name, 30, seed=seed)
         if where in (name, "both"):
             (tmp_path / name / "stray.png").write_text("no image")
-    path = recipe(protocol, scores='["mahalanobis shrinkage=oas", "knn k=3"]')
+    sets = "" if protocol == "one-class" else None
+    path = recipe(protocol, scores='["mahalanobis shrinkage=oas", "knn k=3"]', sets=sets)
     path.write_text(
         path.read_text().replace(f"{here}/fit", f"{tmp_path}/fit").replace(f"{here}/test", f"{tmp_path}/test")
     )
