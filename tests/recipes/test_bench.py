@@ -39,7 +39,7 @@ from mood.recipes.bench import trials as trials_module
 from mood.recipes.bench.flattered import flattered
 from mood.recipes.bench.kept import scores_folder
 from mood.recipes.bench.plan import NetworkPlan, RunPlan, load_plan
-from mood.recipes.bench.results import Figure, Results, read_results
+from mood.recipes.bench.results import Figure, LeftOut, Results, read_results
 from mood.recipes.bench.sets import Opened, of_classes
 from mood.recipes.bench.tables import further_grids, measured_grids, published_grids
 from mood.recipes.bench.trials import Trial, Weights, spelled
@@ -644,6 +644,26 @@ def test_features_are_extracted_once_for_all_scores(recipe, tmp_path, monkeypatc
     scores = '["mood", "knn k=3", "msp", "energy", "mahalanobis shrinkage=oas"]'
     run(recipe("multi-class", scores=scores), tmp_path / "o")
     assert len(passes) == len({*passes}) == 4, "fit, test and two OOD sets, each once"
+
+
+def test_what_is_left_out_for_one_reason_stands_together():
+    left_out = [
+        LeftOut("stripes", what, reason)
+        for what, reason in (
+            ("tiny, gram", "why"),
+            ("tiny, odin", "why"),
+            ("tiny, knn", "k"),
+            ("other, gram", "why"),
+            ("lost", "gone"),
+        )
+    ]
+    results = results_of([], left_out=(*left_out, LeftOut("spots", "tiny, gram", "why")))
+    assert [str(item) for item in results.left_out_together()] == [
+        "stripes, tiny, gram, odin; other, gram: why",
+        "stripes, tiny, knn: k",
+        "stripes, lost: gone",
+        "spots, tiny, gram: why",
+    ]
 
 
 def test_every_score_is_measured_or_says_why_not(recipe, tmp_path):
@@ -1820,7 +1840,14 @@ def test_what_looks_at_the_images_again_is_left_out_of_one_class_before_any_pass
     results = run(recipe("one-class", scores='["lee_mahalanobis", "gram", "odin"]', sets=""), tmp_path / "none").results
     left_out = {item.what: item.reason for item in results.left_out}
     assert left_out.keys() == {"tiny, lee_mahalanobis", "tiny, gram", "tiny, odin"}
-    assert all("it looks at the images again for each class" in reason for reason in left_out.values())
+    (reason,) = {*left_out.values()}
+    assert reason.startswith("it looks at the images again for each class"), "for every class alike"
+    together = f"stripes, tiny, lee_mahalanobis, gram, odin: {reason}"
+    for text in (tables.for_terminal(results), (tmp_path / "none" / "table.md").read_text()):
+        assert together in text.replace("\\", "")
+        assert text.count("images again") == 1
+    page = (tmp_path / "none" / "report.html").read_text()
+    assert page.count("stripes, tiny, lee_mahalanobis, gram, odin") == 1
     assert looked() == (0, [], ["test"]), "for its labels, and no inner layer"
     unmoved = "lee_mahalanobis epsilon=0"
     results = run(recipe("one-class", scores=f'["{unmoved}"]', sets=""), tmp_path / "unmoved").results

@@ -138,6 +138,13 @@ class Results:
             return []
         return self.of(table.run, network=row.network, score=score, key=key, metric=metric)
 
+    def left_out_together(self) -> list[LeftOut]:
+        """What was left out, with all that one reason is given for in one place: of scores there may be dozens."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for item in self.left_out:
+            found.setdefault((item.run, item.reason), []).append(item.what)
+        return [LeftOut(run, _together(names), reason) for (run, reason), names in found.items()]
+
     def controls(self, run: str) -> frozenset[str]:
         """The networks of a run that are controls: random weights, or six numbers of each image."""
         return frozenset(
@@ -165,6 +172,15 @@ class Results:
             for figure in self.figures
             if figure.run == run and all(getattr(figure, name) == value for name, value in wanted.items())
         ]
+
+
+def _together(names: Sequence[str]) -> str:
+    """`["ours, gram", "ours, odin", "other, gram"]` → `"ours, gram, odin; other, gram"`."""
+    networks: dict[str, dict[str, None]] = {}
+    for name in names:
+        network, _, rest = name.partition(", ")
+        networks.setdefault(network, {})[rest] = None
+    return "; ".join(", ".join(filter(None, (network, *rest))) for network, rest in networks.items())
 
 
 def to_json(results: Results) -> dict[str, Any]:

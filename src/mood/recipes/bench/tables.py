@@ -386,7 +386,7 @@ def _lines(results: Results) -> dict[str, tuple[str, ...]]:
         "Notes": (*results.footnotes, *results.notes),
         "Chosen on known images": results.chosen,
         "Missing sets": tuple(f"{name}: {reason}" for name, reason in results.missing.items()),
-        "Left out": tuple(map(str, results.left_out)),
+        "Left out": tuple(map(str, results.left_out_together())),
     }
     return {title: lines for title, lines in parts.items() if lines}
 
