@@ -1,6 +1,7 @@
 """`mood bench` on a few small images: every protocol, what is missing, what is wrong, and a kill."""
 
 import csv
+import hashlib
 import html
 import inspect
 import json
@@ -30,19 +31,21 @@ from mood.data import batches, open_source
 from mood.data.folder_sets import IMAGENET30
 from mood.evaluation import auroc, evaluate_sets, mean_auroc_interval
 from mood.evaluation.protocols import OPENOOD
-from mood.models import Embedder, check_name, check_spelling, load_model, save_model
+from mood.models import Embedder, Stage, check_name, check_spelling, image_keys, load_model, save_model
 from mood.recipes.bench import BenchConfig, bench, tables
 from mood.recipes.bench import networks as networks_module
 from mood.recipes.bench import pages as pages_module
 from mood.recipes.bench import running as running_module
 from mood.recipes.bench import scoring as scoring_module
 from mood.recipes.bench import sets as sets_module
+from mood.recipes.bench import trials as trials_module
+from mood.recipes.bench.flattered import flattered
 from mood.recipes.bench.kept import scores_folder
-from mood.recipes.bench.plan import CLASS, NetworkPlan, load_plan
-from mood.recipes.bench.results import Figure, Results, read_results
-from mood.recipes.bench.sets import of_classes
+from mood.recipes.bench.plan import CLASS, NetworkPlan, RunPlan, load_plan
+from mood.recipes.bench.results import Figure, LeftOut, Results, read_results
+from mood.recipes.bench.sets import Opened, of_classes
 from mood.recipes.bench.tables import further_grids, measured_grids, published_grids
-from mood.recipes.bench.trials import spelled
+from mood.recipes.bench.trials import Trial, Weights, spelled
 from mood.recipes.finetune import FinetuneConfig, finetune
 from mood.recipes.fit import FitConfig, fit
 from mood.recipes.pretrain import PretrainConfig, pretrain
@@ -190,7 +193,7 @@ def test_multi_class_gives_every_metric_and_every_file(recipe, tmp_path):
     told = f"{100 * paired.value:+.1f} " + ("(< 0.001)" if paired.p_value < 0.0005 else f"({paired.p_value:.3f})")
     below = (out / "table.md").read_text().split("stripes, AUROC of mood shrinkage=oas less that of each score")[1]
     assert f"| tiny | msp | {escaped(told)} |" in below
-    assert "5 % for all of them together are 0.01 for each" in below
+    assert "5 % for all of them together are 0.017 for each" in below
     table = pq.read_table(out / "results.parquet")
     assert (
         table.num_rows
@@ -365,6 +368,122 @@ def test_every_table_marks_what_weights_have_seen_and_says_whose():
     assert tables.CHOSEN_CELLS not in grid.notes, "no cell is chosen"
 
 
+def stage(data, names=(), *, labelled=False, name="pretrain"):
+    """A stage of training of which only the name, the set, its classes and whether labels were used matter."""
+    about = {"stage": name, "data": data, "class_names": tuple(names), "labelled": labelled}
+    return Stage(**about, images=9, manifest="", seed=0, held_out=0.0)
+
+
+def test_test_images_that_were_trained_on_mark_the_network_in_every_table(recipe, tmp_path, here, tiny_network):
+    files = [*sorted((here / "fit").rglob("*.png")), *sorted((here / "test").rglob("*.png"))[:7]]
+    seen = image_keys([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])
+    model = replace(load_model(tiny_network), seen=seen, history=(stage("fit"),))
+    fit_alone = replace(model, seen=seen[:60])
+    rest = '[[runs.networks]]\nname = "as it should be"\nmodel = "fit alone"\n'
+    sets = f'near = {{ noise = "{here}/noise" }}\nshifted = {{ moved = "{here}/grain" }}'
+    path = recipe("full-spectrum", rest, sets=sets)
+    path.write_text(path.read_text().replace(str(tiny_network), "a"))
+    config = BenchConfig(plan=path, output=tmp_path / "out", replicates=20, workers=0)
+    results = bench(config, networks={"a": model, "fit alone": fit_alone}).results
+    why = "7 of the 30 images of test were trained on"
+    assert {(figure.network, figure.flattered) for figure in results.figures} == {
+        ("tiny", why),
+        ("as it should be", ""),
+    }
+    for grid in (*measured_grids(results), *further_grids(results)):
+        assert {row[0] for row in grid.rows} <= {"tiny †", "as it should be"}, grid.title
+        assert f"† tiny: {why}; that may flatter all of its figures." in grid.notes, grid.title
+    assert {
+        row["flattered"] for row in csv.DictReader((tmp_path / "out" / "results.csv").read_text().splitlines())
+    } == {"", why}
+
+
+def test_a_published_table_marks_our_cells_of_a_network_that_has_met_the_test_set(recipe):
+    published = load_plan(recipe("multi-class", published=PUBLISHED)).published
+    figures = [made("msp", "noise", seen="trained on", flattered="met"), made("msp", "mean", flattered="met")]
+    grid = published_grids(results_of(figures, published=published))[0]
+    (here,) = [row for row in grid.rows if row[:2] == ("ours", "here")]
+    assert here[2:] == ("50.0 †", "—", "50.0 †")
+    assert grid.notes[-1] == "† tiny: met; that may flatter all of its figures."
+    beside = [*figures, made("msp", "noise", "auroc_on_tiny_less_this", 0.1, network="other", p_value=0.5)]
+    grid = measured_grids(results_of(beside))[-1]
+    assert (grid.rows[0][0], grid.notes[-1]) == ("other", "† tiny: met; that may flatter all of its figures.")
+
+
+@pytest.mark.parametrize(
+    ("history", "told"),
+    [
+        (None, ""),
+        ([stage("elsewhere:train")], ""),
+        ([stage("elsewhere", ["class 0", "class 1"])], ""),
+        ([stage("test", ["class 0", "class 1"])], "without labels (pretrain on test)"),
+        ([stage("test:train")], "without labels (pretrain on test:train)"),
+        ([stage("test", ["fine 0", "fine 1"], labelled=True)], "with labels (pretrain on test)"),
+        ([stage("other", ["class 0", "class 1", "x"], labelled=True)], "with labels (pretrain on other)"),
+        ([stage("other", ["class 1", "x"], labelled=True)], "with labels (pretrain on other, class 1)"),
+        ([stage("other", ["x"], labelled=True)], ""),
+        (
+            [stage("test"), stage("other", ["class 0", "class 1"], labelled=True, name="finetune"), stage("test:a")],
+            "with labels (finetune on other) and without labels (pretrain on test; pretrain on test:a)",
+        ),
+    ],
+)
+def test_a_network_that_knows_the_unknown_classes_is_marked(recipe, tmp_path, tiny_network, history, told):
+    model = replace(load_model(tiny_network), history=None if history is None else tuple(history))
+    for protocol, rest in (("one-class", ""), ("pairs", 'pairs = [["class 0", "class 1"], ["class 1", "class 0"]]\n')):
+        path = recipe(protocol, rest, scores='["knn k=3", "mood shrinkage=oas"]', sets="")
+        path.write_text(path.read_text().replace(str(tiny_network), "mine"))
+        config = BenchConfig(plan=path, output=tmp_path / protocol, replicates=20, workers=0)
+        results = bench(config, networks={"mine": model}).results
+        why = f"unknown classes were trained on {told}" if told else ""
+        assert {figure.flattered for figure in results.figures} == {why}
+        for grid in measured_grids(results):
+            assert {row[0] for row in grid.rows} == {"tiny †" if told else "tiny"}
+            assert [note for note in grid.notes if "†" in note] == (
+                [f"† tiny: {why}; that may flatter all of its figures."] if told else []
+            )
+
+
+def test_classes_that_are_numbers_are_those_of_their_own_set_alone(stripes):
+    names = ("0", "1")
+    source = stripes(8)
+    source = replace(source, manifest=replace(source.manifest, class_names=names))
+    opened = Opened(source, source, {}, {}, {}, {}, ())
+    for data, told in (("elsewhere", ""), (source.name, "unknown classes were trained on with labels")):
+        weights = Weights("", "", (stage(data, names, labelled=True),), {})
+        trial = Trial(NetworkPlan(name="n"), 0, {"": "n"}, {"": weights}, {})
+        run = RunPlan(name="r", protocol="one-class", fit="", test="", networks=(trial.plan,))
+        assert flattered(run, opened, trial).startswith(told)
+        assert bool(flattered(run, opened, trial)) == bool(told)
+        assert not flattered(replace(run, protocol="multi-class"), opened, trial)
+
+
+def test_networks_of_classes_are_marked_where_they_have_met_the_other_classes(stripes):
+    names = tuple(f"class {number}" for number in range(6))
+    source = stripes(12)
+    source = replace(source, manifest=replace(source.manifest, class_names=names))
+    opened = Opened(source, source, {}, {}, {}, {}, ())
+
+    def told(learned, protocol="one-class", count=0, **more):
+        weights = {
+            name: Weights("", "", (stage("own", classes, labelled=True),), {source.manifest.fingerprint: count})
+            for name, classes in learned.items()
+        }
+        trial = Trial(NetworkPlan(name="n", model="{class}"), 0, {}, weights, {})
+        run = RunPlan(name="r", protocol=protocol, fit="", test="", networks=(trial.plan,), **more)
+        return flattered(run, opened, trial)
+
+    assert not told({name: [name] for name in names})
+    assert (
+        told({name: [name] for name in names}, count=3) == f"up to 3 of the 12 images of {source.name} were trained on"
+    )
+    every = "unknown classes were trained on with labels (pretrain on own, 4 of them) (so of 1 of its 6 networks)"
+    assert told({name: [name] if number else names[:5] for number, name in enumerate(names)}) == every
+    pair = {"protocol": "pairs", "pairs": (("class 0", "class 1"), ("class 2", "class 1"))}
+    assert not told({"class 0": names[2:], "class 2": ["class 2"]}, **pair)
+    assert "so of 1 of its 2 networks" in told({"class 0": ["class 1"], "class 2": ["class 2"]}, **pair)
+
+
 def test_numbers_of_images_are_empty_where_no_one_number_says_them(recipe, tmp_path):
     results = run(recipe("one-class", scores='["knn k=3"]', sets=""), tmp_path / "one").results
     mean, pair, whole = (
@@ -425,16 +544,39 @@ def test_a_page_of_all_scores_says_which_are_drawn(recipe, tmp_path):
     assert [name.rpartition("-paper-")[2] for name in drawn] == ["energy", "msp", "knn"]
 
 
-def test_costs_of_several_trials_say_which(recipe, tmp_path, tiny_network):
+def test_costs_of_several_trials_say_which(recipe, tmp_path, tiny_network, apt_network):
     path = recipe("multi-class", scores='["msp"]')
     assert "Cost of stripes with tiny: " in run(path, tmp_path / "one").summary()
     path.write_text(path.read_text().replace(f'"{tiny_network}"', '["mine", "theirs"]'))
-    model = load_model(tiny_network)
     config = BenchConfig(plan=path, output=tmp_path / "two", replicates=20)
-    summary = bench(config, networks={"mine": model, "theirs": model}).summary()
+    summary = bench(config, networks={"mine": load_model(tiny_network), "theirs": load_model(apt_network)}).summary()
     for trial in (0, 1):
         of_trial = summary.split(f"Cost of stripes with tiny, trial {trial}: ")[1].partition("Cost of")[0]
         assert of_trial.count("– msp") == 1
+
+
+def test_the_same_network_twice_is_no_second_trial(recipe, tmp_path, tiny_network, apt_network):
+    shutil.copytree(tiny_network, tmp_path / "copy")
+    path = recipe("multi-class", scores='["knn k=3"]')
+    models = f'["{tiny_network}", "{tmp_path}/copy", "{apt_network}"]'
+    path.write_text(path.read_text().replace(f'"{tiny_network}"', models))
+    results = run(path, tmp_path / "out").results
+    assert {figure.trial for figure in results.figures} == {0, 2}
+    (left,) = results.left_out
+    assert left.what == "tiny"
+    assert left.reason == (
+        f"'{tmp_path}/copy' is the same network as '{tiny_network}', byte for byte, and no other trial of it"
+    )
+
+
+def test_of_networks_of_classes_a_trial_has_each_class_for_itself(each_class, tuned, tmp_path):
+    shutil.copytree(tuned, tmp_path / "second")
+    path = each_class(f'["{tuned}/{{class}}", "{tmp_path}/second/{{class}}"]', scores='["knn k=3"]')
+    results = run(path, tmp_path / "out").results
+    (left,) = results.left_out
+    assert left.what == "tiny, class 0, class 1"
+    assert left.reason.startswith(f"'{tmp_path}/second/{{class}}' is the same network as")
+    assert {figure.trial for figure in results.figures} == {0}
 
 
 def test_a_published_table_marks_our_cells_of_sets_that_the_weights_have_seen(recipe):
@@ -546,6 +688,26 @@ def test_features_are_extracted_once_for_all_scores(recipe, tmp_path, monkeypatc
     assert len(passes) == len({*passes}) == 4, "fit, test and two OOD sets, each once"
 
 
+def test_what_is_left_out_for_one_reason_stands_together():
+    left_out = [
+        LeftOut("stripes", what, reason)
+        for what, reason in (
+            ("tiny, gram", "why"),
+            ("tiny, odin", "why"),
+            ("tiny, knn", "k"),
+            ("other, gram", "why"),
+            ("lost", "gone"),
+        )
+    ]
+    results = results_of([], left_out=(*left_out, LeftOut("spots", "tiny, gram", "why")))
+    assert [str(item) for item in results.left_out_together()] == [
+        "stripes, tiny, gram, odin; other, gram: why",
+        "stripes, tiny, knn: k",
+        "stripes, lost: gone",
+        "spots, tiny, gram: why",
+    ]
+
+
 def test_every_score_is_measured_or_says_why_not(recipe, tmp_path):
     results = run(recipe("multi-class", scores='["all"]'), tmp_path / "out", limit=24).results
     measured = {figure.score for figure in results.figures if figure.metric == "auroc"} - {""}
@@ -616,7 +778,7 @@ def test_a_confusion_says_what_the_weights_have_seen(recipe, tmp_path, monkeypat
 @pytest.mark.parametrize("protocol", ["multi-class", "confusion", "one-class", "few-shot", "full-spectrum"])
 def test_six_numbers_are_one_gaussian_under_every_protocol(recipe, tmp_path, here, tiny_network, protocol):
     more = {"confusion": 'rival = "msp"\n', "full-spectrum": 'shifts = ["blur=1"]\n', "few-shot": "shots = [0, 1]\n"}
-    path = recipe(protocol, more.get(protocol, ""))
+    path = recipe(protocol, more.get(protocol, ""), sets="" if protocol == "one-class" else None)
     control = f'[[runs.networks]]\nname = "control"\nmodel = "{tiny_network}"\nsix_numbers = true\n'
     path.write_text(path.read_text() + control)
     results = run(path, tmp_path / "out").results
@@ -684,6 +846,27 @@ def test_shown_images_are_never_test_images(recipe, tmp_path, here):
             assert "1 of the 25 images of" in " ".join(results.notes)
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_set_without_labels_of_which_images_are_to_be_shown_says_what_to_do(recipe, tmp_path, here, apart):
+    (tmp_path / "flat").mkdir()
+    for file in noise(tmp_path / "more", 12, seed=9).rglob("*.png"):
+        shutil.copy(file, tmp_path / "flat")
+    rest, sets = "shots = [0, 1]\ntrials = 1\n", None
+    if apart:
+        rest += f'exposed = {{ noise = "{tmp_path}/flat" }}\n'
+    else:
+        sets = f'far = {{ noise = "{tmp_path}/flat", grain = "{here}/grain" }}'
+    results = run(recipe("few-shot", rest, scores='["knn k=3"]', sets=sets), tmp_path / "out").results
+    (left,) = results.left_out
+    assert left.what == "tiny, noise, linear probe"
+    assert (
+        left.reason
+        == f"flat has no labels, and images of each class are shown: {open_source(tmp_path / 'flat').unlabelled}"
+    )
+    assert results.of("stripes", score="knn k=3", key="noise, 0 shown", metric="auroc")
+    assert results.of("stripes", score="linear probe", key="grain, 1 shown", metric="auroc")
+
+
 def test_full_spectrum_counts_shifted_known_images_as_known(recipe, tmp_path):
     path = recipe("full-spectrum", 'shifts = ["blur=1", "noise=0.2"]\n')
     results = run(path, tmp_path / "out").results
@@ -713,7 +896,7 @@ def test_sets_of_shifted_images_are_so_many_more_known_ones(recipe, tmp_path, he
     sets = f'shifted = {{ moved = "{tmp_path}/moved", gone = "gone.txt" }}\n'
     results = run(recipe("full-spectrum", sets), tmp_path / "gone").results
     assert not results.figures, "with other known images it would be another figure"
-    assert "its known set gone.txt is missing" in results.left_out[0].reason
+    assert "known sets of it are missing: gone.txt" in results.left_out[0].reason
 
 
 @pytest.mark.parametrize(
@@ -767,7 +950,9 @@ def test_where_nothing_is_there_the_paper_still_is(recipe, tmp_path, here):
     path.write_text(path.read_text().replace(f'fit = "{here}/fit"', 'fit = "no-such-set"'))
     result = run(path, tmp_path / "out")
     assert result.exit_code == DataError.exit_code
-    assert "its known set no-such-set is missing" in result.summary()
+    (left,) = result.results.left_out
+    assert str(left) == "stripes, all of it: known sets of it are missing: no-such-set"
+    assert result.summary().count("Searched for") == 1, "why stands once, under the missing sets"
     assert result.summary().count("paper only") == 3
 
 
@@ -797,14 +982,12 @@ model = "{tiny_network}"
     assert run(path, tmp_path / "full").results.beside(table, row, 2)
 
 
-def test_a_network_in_memory_is_measured_like_the_same_one_from_a_folder(recipe, tmp_path, tiny_network):
+def test_a_network_in_memory_is_measured_like_the_same_one_from_a_folder(recipe, tmp_path, tiny_network, apt_network):
     path = recipe("multi-class", scores='["knn k=3", "msp", "gram"]')
     folder = run(path, tmp_path / "folder").results
     path.write_text(path.read_text().replace(f'"{tiny_network}"', '["mine", "theirs"]'))
-    model = load_model(tiny_network)
-    brought = bench(
-        BenchConfig(plan=path, output=tmp_path / "brought", replicates=20), networks={"mine": model, "theirs": model}
-    ).results
+    models = {"mine": load_model(tiny_network), "theirs": load_model(apt_network)}
+    brought = bench(BenchConfig(plan=path, output=tmp_path / "brought", replicates=20), networks=models).results
     assert [figure for figure in brought.figures if figure.trial == 0] == list(folder.figures)
     assert {figure.trial for figure in brought.figures} == {0, 1}
 
@@ -1262,6 +1445,30 @@ def test_the_table_of_networks_marks_what_the_weights_of_either_have_seen():
     assert grid.notes[-1] == f"† noise, for the weights of tiny: {why}."
 
 
+@pytest.mark.parametrize(
+    ("metric", "network", "score"),
+    [("auroc_of_mood_less_this", "tiny", "msp"), ("auroc_on_tiny_less_this", "", "mood")],
+)
+def test_only_comparisons_whose_p_value_is_shown_are_counted_each_once(metric, network, score):
+    def compared(key, network="other", trial=0):
+        return made(score, key, metric, 0.1, network=network or "other", trial=trial, p_value=0.5)
+
+    def note(figures, near=("noise",), far=("grain", "dots")):
+        results = results_of(figures)
+        (plan,) = results.settings["plan"]["runs"]
+        plan |= {"near": dict.fromkeys(near, "x"), "far": dict.fromkeys(far, "x")}
+        (grid,) = measured_grids(results)
+        return grid.notes[0]
+
+    keys = ("noise", "grain", "dots", "mean, near", "mean, far", "mean")
+    figures = [compared(key, network) for key in keys]
+    assert "and here are 5: by Bonferroni's rule 5 % for all of them together are 0.01 for each." in note(figures)
+    assert "and here are 1:" in note([compared("noise"), compared("mean")], far=())
+    several = [compared(key, "third", trial) for key in keys for trial in (0, 1)]
+    assert "and here are 5:" in note([*figures, *several])
+    assert note(several).endswith("of several trials, which are shown as mean ± standard deviation, none.")
+
+
 def test_a_probe_stands_against_the_first_score_on_the_images_that_neither_was_shown(apt, tmp_path, measured):
     from mood.evaluation.protocols import expose
 
@@ -1466,6 +1673,28 @@ def test_images_that_a_shifted_or_a_shown_set_shares_with_the_known_ones_are_cou
         assert told in " ".join(results.notes)
 
 
+@pytest.mark.parametrize(
+    ("protocol", "rest", "sets"),
+    [("multi-class", "", None), ("full-spectrum", 'shifts = ["blur=1"]\n', None), ("one-class", "", "")],
+)
+def test_test_images_that_are_fit_images_are_left_out_of_all_figures(
+    recipe, tmp_path, here, capfd, protocol, rest, sets
+):
+    path = recipe(protocol, rest, scores='["knn k=3"]', sets=sets)
+    alone = run(path, tmp_path / "alone").results
+    shutil.copytree(here / "test", tmp_path / "mixed")
+    for number, file in enumerate(sorted((here / "fit").rglob("*.png"))[::4]):
+        shutil.copy(file, tmp_path / "mixed" / file.parent.name / f"fit {number}.png")
+    (tmp_path / "mixed" / "class 0" / "empty.png").touch()
+    path.write_text(path.read_text().replace(f'test = "{here}/test"', f'test = "{tmp_path}/mixed"'))
+    capfd.readouterr()
+    mixed = run(path, tmp_path / "out").results
+    told = "stripes: 15 of the 46 test images are left out: they are, byte for byte, among the fit images."
+    assert told in mixed.notes
+    assert f"note: {told}\n" in capfd.readouterr().err
+    assert mixed.figures == alone.figures
+
+
 def test_a_set_of_known_images_is_left_out_and_shared_images_are_counted(recipe, tmp_path, here):
     mixed = tmp_path / "mixed"
     noise(mixed, 6)
@@ -1548,10 +1777,10 @@ def test_labels_without_a_logit_are_told(recipe, tmp_path, here, stripes_folder)
     ("protocol", "where", "told"),
     [
         ("multi-class", "both", "it reads labels, and fit has none: stray.png lies in"),
-        ("multi-class", "fit", "stripes: fit has no labels, and test has: stray.png lies in"),
-        ("one-class", "fit", "stripes: fit has no labels, and test has: stray.png lies in"),
+        ("multi-class", "fit", "fit has no labels, and test has: stray.png lies in"),
+        ("one-class", "fit", "fit has no labels, and test has: stray.png lies in"),
         ("one-class", "both", "at least two: stray.png lies in"),
-        ("one-class", "test", "stripes: test has no labels: stray.png lies in"),
+        ("one-class", "test", "test has no labels: stray.png lies in"),
     ],
 )
 def test_a_file_that_takes_the_labels_from_a_known_set_is_named(
@@ -1561,7 +1790,8 @@ def test_a_file_that_takes_the_labels_from_a_known_set_is_named(
         stripes_folder(tmp_path / name, 30, seed=seed)
         if where in (name, "both"):
             (tmp_path / name / "stray.png").write_text("no image")
-    path = recipe(protocol, scores='["mahalanobis shrinkage=oas", "knn k=3"]')
+    sets = "" if protocol == "one-class" else None
+    path = recipe(protocol, scores='["mahalanobis shrinkage=oas", "knn k=3"]', sets=sets)
     path.write_text(
         path.read_text().replace(f"{here}/fit", f"{tmp_path}/fit").replace(f"{here}/test", f"{tmp_path}/test")
     )
@@ -1695,7 +1925,14 @@ def test_what_looks_at_the_images_again_is_left_out_of_one_class_before_any_pass
     results = run(recipe("one-class", scores='["lee_mahalanobis", "gram", "odin"]', sets=""), tmp_path / "none").results
     left_out = {item.what: item.reason for item in results.left_out}
     assert left_out.keys() == {"tiny, lee_mahalanobis", "tiny, gram", "tiny, odin"}
-    assert all("it looks at the images again for each class" in reason for reason in left_out.values())
+    (reason,) = {*left_out.values()}
+    assert reason.startswith("it looks at the images again for each class"), "for every class alike"
+    together = f"stripes, tiny, lee_mahalanobis, gram, odin: {reason}"
+    for text in (tables.for_terminal(results), (tmp_path / "none" / "table.md").read_text()):
+        assert together in text.replace("\\", "")
+        assert text.count("images again") == 1
+    page = (tmp_path / "none" / "report.html").read_text()
+    assert page.count("stripes, tiny, lee_mahalanobis, gram, odin") == 1
     assert looked() == (0, [], ["test"]), "for its labels, and no inner layer"
     unmoved = "lee_mahalanobis epsilon=0"
     results = run(recipe("one-class", scores=f'["{unmoved}"]', sets=""), tmp_path / "unmoved").results
@@ -1756,7 +1993,10 @@ def test_no_score_of_another_thing_is_found(recipe, tmp_path, here, tiny_network
         change = (str(tiny_network), str(tmp_path / "scaled"))
     run(path, tmp_path / "before")
     assert change[0] in path.read_text()
-    path.write_text(path.read_text().replace(*change))
+    text = path.read_text().replace(*change)
+    if "one-class" in text:
+        text = re.sub("^(near|far) = .*$", "", text, flags=re.MULTILINE)
+    path.write_text(text)
     results = run(path, tmp_path / "out").results
     assert results.figures
     whole = rerun_afresh(path, tmp_path / "whole", tmp_path / "cache")
@@ -1891,7 +2131,30 @@ def test_what_is_missing_is_said_at_once_and_each_network_when_it_is_done(recipe
     assert re.fullmatch(r"1 of 1: stripes, tiny: \d+\.\d s, 1 left out\n", err)
     assert not out
     run(path, tmp_path / "out")
-    assert capfd.readouterr() == ("", ""), "nothing was done"
+    out, err = capfd.readouterr()
+    assert (out, err.splitlines()) == ("", [missing, left_out]), "nothing was done"
+
+
+def test_networks_of_a_run_whose_known_set_is_missing_are_not_opened(recipe, tmp_path, here, capfd, monkeypatch):
+    path = recipe("multi-class", scores='["knn k=3"]')
+    second = path.read_text().partition("[[runs]]")[2].replace('name = "stripes"', 'name = "second"')
+    second = second.replace(f'test = "{here}/test"', 'test = "nowhere"').replace('name = "tiny"', 'name = "other"')
+    path.write_text(path.read_text() + "[[runs]]" + second)
+    opened, open_network = [], trials_module.open_network
+
+    def noted(plan, *given, **more):
+        if not opened:
+            said.extend(capfd.readouterr().err.splitlines())
+        opened.append(plan.name)
+        return open_network(plan, *given, **more)
+
+    said = []
+    monkeypatch.setattr(trials_module, "open_network", noted)
+    results = run(path, tmp_path / "out").results
+    assert {*opened} == {"tiny"}
+    assert {figure.run for figure in results.figures} == {"stripes"}
+    assert said[0].startswith("missing: nowhere: There is no file, folder or set")
+    assert said[1:] == ["left out: second, all of it: known sets of it are missing: nowhere"]
 
 
 def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
@@ -1932,7 +2195,27 @@ def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
             "the network of its rival is 'huge', and its networks are tiny",
         ),
         (('protocol = "multi-class"', 'protocol = "full-spectrum"'), "shifts"),
-        (('protocol = "multi-class"', 'protocol = "multi-class"\nshifts = ["blur=-1"]'), "blur"),
+        (('protocol = "multi-class"', 'protocol = "full-spectrum"\nshifts = ["blur=-1"]'), "blur"),
+        (
+            ('protocol = "multi-class"', 'protocol = "one-class"'),
+            r"runs\[0\]: near is a key of the protocols multi-class, confusion, few-shot, full-spectrum, and "
+            "this is one-class: take it out",
+        ),
+        *(
+            (
+                ('protocol = "multi-class"', f'protocol = "multi-class"\n{line}'),
+                rf"{line.split()[0]} is a key of the protocol {protocol}, and this is multi-class",
+            )
+            for line, protocol in (
+                ('pairs = [["a", "b"]]', "pairs"),
+                ('rival = "msp"', "confusion"),
+                ('exposed = { noise = "x" }', "few-shot"),
+                ("shots = [1]", "few-shot"),
+                ("trials = 3", "few-shot"),
+                ('shifts = ["blur=1"]', "full-spectrum"),
+                ('shifted = { moved = "x" }', "full-spectrum"),
+            )
+        ),
         (
             ('protocol = "multi-class"', 'protocol = "full-spectrum"\nshifts = ["blur=1"]\nshifted = { r = "r" }'),
             "shifts, or shifted sets: one of the two",
@@ -1954,6 +2237,8 @@ def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
         (('name = "rival"', 'name = "ours"'), "each needs a name of its own"),
         (('score = "msp"', 'score = "msp"\nkeys = ["noise"]'), "1 keys for 3 columns"),
         (('name = "tiny"', 'name = "tiny"\nsix_numbers = true\nrandom_weights = true'), "two controls"),
+        (('\nmodel = "', '\nmodel = ["a", "a"] # '), r"network 'tiny': model is \['a', 'a'\]; .* each named once"),
+        (('\nmodel = "', "\nmodel = [] # "), r"network 'tiny': model is \[\]"),
         (('name = "tiny"', 'name = "tiny"\nmasks = 0'), r"runs\[0\].networks\[0\].*'masks' is 0; it should be .* 1"),
         (('name = "tiny"', 'name = "tiny"\nmask_seed = -1'), r"networks\[0\].*'mask_seed' is -1; it should be .* 0"),
         (('\nmodel = "', '\nmodel = "{class}'), "the multi-class protocol takes one for all classes"),
@@ -1966,6 +2251,13 @@ def test_what_is_wrong_in_a_recipe_is_told_before_anything_runs(recipe, tmp_path
     path.write_text(path.read_text().replace(*change))
     with pytest.raises(InputError, match=message):
         run(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_data_root_that_is_no_folder_ends_the_run_before_anything_is_opened(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(sets_module, "open_sets", None)
+    with pytest.raises(DataError, match=r"data root .*nowhere is not a folder"):
+        run(recipe("multi-class"), tmp_path / "out", data_root=(str(tmp_path / "nowhere"),))
     assert not (tmp_path / "out").exists()
 
 

@@ -67,19 +67,23 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
 
     Raises:
         InputError: the recipe is wrong somewhere, or has no model of such a name; nothing was started then.
+        DataError: a data root is no folder; likewise.
         ModelError: a model is called nearly as a network is; likewise.
         OutputError: the output is taken.
     """
     from mood.core.output import open_output
+    from mood.core.progress import say
+    from mood.data.named import data_roots
     from mood.recipes.bench.plan import chosen_runs, load_plan
 
     plan = load_plan(config.plan)
+    data_roots(config.data_root)
     # A slip in the recipe is answered before they are loaded, which takes seconds.
     from mood.models import check_spelling
     from mood.recipes.bench.pages import write_page
     from mood.recipes.bench.results import read_results, write_results
     from mood.recipes.bench.running import run_all
-    from mood.recipes.bench.sets import open_sets
+    from mood.recipes.bench.sets import open_sets, opened_runs
     from mood.recipes.bench.tables import write_tables
     from mood.recipes.bench.trials import digests, trials_of
 
@@ -91,7 +95,19 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
     for name in sorted(models - brought.keys()):
         check_spelling(name)
     sets = open_sets(runs, roots=config.data_root, limit=config.limit)
-    trials = trials_of(runs, sets, brought=brought, device=config.device)
+    ready, left_out = opened_runs(runs, sets)
+    # Before networks are opened, which may take a download.
+    for line in (
+        *(f"missing: {key}: {why}" for key, why in sets.missing.items()),
+        *(f"left out: {item}" for item in left_out),
+        *(f"note: {note}" for _, opened in ready for note in opened.notes),
+    ):
+        say(line)
+    trials = trials_of(ready, brought=brought, device=config.device)
+    every = [(*of_run, those) for of_run, those in zip(ready, trials, strict=True)]
+    lacking = [item for run, _, those in every for trial in those for item in trial.left_out(run.name)]
+    for item in lacking:
+        say(f"left out: {item}")
     settings = to_dict(config) | {
         "plan": to_dict(plan),
         "images": {key: item.manifest.fingerprint for key, item in sets.found.items()},
@@ -102,7 +118,8 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
         config.output, settings, overwrite=config.overwrite, replacing=cheap, at_hand=("images", "weights")
     ) as output:
         if not output.finished:
-            results, parts = run_all(config, plan, runs, sets, trials, output, settings, brought)
+            told = [*left_out, *lacking]
+            results, parts = run_all(config, plan, every, told, sets.missing, output, settings, brought)
             write_results(results, output.work)
             write_tables(results, output.work)
             write_page(results, parts, output.work)

@@ -87,7 +87,7 @@ def write_page(results: Results, parts: Sequence[Shown], folder: Path) -> None:
         ends=tuple(ends for part in parts for ends in part.ends),
         cards=tuple(_merged([card for part in parts for card in part.cards])),
         missing=results.missing,
-        left_out=tuple((f"{item.run}, {item.what}", item.reason) for item in results.left_out),
+        left_out=tuple((f"{item.run}, {item.what}", item.reason) for item in results.left_out_together()),
         chosen=results.chosen,
         notes=results.notes,
         costs=tuple(costs(results)),

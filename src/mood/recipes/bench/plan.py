@@ -22,6 +22,22 @@ CLASS = "{class}"
 SETS = ("near", "far", "exposed", "shifted")
 """Keys of a run that name sets: each is a table NAME = DATA."""
 
+AGAINST_SETS = ("multi-class", "confusion", "few-shot", "full-spectrum")
+"""Protocols that compare known images with OOD sets; the others take known classes for unknown."""
+
+ONLY: Mapping[str, tuple[str, ...]] = {
+    "near": AGAINST_SETS,
+    "far": AGAINST_SETS,
+    "pairs": ("pairs",),
+    "rival": ("confusion",),
+    "exposed": ("few-shot",),
+    "shots": ("few-shot",),
+    "trials": ("few-shot",),
+    "shifts": ("full-spectrum",),
+    "shifted": ("full-spectrum",),
+}
+"""Keys of a run that not every protocol has, and those that do."""
+
 PROBE = "linear probe"
 """What the score of few-shot is called."""
 
@@ -273,6 +289,11 @@ def _check_run(run: RunPlan) -> None:
                 f"{where}, network {network.name!r}: trained_by has {len(network.trained_by)} commands for "
                 f"{len(network.trials)} trials; each has its own, or one command trains all"
             )
+        if not network.trials or len({*network.trials}) < len(network.trials):
+            raise InputError(
+                f"{where}, network {network.name!r}: model is {list(network.trials)}; a trial is a network of its own, "
+                "each named once"
+            )
         if network.of_each_class:
             _check_each_class(network, run.protocol, f"{where}, network {network.name!r}")
     if not run.scores or len({*run.scores}) < len(run.scores):
@@ -293,7 +314,7 @@ def _check_run(run: RunPlan) -> None:
         raise InputError(f"{where}: an OOD set cannot be called {sorted(taken)[0]!r}: tables call something else so")
     if both := run.near.keys() & run.far.keys():
         raise InputError(f"{where}: {sorted(both)[0]!r} is near and far; it can be one of them")
-    if run.protocol in ("multi-class", "confusion", "few-shot", "full-spectrum") and not run.unknown:
+    if run.protocol in AGAINST_SETS and not run.unknown:
         raise InputError(f"{where}: the {run.protocol} protocol needs OOD sets: name them in near or far")
     if run.protocol == "full-spectrum" and bool(run.shifts) == bool(run.shifted):
         raise InputError(f"{where}: the full-spectrum protocol needs shifts, or shifted sets: one of the two")
@@ -378,7 +399,14 @@ def _run(raw: Mapping[str, Any], where: str) -> RunPlan:
     for key in SETS:
         if not isinstance(value := raw.get(key, {}), dict):
             raise InputError(f'{where}: {key} is {value!r}; its sets have names: {key} = {{ NAME = "DATA" }}')
-    return _made(RunPlan, {**raw, "networks": _each(raw, "networks", f"{where}.networks", _network)}, where)
+    run = _made(RunPlan, {**raw, "networks": _each(raw, "networks", f"{where}.networks", _network)}, where)
+    for key, protocols in ONLY.items():
+        if key in raw and run.protocol not in protocols:
+            raise InputError(
+                f"{where}: {key} is a key of the protocol{'s' * (len(protocols) > 1)} {', '.join(protocols)}, and "
+                f"this is {run.protocol}: take it out, or name another protocol"
+            )
+    return run
 
 
 def _network(raw: Mapping[str, Any], where: str) -> NetworkPlan:

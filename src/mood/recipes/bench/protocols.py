@@ -439,14 +439,17 @@ def few_shot(session: Session) -> list[Figure]:
             session.left_out(f"{name}, {PROBE}", session.sets.unshown[name])
             continue
         apart = session.sets.exposed.get(name)
-        shown_from = network.shards(source if apart is None else apart, OWN)
+        shows = source if apart is None else apart
+        if shows.manifest.labels is None:
+            session.left_out(
+                f"{name}, {PROBE}",
+                f"{shows.name} has no labels, and images of each class are shown: {shows.unlabelled}",
+            )
+            continue
+        shown_from = network.shards(shows, OWN)
         others = torch.cat([part.embedding for part in network.shards(source, OWN)])
         pool = torch.cat([part.embedding for part in shown_from])
-        try:
-            labels = torch.cat([part.need("labels") for part in shown_from])
-        except MoodError as error:
-            session.left_out(f"{name}, {PROBE}", str(error))
-            continue
+        labels = torch.cat([part.need("labels") for part in shown_from])
 
         def probed(shots: int, trial: int) -> list[Figure]:
             shown = torch.from_numpy(expose(labels.numpy(), shots, trial=trial, apart=apart is not None))  # noqa: B023

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from mood.evaluation.protocols import members
 from mood.recipes.bench.plan import PublishedPlan, RowPlan
 
 RESULTS = "results.json"
@@ -35,6 +36,7 @@ class Figure:
         n_id: ID images behind it; None where no one number says it, as of a mean.
         n_ood: OOD images behind it, likewise.
         seen: why the weights are not new to the images, or "".
+        flattered: why they are not new to the test images, or to classes of theirs that stand for the unknown, or "".
     """
 
     run: str
@@ -51,6 +53,7 @@ class Figure:
     n_id: int | None = None
     n_ood: int | None = None
     seen: str = ""
+    flattered: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +92,10 @@ class LeftOut:
     run: str
     what: str
     reason: str
+
+    def __str__(self) -> str:
+        """As a line has it."""
+        return f"{self.run}, {self.what}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,17 +138,32 @@ class Results:
             return []
         return self.of(table.run, network=row.network, score=score, key=key, metric=metric)
 
+    def left_out_together(self) -> list[LeftOut]:
+        """What was left out, with all that one reason is given for in one place: of scores there may be dozens."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for item in self.left_out:
+            found.setdefault((item.run, item.reason), []).append(item.what)
+        return [LeftOut(run, _together(names), reason) for (run, reason), names in found.items()]
+
     def controls(self, run: str) -> frozenset[str]:
         """The networks of a run that are controls: random weights, or six numbers of each image."""
-        plan = self.settings.get("plan", {})
-        runs = plan.get("small" if self.settings.get("small") else "runs", ())
         return frozenset(
             network["name"]
-            for item in runs
-            if item["name"] == run
-            for network in item["networks"]
+            for network in self._plan_of(run).get("networks", ())
             if network["random_weights"] or network["six_numbers"]
         )
+
+    def sets_behind(self, run: str, key: str) -> tuple[str, ...]:
+        """The OOD sets that a figure of this key is over: those of a mean, or what it is called itself."""
+        plan = self._plan_of(run)
+        groups = {name: tuple(plan[name]) for name in ("near", "far") if plan.get(name)}
+        return members(groups).get(key, (key,)) if groups else (key,)
+
+    def _plan_of(self, run: str) -> Mapping[str, Any]:
+        """What the recipe says of a run; nothing where it has none."""
+        plan = self.settings.get("plan", {})
+        runs = plan.get("small" if self.settings.get("small") else "runs", ())
+        return next((item for item in runs if item["name"] == run), {})
 
     def of(self, run: str, **wanted: Any) -> list[Figure]:
         """The figures of a run that have these values."""
@@ -150,6 +172,15 @@ class Results:
             for figure in self.figures
             if figure.run == run and all(getattr(figure, name) == value for name, value in wanted.items())
         ]
+
+
+def _together(names: Sequence[str]) -> str:
+    """`["ours, gram", "ours, odin", "other, gram"]` → `"ours, gram, odin; other, gram"`."""
+    networks: dict[str, dict[str, None]] = {}
+    for name in names:
+        network, _, rest = name.partition(", ")
+        networks.setdefault(network, {})[rest] = None
+    return "; ".join(", ".join(filter(None, (network, *rest))) for network, rest in networks.items())
 
 
 def to_json(results: Results) -> dict[str, Any]:

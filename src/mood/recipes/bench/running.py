@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mood.core.errors import MoodError
 from mood.core.progress import say
 from mood.recipes.bench.first_network import FirstNetwork
+from mood.recipes.bench.flattered import flattered
 from mood.recipes.bench.image_scores import SCORES, ImageScores
 from mood.recipes.bench.made import Made
 from mood.recipes.bench.networks import OWN
@@ -17,7 +18,7 @@ from mood.recipes.bench.protocols import PROTOCOLS
 from mood.recipes.bench.readable import readable, unread
 from mood.recipes.bench.results import Cost, Figure, LeftOut, Results
 from mood.recipes.bench.session import Cells, Session
-from mood.recipes.bench.sets import Opened, Sets, sets_of
+from mood.recipes.bench.sets import Opened
 from mood.recipes.bench.trials import Networks, Trial
 from mood.recipes.bench.units import Units
 
@@ -46,9 +47,9 @@ class Found:
 def run_all(
     config: "BenchConfig",
     plan: Plan,
-    runs: Sequence[RunPlan],
-    sets: Sets,
-    trials: Sequence[Sequence[Trial]],
+    runs: Sequence[tuple[RunPlan, Opened, Sequence[Trial]]],
+    left_out: Sequence[LeftOut],
+    missing: Mapping[str, str],
     output: "Output",
     settings: Mapping[str, Any],
     brought: "Mapping[str, Model]",
@@ -58,9 +59,9 @@ def run_all(
     Args:
         config: of the command.
         plan: the recipe.
-        runs: those of it that are wanted.
-        sets: opened.
-        trials: of each run.
+        runs: those of it that are wanted and can be run, with their sets and trials.
+        left_out: the others that are wanted, and networks that cannot be had.
+        missing: sets that are not there.
         output: that is being written: units are kept in its scratch, and the scores of all images are written.
         settings: the full effective configuration, for the report.
         brought: networks in memory by what the recipe calls them.
@@ -75,26 +76,16 @@ def run_all(
 
     import mood
 
-    found, units = Found(), Units(output.scratch)
-    for key, why in sets.missing.items():
-        say(f"missing: {key}: {why}")
+    found, units = Found(left_out=[*left_out]), Units(output.scratch)
     ready: list[tuple[RunPlan, Opened, Trial, Cells, FirstNetwork]] = []
-    for place, (run, of_run) in enumerate(zip(runs, trials, strict=True)):
-        try:
-            opened = sets_of(run, sets)
-        except MoodError as error:
-            found.left_out.append(LeftOut(run.name, run.fit, str(error)))
-            continue
+    for place, (run, opened, of_run) in enumerate(runs):
         found.notes += opened.notes
         # The rival's network says which cells all of them show.
         cells: Cells = {}
         first = FirstNetwork(output.scratch / f"first network {place}")
         for trial in sorted(of_run, key=lambda trial: trial.plan.name != run.rival_network):
-            found.left_out += trial.left_out(run.name)
             if not trial.lacking:
                 ready.append((run, opened, trial, cells, first))
-    for item in found.left_out:
-        say(f"left out: {item.run}, {item.what}: {item.reason}")
     with ImageScores(output.work / SCORES) as images:
         for number, (run, opened, trial, cells, first) in enumerate(ready, 1):
             began, before = time.perf_counter(), len(found.left_out)
@@ -116,13 +107,13 @@ def run_all(
         title=plan.title,
         figures=tuple(found.figures),
         costs=tuple(found.costs),
-        missing=dict(sets.missing),
+        missing=dict(missing),
         left_out=tuple(dict.fromkeys(found.left_out)),
         notes=tuple(dict.fromkeys(found.notes)),
         chosen=tuple(dict.fromkeys(found.chosen)),
         published=plan.published,
         footnotes=plan.footnotes,
-        other_sets=tuple(run.name for run in runs if _is_elsewhere(run, plan)),
+        other_sets=tuple(run.name for run, *_ in runs if _is_elsewhere(run, plan)),
         settings=settings,
         versions={
             "mood": mood.__version__,
@@ -168,6 +159,7 @@ def _run(
         cells=cells,
         first=first,
         left_out=lambda what, reason: found.left_out.append(LeftOut(run.name, f"{called}, {what}", reason)),
+        flattered=flattered(run, opened, networks.trial),
     )
     try:
         found.figures += PROTOCOLS[run.protocol](session)

@@ -136,7 +136,10 @@ def score_class(
         if network.plan.of_each_class:
             # No other class asks for features of this network.
             fit = fit.select(np.asarray(fit.manifest.labels) == label)
-        asked = _asked(network, text, fit, label, knows_classes)
+        try:
+            asked = _asked(network, text, fit, label, knows_classes)
+        except MoodError as error:
+            return Scored(reason=str(error))  # so it is under every class
         return of_sets({name: _had(network, asked, test) or _scored(network, _fitted(network, asked), test)})
     except MoodError as error:
         return Scored(reason=f"class {name}: {error}")

@@ -51,6 +51,7 @@ class Session:
         cells: that the networks of the run share; the rival's sets them.
         first: the network of the run that the others are compared with.
         left_out: called with a score and the reason.
+        flattered: what the weights have met of the test set, which goes with every figure; or "".
     """
 
     run: RunPlan
@@ -63,6 +64,7 @@ class Session:
     cells: Cells
     first: FirstNetwork
     left_out: Callable[[str, str], None]
+    flattered: str
 
     @property
     def network(self) -> Network:
@@ -103,6 +105,7 @@ class Session:
             key=key,
             metric=metric,
             value=float(value),
+            flattered=self.flattered,
             **more,
         )
 

@@ -4,9 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mood.core.errors import DataError, InputError, MissingExtraError
+import numpy as np
+
+from mood.core.errors import DataError, InputError, MissingExtraError, MoodError
 from mood.recipes.bench.plan import RunPlan
+from mood.recipes.bench.results import LeftOut
 from mood.recipes.familiar import shared_images
+from mood.recipes.inputs import NOTHING
 
 if TYPE_CHECKING:
     from mood.data import Source
@@ -23,6 +27,10 @@ class Sets:
 
     found: "Mapping[str, Source]"
     missing: Mapping[str, str]
+
+
+WHOLE = "all of it"
+"""What is left out of a run that cannot be run."""
 
 
 def key_of(data: str, coarse: bool = False) -> str:
@@ -69,7 +77,7 @@ class Opened:
 
     Attributes:
         fit: what scores are fitted on.
-        test: unseen known images.
+        test: unseen known images, none of which is in `fit`.
         shifted: sets of shifted known images by the run's names for them.
         unknown: OOD sets by the run's names for them, those that are there.
         exposed: sets that few-shot shows images of, likewise.
@@ -86,10 +94,22 @@ class Opened:
     notes: tuple[str, ...]
 
 
+def opened_runs(runs: Sequence[RunPlan], sets: Sets) -> tuple[list[tuple[RunPlan, Opened]], list[LeftOut]]:
+    """The runs that can be run, with their sets, and the others, with the reason."""
+    ready: list[tuple[RunPlan, Opened]] = []
+    left_out = []
+    for run in runs:
+        try:
+            ready.append((run, sets_of(run, sets)))
+        except MoodError as error:
+            left_out.append(LeftOut(run.name, WHOLE, str(error)))
+    return ready, left_out
+
+
 def sets_of(run: RunPlan, sets: Sets) -> Opened:
     """The sets of a run that are there.
 
-    An OOD set that is nothing but known images is left out, and said.
+    Test images that are fit images are left out, and so is an OOD set that is nothing but known images; both are said.
 
     Raises:
         DataError: a known set is missing, or no OOD set of a protocol that needs one is left.
@@ -98,36 +118,39 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
     """
     known = {key_of(data, run.coarse): data for data in (run.fit, run.test)}
     known |= {key_of(data): data for data in run.shifted.values()}
-    for key, data in known.items():
-        if key in sets.missing:
-            raise DataError(f"{run.name}: its known set {data} is missing: {sets.missing[key]}")
+    # Why, and where to get them, is told of each missing set once, whatever runs it has a part in.
+    if absent := [data for key, data in known.items() if key in sets.missing]:
+        raise DataError(f"known sets of it are missing: {', '.join(absent)}")
     fit, test = (sets.found[key_of(data, run.coarse)] for data in (run.fit, run.test))
     shifted = {name: sets.found[key_of(data)] for name, data in run.shifted.items()}
     names = fit.manifest.class_names
     # A test set without labels is as good where nothing is said about its classes.
     if test.manifest.class_names is not None and names is None:
-        raise InputError(f"{run.name}: {fit.name} has no labels, and {test.name} has: {fit.unlabelled}")
+        raise InputError(f"{fit.name} has no labels, and {test.name} has: {fit.unlabelled}")
     if test.manifest.class_names is not None and not of_classes(test, names):
-        raise InputError(f"{run.name}: {fit.name} and {test.name} have other classes; a test set has those of the fit")
+        raise InputError(f"{fit.name} and {test.name} have other classes; a test set has those of the fit")
     if run.protocol in ("one-class", "pairs") and len(names or ()) < 2:
         raise InputError(
-            f"{run.name}: {fit.name} has {len(names or ())} classes; the {run.protocol} protocol needs at least two"
+            f"{fit.name} has {len(names or ())} classes; the {run.protocol} protocol needs at least two"
             + (f": {fit.unlabelled}" if names is None else "")
         )
     if run.protocol in ("one-class", "pairs") and test.manifest.labels is None:
-        raise InputError(f"{run.name}: {test.name} has no labels: {test.unlabelled}")
+        raise InputError(f"{test.name} has no labels: {test.unlabelled}")
     notes = []
     shared = shared_images(test, [fit])
     if shared.all:
-        raise InputError(f"{run.name}: all {shared.count} images of its test set, {run.test}, are among the fit images")
+        raise InputError(f"all {shared.count} images of its test set, {run.test}, are among the fit images")
     if shared.count:
         notes.append(
-            f"{run.name}: {shared.count} of the {len(test)} test images are, byte for byte, among the fit images."
+            f"{run.name}: {shared.count} of the {len(test)} test images are left out: they are, byte for byte, among "
+            "the fit images."
         )
+        # A score is at home with what it was fitted on: all figures would gain by these images.
+        test = test.select(~np.isin(test.manifest.hashes, [*{*fit.manifest.hashes} - {NOTHING}]))
     for name, source in shifted.items():
         shared = shared_images(source, [fit, test])
         if shared.all:
-            raise InputError(f"{run.name}: all {shared.count} images of the shifted set {name} are fit or test images")
+            raise InputError(f"all {shared.count} images of the shifted set {name} are fit or test images")
         if shared.count:
             notes.append(
                 f"{run.name}: {shared.count} of the {len(source)} images of {name} are, byte for byte, fit or test "
@@ -151,7 +174,7 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
             )
         unknown[name] = source
     if run.unknown and not unknown:
-        raise DataError(f"{run.name}: no OOD set is left: {'; '.join(gone)}")
+        raise DataError(f"no OOD set is left: {'; '.join(gone)}")
     exposed, unshown = {}, {}
     for name, data in run.exposed.items():
         if name not in unknown:

@@ -1,6 +1,6 @@
 """Figures as tables: each run's scores beside each other, and published tables with ours and the difference."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mood.evaluation import Spread, over_trials
@@ -118,7 +118,10 @@ def measured(results: Results, run: str, metric: str) -> Grid | None:
         )
     headings, told = _marked(results, figures, keys)
     columns = ("network", "score", *headings)
-    return Grid(f"{run}, {TITLES[metric]}", columns, tuple(rows), 2, (*notes, *told), lower_is_better=metric in LOWER)
+    known, flattered = _flattered(figures)
+    rows = [(known(network), *row) for network, *row in rows]
+    told = [*notes, *told, *flattered]
+    return Grid(f"{run}, {TITLES[metric]}", columns, tuple(rows), 2, tuple(told), lower_is_better=metric in LOWER)
 
 
 def accuracy(results: Results, run: str) -> Grid | None:
@@ -128,12 +131,13 @@ def accuracy(results: Results, run: str) -> Grid | None:
         return None
     cells = {(at[1], at[3]): of_cell for at, of_cell in trials_of(figures).items()}
     keys = tuple(dict.fromkeys(figure.key for figure in figures))
+    known, told = _flattered(figures)
     rows = tuple(
-        (network, *(_with_interval(cells.get((network, key), ())) for key in keys))
+        (known(network), *(_with_interval(cells.get((network, key), ())) for key in keys))
         for network in dict.fromkeys(figure.network for figure in figures)
     )
     columns = ("network", *("test images" if key == ID else key for key in keys))
-    return Grid(f"{run}, {TITLES['accuracy']}", columns, rows, 1, (_brackets(results),))
+    return Grid(f"{run}, {TITLES['accuracy']}", columns, rows, 1, (_brackets(results), *told))
 
 
 def selective(results: Results, run: str) -> Grid | None:
@@ -142,12 +146,14 @@ def selective(results: Results, run: str) -> Grid | None:
     if not figures:
         return None
     cells = {(at[1], at[2], at[4]): of_cell for at, of_cell in trials_of(figures).items()}
+    known, told = _flattered(figures)
     rows = tuple(
-        (network, score, *(_with_interval(cells.get((network, score, metric), ())) for metric in TOGETHER))
+        (known(network), score, *(_with_interval(cells.get((network, score, metric), ())) for metric in TOGETHER))
         for network, score in dict.fromkeys((figure.network, figure.score) for figure in figures)
     )
     columns = ("network", "score", *(TITLES[metric] for metric in TOGETHER))
-    return Grid(f"{run}, AURC of the test images", columns, rows, 2, (_brackets(results),), lower_is_better=True)
+    notes = (_brackets(results), *told)
+    return Grid(f"{run}, AURC of the test images", columns, rows, 2, notes, lower_is_better=True)
 
 
 def _brackets(results: Results) -> str:
@@ -166,6 +172,16 @@ def _marked(results: Results, figures: Sequence[Figure], keys: Sequence[str]) ->
     names = [(network, _set_of(key, protocol), seen[network, key]) for network, key in here]
     told = _told(names, means=any(key.startswith("mean") for key in keys))
     return tuple(f"{key} †" if key in marked else key for key in keys), told
+
+
+def _flattered(figures: Iterable[Figure]) -> tuple[Callable[[str], str], list[str]]:
+    """What rows call a network, with a mark where its weights have met the test set, and a sentence for each such."""
+    networks: dict[str, dict[str, None]] = {}
+    for figure in figures:
+        if figure.flattered:
+            networks.setdefault(figure.network, {})[figure.flattered] = None
+    told = [f"† {network}: {'; '.join(why)}; that may flatter all of its figures." for network, why in networks.items()]
+    return lambda network: f"{network} †" if network in networks else network, told
 
 
 def _seen(results: Results, run: str) -> dict[tuple[str, str], str]:
@@ -245,20 +261,26 @@ def _paired(results: Results, run: str, metric: str, title: str, both: str) -> G
     first = figures[0].metric.removeprefix(before).removesuffix(after)
     cells = {at[1:4]: of_cell for at, of_cell in trials_of(figures).items()}
     keys = tuple(dict.fromkeys(figure.key for figure in figures))
-    rows = []
-    for network, score in dict.fromkeys((figure.network, figure.score) for figure in figures):
-        rows.append((network, score, *(_compared(cells.get((network, score, key), ())) for key in keys)))
-    note = (
-        f"In brackets the p-value of DeLong's test, in which both {both} meet the same images; of several trials, "
-        f"which are shown as mean ± standard deviation, none. Each is of one comparison, and here are {len(figures)}: "
-        f"by Bonferroni's rule 5 % for all of them together are {0.05 / len(figures):.2g} for each."
-    )
     # What the weights of the first network have seen is in these figures too.
     theirs = results.of(run, network=first, metric="auroc") if metric == LESS_THIS_NETWORK else []
-    headings, told = _marked(results, [*figures, *theirs], keys)
-    return Grid(
-        f"{run}, {title.format(first)} (points)", ("network", "score", *headings), tuple(rows), 2, (note, *told)
+    known, flattered = _flattered([*figures, *theirs])
+    rows = []
+    for network, score in dict.fromkeys((figure.network, figure.score) for figure in figures):
+        rows.append((known(network), score, *(_compared(cells.get((network, score, key), ())) for key in keys)))
+    # A mean over a single set is the comparison on that set again.
+    alone = {(*at[:2], results.sets_behind(run, at[2])) for at, of_cell in cells.items() if len(of_cell) == 1}
+    note = (
+        f"In brackets the p-value of DeLong's test, in which both {both} meet the same images; of several trials, "
+        "which are shown as mean ± standard deviation, none."
     )
+    if alone:
+        note += (
+            f" Each is of one comparison, and here are {len(alone)}: by Bonferroni's rule 5 % for all of them together "
+            f"are {0.05 / len(alone):.2g} for each."
+        )
+    headings, told = _marked(results, [*figures, *theirs], keys)
+    notes = (note, *told, *flattered)
+    return Grid(f"{run}, {title.format(first)} (points)", ("network", "score", *headings), tuple(rows), 2, notes)
 
 
 def _compared(figures: Sequence[Figure]) -> str:
@@ -303,9 +325,12 @@ def published(results: Results, table: PublishedPlan) -> Grid:
             continue
         shown = [_shown(value, scale, digits, sign) for value, scale in zip(here, scales, strict=True)]
         for column, found in enumerate(cells.get(row.name, ())):
-            if found and (at := (found[0].network, found[0].key)) in seen:
-                shown[column] += " †"
+            if not found:
+                continue
+            if (at := (found[0].network, found[0].key)) in seen:
                 marks.append((at[0], table.columns[column], seen[at]))
+            if at in seen or any(figure.flattered for figure in found):
+                shown[column] += " †"
         rows.append((row.name, "here", *shown))
         between = [_interval(*pair, digits) for pair in zip(cells.get(row.name, ()), scales, strict=False)]
         if any(word != NOTHING for word in between):
@@ -313,7 +338,8 @@ def published(results: Results, table: PublishedPlan) -> Grid:
         if said:
             rows.append((row.name, "difference", *_differences(here, row.values, scales, digits)))
     told = _told(marks, means=any(key.startswith("mean") for key in table.keys or table.columns))
-    return Grid(table.title, ("method", "", *table.columns), tuple(rows), 2, tuple(told))
+    _, flattered = _flattered(figure for of_row in cells.values() for found in of_row for figure in found)
+    return Grid(table.title, ("method", "", *table.columns), tuple(rows), 2, (*told, *flattered))
 
 
 def reduced(results: Results) -> list[str]:
@@ -368,7 +394,7 @@ def _lines(results: Results) -> dict[str, tuple[str, ...]]:
         "Notes": (*results.footnotes, *results.notes),
         "Chosen on known images": results.chosen,
         "Missing sets": tuple(f"{name}: {reason}" for name, reason in results.missing.items()),
-        "Left out": tuple(f"{item.run}, {item.what}: {item.reason}" for item in results.left_out),
+        "Left out": tuple(map(str, results.left_out_together())),
     }
     return {title: lines for title, lines in parts.items() if lines}
 

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +13,10 @@ from mood.evaluation.protocols import TABLE_8
 from mood.recipes.bench.networks import OWN, Network, open_network
 from mood.recipes.bench.plan import CLASS, NetworkPlan, RunPlan
 from mood.recipes.bench.results import LeftOut
-from mood.recipes.bench.sets import Sets, key_of
+from mood.recipes.bench.sets import Opened
 
 if TYPE_CHECKING:
+    from mood.data import Source
     from mood.models import Model, Stage
 
 ALL = ""
@@ -30,11 +31,14 @@ class Weights:
         fingerprint: of architecture, weights and transform; of a user's own module also of what it makes of two images.
         transform: fingerprint of the transform.
         history: what the weights were trained on; None where nobody knows.
+        trained_on: known set that is measured, by the fingerprint of its images → how many of them trained the weights;
+            without those of which none did, or nobody knows.
     """
 
     fingerprint: str
     transform: str
     history: "tuple[Stage, ...] | None"
+    trained_on: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +132,17 @@ def spelled(name: str) -> str:
 
 
 def trials_of(
-    runs: Sequence[RunPlan], sets: Sets, *, brought: "Mapping[str, Model]", device: str
+    runs: Sequence[tuple[RunPlan, Opened]], *, brought: "Mapping[str, Model]", device: str
 ) -> tuple[tuple[Trial, ...], ...]:
     """The trials of each run, with every network opened once, one after the other.
 
     Args:
-        runs: of the recipe.
-        sets: opened; where the known set of a run is missing, nobody knows its classes, nor which networks they have.
+        runs: of the recipe with their sets, those that can be run.
         brought: networks in memory by what the recipe calls them.
         device: "auto", "cpu", "cuda", …
     """
     met: dict[str, Weights | str] = {}
+    measured = [source for _, opened in runs for source in (opened.test, *opened.shifted.values())]
 
     def look(plan: NetworkPlan, number: int, model: str) -> Weights | str:
         at = _called(plan, model)
@@ -149,7 +153,9 @@ def trials_of(
                 weights = model_of.fingerprint()
                 if model_of.architecture is None:
                     weights += f" {hashlib.sha256(opened.embedder(OWN).probe().numpy().tobytes()).hexdigest()[:16]}"
-                met[at] = Weights(weights, model_of.transform.fingerprint, model_of.history)
+                met[at] = Weights(
+                    weights, model_of.transform.fingerprint, model_of.history, _trained_on(model_of, measured)
+                )
             except MoodError as error:
                 command = plan.trained(number)
                 # It is a folder then, and whatever else bears a like name has nothing to do with it.
@@ -157,15 +163,27 @@ def trials_of(
                 met[at] = f"model {model!r} is not there. Train it: {command}" if absent else str(error)
         return met[at]
 
-    def of_run(run: RunPlan) -> tuple[Trial, ...]:
-        fit = sets.found.get(key_of(run.fit, run.coarse))
-        names = () if fit is None else tuple(fit.manifest.class_names or ())
+    def of_run(run: RunPlan, opened: Opened) -> tuple[Trial, ...]:
+        names = tuple(opened.fit.manifest.class_names or ())
         if run.protocol == "pairs":
             # A name that is no class has its own word, from the protocol.
             names = tuple(name for name in names if name in {known for known, _ in run.pairs or TABLE_8}) or names
-        return tuple(_trial(plan, number, names, look) for plan in run.networks for number in range(len(plan.trials)))
+        found: list[Trial] = []
+        for plan in run.networks:
+            of_plan: list[Trial] = []
+            for number in range(len(plan.trials)):
+                of_plan.append(_no_twin(_trial(plan, number, names, look), of_plan))
+            found += of_plan
+        return tuple(found)
 
-    return tuple(of_run(run) for run in runs)
+    return tuple(of_run(run, opened) for run, opened in runs)
+
+
+def _trained_on(model: "Model", sets: "Sequence[Source]") -> dict[str, int]:
+    if model.seen is None:
+        return {}
+    counts = {source.manifest.fingerprint: int(model.seen_among(source.manifest.hashes).sum()) for source in sets}
+    return {images: count for images, count in counts.items() if count}
 
 
 def digests(trials: Sequence[Sequence[Trial]]) -> dict[str, str]:
@@ -193,6 +211,22 @@ def _trial(
         else:
             weights[name] = found
     return Trial(plan, number, models, weights, lacking)
+
+
+def _no_twin(trial: Trial, before: Sequence[Trial]) -> Trial:
+    """The trial, which lacks whatever is the same network in one that comes before: that would be no other draw."""
+    twins = {
+        name: other.plan.trials[other.number]
+        for name, weights in trial.weights.items()
+        for other in before
+        if name in other.weights and other.weights[name].fingerprint == weights.fingerprint
+    }
+    lacking = {
+        name: f"{trial.models[name]!r} is the same network as {twin!r}, byte for byte, and no other trial of it"
+        for name, twin in twins.items()
+    }
+    kept = {name: weights for name, weights in trial.weights.items() if name not in twins}
+    return replace(trial, weights=kept, lacking={**trial.lacking, **lacking})
 
 
 def _unfit(name: str, found: Weights, models: Mapping[str, str], before: Mapping[str, Weights]) -> str:
