@@ -130,11 +130,11 @@ def test_tokens_are_those_of_the_blocks(network, clothes):
 
 
 @pytest.mark.parametrize("score", LIVE)
-def test_evaluation_and_its_controls_look_live_as_well(score, network, clothes):
+def test_evaluation_and_its_controls_look_live_as_well(score, network, clothes, stripes):
     detector = fit(config(network, score)).detector
-    parts = clothes.select(range(0, 30)), clothes.select(range(30, 60))
-    found = examine(detector, parts[0], {"other": parts[1]}, fitted_on=clothes.select(range(60, 200)), replicates=10)
-    assert found.tables["id"].equals(detector(parts[0], batch_size=64))
+    known, other = stripes(30), clothes.select(range(30, 60))
+    found = examine(detector, known, {"other": other}, fitted_on=clothes.select(range(60, 200)), replicates=10)
+    assert found.tables["id"].equals(detector(known, batch_size=64))
     assert set(found.report.ood[0].controls) == {"six numbers", "random weights"}
 
 
@@ -146,7 +146,9 @@ def test_evaluation_and_its_controls_look_live_as_well(score, network, clothes):
         ("simmim", {"masks": 2}, range(2)),
     ],
 )
-def test_the_reconstruction_error_is_that_of_the_decoder(pretext, changes, numbers, pretrained, clothes, tmp_path):
+def test_the_reconstruction_error_is_that_of_the_decoder(
+    pretext, changes, numbers, pretrained, clothes, stripes, tmp_path
+):
     detector = fit(config(pretrained(pretext), "mim_reconstruction", **changes)).detector
     assert not detector.view.live
     few = clothes.select(range(5))
@@ -166,7 +168,9 @@ def test_the_reconstruction_error_is_that_of_the_decoder(pretext, changes, numbe
     assert again(few).equals(detector(few))
     assert again.fingerprint() == detector.fingerprint()
     others = clothes.select(range(5, 10))
-    examined = examine(detector, few, {"others": others}, fitted_on=clothes.select(range(60, 120)), replicates=10)
+    examined = examine(
+        detector, stripes(5), {"others": others}, fitted_on=clothes.select(range(60, 120)), replicates=10
+    )
     assert "random weights" in examined.report.ood[0].controls
     control = Control("random weights", detector, few, batch_size=8, workers=0).embedder
     assert (control.masks, control.mask_seed) == (embedder.masks, embedder.mask_seed)
