@@ -203,15 +203,15 @@ def calibrate(detector: "Detector | str | PathLike[str]", data: Any, **settings:
     from mood.core.features import Features
     from mood.recipes.calibrate import CalibrateConfig
     from mood.recipes.calibrate import calibrate as run
-    from mood.recipes.fit import FEATURES_IN_MEMORY, IN_MEMORY
+    from mood.recipes.fit import DETECTOR_IN_MEMORY, FEATURES_IN_MEMORY, IN_MEMORY
 
     memory: dict[str, Any] = {}
-    for name, given in (("detector", detector), ("data", data)):
+    of_data = FEATURES_IN_MEMORY if isinstance(data, Features) else IN_MEMORY
+    for name, given, instead in (("detector", detector, DETECTOR_IN_MEMORY), ("data", data, of_data)):
         if isinstance(given, str | PathLike):
             settings[name] = fspath(given)
         else:
-            settings[name] = FEATURES_IN_MEMORY if isinstance(given, Features) else IN_MEMORY
-            memory[name] = given
+            settings[name], memory[name] = instead, given
     return run(CalibrateConfig(**settings), **memory).detector
 
 
@@ -241,15 +241,18 @@ def evaluate(
     from mood.core.features import Features
     from mood.recipes.evaluate import EvaluateConfig
     from mood.recipes.evaluate import evaluate as run
-    from mood.recipes.fit import FEATURES_IN_MEMORY, IN_MEMORY
+    from mood.recipes.fit import DETECTOR_IN_MEMORY, FEATURES_IN_MEMORY, IN_MEMORY
 
     def named(data: Any) -> str:
         if isinstance(data, str | PathLike):
             return fspath(data)
         return FEATURES_IN_MEMORY if isinstance(data, Features) else IN_MEMORY
 
+    if not isinstance(ood, Mapping) or any(not isinstance(name, str) or "=" in name for name in ood):
+        raise InputError("ood is {name: images} of each unknown set, with names that have no = in them")
+    place = fspath(detector) if isinstance(detector, str | PathLike) else DETECTOR_IN_MEMORY
     pairs = tuple(f"{name}={named(data)}" for name, data in ood.items())
-    config = EvaluateConfig(detector=Path(named(detector)), id=named(id), ood=pairs, **settings)
+    config = EvaluateConfig(detector=Path(place), id=named(id), ood=pairs, **settings)
     kept = {name: data for name, data in ood.items() if not isinstance(data, str | PathLike)}
     return run(
         config,

@@ -206,7 +206,8 @@ def test_features_with_anything_changed_have_another_fingerprint():
         prints.add(Features(**changed).fingerprint())
     prints.add(Features(columns["embedding"]).fingerprint())
     prints.add(Features(columns["embedding"].astype(np.float32)).fingerprint())
-    assert len(prints) == 8
+    prints |= {Features(**columns, tokens=[np.full((6, 2, 3), value)]).fingerprint() for value in (0.0, 1.0)}
+    assert len(prints) == 10
 
 
 def test_a_row_is_known_by_its_embedding_in_single_precision_alone():

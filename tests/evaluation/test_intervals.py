@@ -251,8 +251,8 @@ def test_intervals_of_means_cover_the_truth() -> None:
 
 
 def test_a_mean_is_over_sets_that_are_there() -> None:
-    for names in ([], ["a", "b"]):
-        with pytest.raises(InputError, match=r"the mean 'mean' is over .*; some of \['a'\] were expected"):
+    for names in ([], ["a", "b"], ["a", "a"]):
+        with pytest.raises(InputError, match=r"the mean 'mean' is over .*; some of \['a'\] were expected, each once"):
             evaluate_sets([0.0], {"a": [1.0]}, {"mean": names})
     with pytest.raises(InputError, match=r"ood_scores of 'a'\[0\] is nan"):
         evaluate_sets([0.0], {"a": [math.nan]}, {})

@@ -19,6 +19,8 @@ def test_the_resnet_is_resnet_50_behind_a_stem_that_loses_no_pixel():
         assert at_stem.shape == (2, 64, 32, 32)
         assert maps.shape == (2, 2048, 4, 4)
         torch.testing.assert_close(network(images), maps.mean((2, 3)))
+        sides = [level.shape[-1] for level in network.forward_intermediates(images, intermediates_only=True)]
+    assert [32 // level["reduction"] for level in network.feature_info] == sides == [32, 32, 16, 8, 4]
 
 
 def test_its_new_weights_start_as_those_of_ssd():

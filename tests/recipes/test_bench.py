@@ -449,8 +449,12 @@ def test_classes_that_are_numbers_are_those_of_their_own_set_alone(stripes):
     source = stripes(8)
     source = replace(source, manifest=replace(source.manifest, class_names=names))
     opened = Opened(source, source, {}, {}, {}, {}, ())
-    for data, told in (("elsewhere", ""), (source.name, "unknown classes were trained on with labels")):
-        weights = Weights("", "", (stage(data, names, labelled=True),), {})
+    met = "unknown classes were trained on with labels"
+    stages = (stage("elsewhere", names, labelled=True), stage(source.name, names, labelled=True))
+    # The very images, whatever their folder is called.
+    stages = (*stages, replace(stages[0], manifest=source.manifest.fingerprint))
+    for learned, told in zip(stages, ("", met, met), strict=True):
+        weights = Weights("", "", (learned,), {})
         trial = Trial(NetworkPlan(name="n"), 0, {"": "n"}, {"": weights}, {})
         run = RunPlan(name="r", protocol="one-class", fit="", test="", networks=(trial.plan,))
         assert flattered(run, opened, trial).startswith(told)

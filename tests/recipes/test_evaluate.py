@@ -380,6 +380,9 @@ def test_python_has_it_too_for_whatever_is_in_memory(place, tmp_path):
         mood.evaluate(detector, test, {"other": other}, replicate=3)
     with pytest.raises(InputError, match="at least one set"):
         mood.evaluate(detector, test, {})
+    for wrong in ([other], {"a=b": other}, {1: other}):
+        with pytest.raises(InputError, match=r"ood is \{name: images\} of each unknown set"):
+            mood.evaluate(detector, test, wrong)
 
 
 @pytest.mark.parametrize("features", [False, True])

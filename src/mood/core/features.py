@@ -143,7 +143,7 @@ class Features:
 
     def fingerprint(self) -> str:
         """Hex digest of ids and columns: features with the same one give the same results."""
-        digest = _digest(self.columns)
+        digest = _digest(self._all)
         digest.update(json.dumps(self.ids).encode())
         return digest.hexdigest()
 

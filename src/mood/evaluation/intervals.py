@@ -151,8 +151,8 @@ def evaluate_sets(
         InputError: what `evaluate` refuses, or a mean over nothing or over a set that is not there.
     """
     for mean, names in means.items():
-        if not names or not {*names} <= ood_scores.keys():
-            raise InputError(f"the mean {mean!r} is over {[*names]}; some of {[*ood_scores]} were expected")
+        if not names or not {*names} <= ood_scores.keys() or len({*names}) < len(names):
+            raise InputError(f"the mean {mean!r} is over {[*names]}; some of {[*ood_scores]} were expected, each once")
     known = _versions(id_scores, versions)
     found = {
         name: _evaluated(known, score_vector(scores, f"ood_scores of {name!r}"), name, replicates, confidence, seed)

@@ -94,6 +94,9 @@ class SmallImageResNet(ResNet):
         nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
         self.conv1 = stem  # type: ignore[assignment]  # timm's is a convolution or a sequence of them
         self.maxpool = nn.Sequential()
+        # What timm says of its own stem, which has made the map a quarter as wide by then, and half as wide before.
+        for level in self.feature_info:
+            level["reduction"] = max(1, int(str(level["reduction"])) // 4)
 
 
 @register_model

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import numpy as np
 from pydantic import Field
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # What stands for DATA that has no name.
 IN_MEMORY = "images in memory"
 FEATURES_IN_MEMORY = "features in memory"
+DETECTOR_IN_MEMORY = "a detector in memory"
 
 
 @config
@@ -161,9 +162,16 @@ def fit(
         _check_can_augment(config, features)
     if features:
         _check_only_features(config, model)
+    apart = config.calibration if calibration is None else calibration
+    if apart is not None and is_features(apart) != features:
+        raise InputError(
+            f"{'data' if features else 'calibration'} is features and the other is images, and one detector sees one "
+            "kind: bring both as images or both as features"
+        )
+    if head is not None and not features:
+        raise InputError("head is of the network that features come from, and an opened network brings its own")
     how: Any = {"roots": config.data_root, "coarse": config.coarse, "classes": config.classes}
     source = open_data(given, limit=config.limit, **how)
-    apart = config.calibration if calibration is None else calibration
     other = None if apart is None else open_data(apart, **({} if features else how))
     # What takes seconds to be loaded comes after what is answered at once.
     from mood.core.features import Features
@@ -174,15 +182,9 @@ def fit(
     from mood.scores import check, info
 
     check(config.score, **score_options(config.score, config.options, config.combine))
-    if isinstance(source, Features) or isinstance(other, Features):
-        if not (isinstance(source, Features) and (other is None or isinstance(other, Features))):
-            raise InputError(
-                f"{'data' if features else 'calibration'} is features and the other is images, and one detector sees "
-                "one kind: bring both as images or both as features"
-            )
-        return _fit_features(config, source, other, head)
-    if head is not None:
-        raise InputError("head is of the network that features come from, and an opened network brings its own")
+    if isinstance(source, Features):
+        return _fit_features(config, source, cast("Features | None", other), head)
+    other = cast("Source | None", other)
     network = model or open_model(
         config.model,
         checkpoint=config.checkpoint,

@@ -48,19 +48,26 @@ def _classes(run: RunPlan, opened: Opened, trial: Trial) -> list[str]:
     every = [(known, unknown) for known in names for unknown in names if known != unknown]
     pairs = every if run.protocol == "one-class" else run.pairs or TABLE_8
     base = opened.test.name.split(":")[0]
+    manifests = frozenset(source.manifest.fingerprint for source in (opened.fit, opened.test))
     reasons: dict[str, int] = {}
     for at, weights in trial.weights.items():
         unknown = frozenset(unknown for known, unknown in pairs if at in (ALL, known))
-        if why := _met(weights.history or (), base, frozenset(names), unknown):
+        if why := _met(weights.history or (), base, manifests, frozenset(names), unknown):
             reasons[why] = reasons.get(why, 0) + 1
     count = len(trial.weights)
     return [why if count == 1 else f"{why} (so of {those} of its {count} networks)" for why, those in reasons.items()]
 
 
-def _met(history: "tuple[Stage, ...]", base: str, names: frozenset[str], unknown: frozenset[str]) -> str:
+def _met(
+    history: "tuple[Stage, ...]",
+    base: str,
+    manifests: frozenset[str],
+    names: frozenset[str],
+    unknown: frozenset[str],
+) -> str:
     stages: Mapping[bool, list[str]] = {True: [], False: []}
     for stage in history:
-        same = stage.data.split(":")[0] == base
+        same = stage.manifest in manifests or stage.data.split(":")[0] == base
         theirs = frozenset(stage.class_names)
         of_these = unknown & theirs
         if same and not names & theirs:
