@@ -193,13 +193,10 @@ def test_of_five_hundred_odd_files_the_rejected_are_neither_fitted_nor_calibrate
     assert detector.card["rejected"] == len(dark)
     assert len(detector.calibration) == detector.card["calibration_images"] == (cut & read).sum()
     assert detector.card["fit_images"] == (~cut & read).sum()
-    known = tmp_path / "known"
-    known.mkdir()
-    for position in np.flatnonzero(read)[:20].tolist():
-        (known / str(position)).write_bytes(source.read(position))
-    result = evaluate(
-        EvaluateConfig(detector=tmp_path / "d", id=str(known), ood=(f"odd={folder}",), replicates=10, workers=0)
+    evaluation = EvaluateConfig(
+        detector=tmp_path / "d", id="omniglot", ood=(f"odd={folder}",), limit=500, replicates=10, workers=0
     )
+    result = evaluate(evaluation)
     measured = result.evaluation.to_dict()["sets"]["odd"]
     assert (measured["images"], measured["rejected"]) == (500 - len(dark), len(dark))
     assert result.evaluation.tables["odd"].num_rows == 500
