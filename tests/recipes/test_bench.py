@@ -1469,6 +1469,20 @@ def test_only_comparisons_whose_p_value_is_shown_are_counted_each_once(metric, n
     assert note(several).endswith("of several trials, which are shown as mean ± standard deviation, none.")
 
 
+def test_networks_without_the_first_score_are_compared_in_a_table_of_their_own():
+    def less(first, score, network):
+        return made(score, metric=f"auroc_of_{first}_less_this", network=network, p_value=0.2, value=0.1)
+
+    figures = [less("msp", score, "has it") for score in ("knn k=5", "mood")] + [less("knn k=5", "mood", "has none")]
+    own, other = [grid for grid in measured_grids(results_of(figures)) if "less that of" in grid.title]
+    assert own.title == "stripes, AUROC of msp less that of each score (points)"
+    assert [row[:2] for row in own.rows] == [("has it", "knn k=5"), ("has it", "mood")]
+    assert "here are 2: by Bonferroni's rule 5 % for all of them together are 0.025 for each" in own.notes[0]
+    assert other.title == "stripes, AUROC of knn k=5 less that of each score (points)"
+    assert [row[:2] for row in other.rows] == [("has none", "mood")]
+    assert "here are 1: by Bonferroni's rule 5 % for all of them together are 0.05 for each" in other.notes[0]
+
+
 def test_a_probe_stands_against_the_first_score_on_the_images_that_neither_was_shown(apt, tmp_path, measured):
     from mood.evaluation.protocols import expose
 
