@@ -1709,6 +1709,22 @@ def test_test_images_that_are_fit_images_are_left_out_of_all_figures(
     assert mixed.figures == alone.figures
 
 
+def test_shifted_images_that_are_fit_images_are_left_out_of_all_figures(recipe, tmp_path, here, stripes_folder):
+    stripes_folder(tmp_path / "moved", 12, seed=2)
+    for number, file in enumerate(sorted((here / "test" / "class 0").iterdir())[:2]):
+        shutil.copy(file, tmp_path / "moved" / "class 0" / f"test {number}.png")
+    path = recipe("full-spectrum", f'shifted = {{ moved = "{tmp_path}/moved" }}\n', scores='["knn k=3"]')
+    alone = run(path, tmp_path / "alone").results
+    assert "stripes: 2 of the 14 images of moved are, byte for byte, test images." in alone.notes
+    for number, file in enumerate(sorted((here / "fit").rglob("*.png"))[::4]):
+        shutil.copy(file, tmp_path / "moved" / file.parent.name / f"fit {number}.png")
+    mixed = run(path, tmp_path / "mixed").results
+    told = "stripes: 15 of the 29 images of moved are left out: they are, byte for byte, among the fit images."
+    assert told in mixed.notes
+    assert "stripes: 2 of the 29 images of moved are, byte for byte, test images." in mixed.notes
+    assert mixed.figures == alone.figures
+
+
 def test_a_set_of_known_images_is_left_out_and_shared_images_are_counted(recipe, tmp_path, here):
     mixed = tmp_path / "mixed"
     noise(mixed, 6)
