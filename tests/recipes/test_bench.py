@@ -42,7 +42,7 @@ from mood.recipes.bench import trials as trials_module
 from mood.recipes.bench.flattered import flattered
 from mood.recipes.bench.kept import scores_folder
 from mood.recipes.bench.plan import CLASS, NetworkPlan, RunPlan, load_plan
-from mood.recipes.bench.results import Figure, LeftOut, Results, read_results
+from mood.recipes.bench.results import Figure, LeftOut, Results, lost, read_results
 from mood.recipes.bench.sets import Opened, of_classes
 from mood.recipes.bench.tables import further_grids, measured_grids, published_grids
 from mood.recipes.bench.trials import Trial, Weights, spelled
@@ -1930,6 +1930,45 @@ def test_a_set_that_was_fetched_costs_a_pass_over_itself_alone(recipe, tmp_path,
     assert looked() == (9, [], ["late"])
     whole = rerun_afresh(path, tmp_path / "whole", tmp_path / "cache")
     assert whole.figures == results.figures
+
+
+def test_a_result_is_not_made_anew_where_it_would_lose_a_figure(recipe, tmp_path, here, monkeypatch):
+    late = tmp_path / "late"
+    sets = f'near = {{ noise = "{here}/noise" }}\nfar = {{ late = "{late}" }}'
+    path = recipe("multi-class", scores='["msp", "gmm components=1"]', sets=sets)
+    before = run(path, tmp_path / "out").results
+    noise(late, 9, seed=3)
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "sklearn.mixture", None)
+        shutil.rmtree(scores_folder())
+        told = (
+            r"out has \d+ figures that cannot be had now, the first of which is auroc of stripes, tiny, trial 0, "
+            r"gmm components=1, noise \(left out now: stripes, tiny, gmm components=1: .*\): choose another -o, or "
+            "lose them with --overwrite$"
+        )
+        with pytest.raises(OutputError, match=told):
+            run(path, tmp_path / "out")
+        assert read_results(tmp_path / "out") == before
+        assert not run(path, tmp_path / "other").results.of("stripes", score="gmm components=1")
+    assert run(path, tmp_path / "out").results.of("stripes", score="gmm components=1", key="late")
+
+
+def test_with_overwrite_a_result_loses_what_cannot_be_had_any_more(recipe, tmp_path, here, monkeypatch):
+    late = tmp_path / "late"
+    path = recipe("multi-class", scores='["msp", "gmm components=1"]', sets=f'far = {{ late = "{late}" }}')
+    path.write_text(path.read_text().replace("far =", f'near = {{ noise = "{here}/noise" }}\nfar ='))
+    run(path, tmp_path / "out")
+    noise(late, 9, seed=3)
+    monkeypatch.setitem(sys.modules, "sklearn.mixture", None)
+    shutil.rmtree(scores_folder())
+    results = run(path, tmp_path / "out", overwrite=True).results
+    assert {figure.score for figure in results.of("stripes", metric="auroc")} == {"msp"}
+
+
+def test_what_stands_against_another_first_one_is_not_lost():
+    old = [made(), made("msp", metric="auroc_of_mood_less_this", p_value=0.5), made(key="noise: a → b")]
+    assert not lost(results_of(old), results_of([made(value=0.7)]))
+    assert lost(results_of(old), results_of([made(trial=1)])) == [old[0]]
 
 
 def test_a_run_that_could_measure_nothing_goes_on_once_its_sets_and_networks_are_there(
