@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sys
 import tomllib
+import tracemalloc
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,7 @@ from mood.recipes.bench.tables import further_grids, measured_grids, published_g
 from mood.recipes.bench.trials import Trial, Weights, spelled
 from mood.recipes.finetune import FinetuneConfig, finetune
 from mood.recipes.fit import FitConfig, fit
+from mood.recipes.inputs import NOTHING
 from mood.recipes.pretrain import PretrainConfig, pretrain
 from mood.recipes.train import TrainConfig
 from mood.recipes.train import plan as plan_of_stages
@@ -1723,6 +1725,25 @@ def test_shifted_images_that_are_fit_images_are_left_out_of_all_figures(recipe, 
     assert told in mixed.notes
     assert "stripes: 2 of the 29 images of moved are, byte for byte, test images." in mixed.notes
     assert mixed.figures == alone.figures
+
+
+def test_fit_images_are_found_among_others_without_an_array_of_hashes(stripes):
+    source = stripes(4)
+    hashes = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(5000)]
+
+    def of(hashes):
+        ids = tuple(str(number) for number in range(len(hashes)))
+        manifest = replace(source.manifest, ids=ids, hashes=tuple(hashes), labels=np.zeros(len(hashes), np.int64))
+        images = replace(source.images, rows=np.zeros(len(hashes), np.int64))
+        return replace(source, manifest=manifest, images=images)
+
+    fit, test = of([*hashes, NOTHING]), of([*hashes[:2], "new", NOTHING, *hashes[2:]])
+    tracemalloc.start()
+    left = sets_module._new(test, fit)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert left.manifest.hashes == ("new", NOTHING), "a file with nothing in it is no fit image"
+    assert peak < 64 * 4 * len(hashes)
 
 
 def test_a_set_of_known_images_is_left_out_and_shared_images_are_counted(recipe, tmp_path, here):
