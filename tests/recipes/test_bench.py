@@ -36,6 +36,7 @@ from mood.models import Embedder, Stage, check_name, check_spelling, image_keys,
 from mood.recipes.bench import BenchConfig, bench, tables
 from mood.recipes.bench import networks as networks_module
 from mood.recipes.bench import pages as pages_module
+from mood.recipes.bench import protocols as protocols_module
 from mood.recipes.bench import running as running_module
 from mood.recipes.bench import scoring as scoring_module
 from mood.recipes.bench import sets as sets_module
@@ -2940,6 +2941,22 @@ def test_what_was_left_out_is_tried_again_when_a_killed_run_goes_on(recipe, tmp_
     results = run(path, tmp_path / "killed").results
     assert results.of("stripes", score="gmm components=1")
     assert not results.left_out
+
+
+def test_a_score_of_one_class_that_is_tried_again_after_a_kill_is_compared(recipe, tmp_path, monkeypatch):
+    path = recipe("one-class", scores='["knn k=3", "gmm components=1"]', sets="")
+
+    def stops(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "sklearn.mixture", None)
+        patched.setattr(protocols_module, "_paired_networks_of_classes", stops)
+        with pytest.raises(KeyboardInterrupt):
+            run(path, tmp_path / "out")
+    results = run(path, tmp_path / "out").results
+    assert results.of("stripes", score="gmm components=1", metric="auroc_of_knn k=3_less_this")
+    assert rerun_afresh(path, tmp_path / "whole", tmp_path / "cache").figures == results.figures
 
 
 @pytest.mark.parametrize("pair", [("class 1", "class 1"), ("class 1", "fox")])
