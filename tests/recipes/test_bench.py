@@ -1083,6 +1083,25 @@ def test_a_network_that_is_misspelt_ends_the_run_before_anything_is_opened(recip
     assert results.of("stripes", network="other")
 
 
+def test_a_network_that_is_yet_to_be_trained_may_be_called_nearly_as_another(recipe, tmp_path, tiny_network):
+    path = recipe("multi-class")
+    text = path.read_text()
+    path.write_text(text + '\n[[runs.networks]]\nname = "own"\nmodel = ["resnet50_cifar"]\ntrained_by = "mood train"\n')
+    results = run(path, tmp_path / "out").results
+    (left,) = results.left_out
+    assert left.what == "own"
+    assert "mood train" in left.reason
+    assert results.of("stripes", network="tiny")
+    path.write_text(path.read_text().replace('trained_by = "mood train"', ""))
+    with pytest.raises(ModelError, match="resnet50_cifar"):
+        run(path, tmp_path / "slip")
+    path.write_text(
+        text + '\n[[runs.networks]]\nname = "own"\nmodel = ["own", "resnet50_cifar"]\ntrained_by = ["mood train", ""]\n'
+    )
+    with pytest.raises(ModelError, match="resnet50_cifar"):
+        run(path, tmp_path / "slip")
+
+
 @pytest.fixture(scope="module")
 def apt_network(here, tiny_network, tmp_path_factory):
     """The tiny network with a head that says the nearest class mean: right more often than not, and not always."""

@@ -92,7 +92,15 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
     models = {trial for run in runs for network in run.networks for trial in network.trials}
     if stray := [name for name in brought if name not in models]:
         raise InputError(f"networks has {stray[0]!r}, and the models of the recipe are {', '.join(sorted(models))}")
-    for name in sorted(models - brought.keys()):
+    # Whoever says how a network is trained has a folder in mind.
+    trained = {
+        trial
+        for run in runs
+        for network in run.networks
+        for number, trial in enumerate(network.trials)
+        if network.trained(number)
+    }
+    for name in sorted(models - trained - brought.keys()):
         check_spelling(name)
     sets = open_sets(runs, roots=config.data_root, limit=config.limit)
     ready, left_out = opened_runs(runs, sets)
