@@ -2144,6 +2144,13 @@ def test_masks_and_their_seed_are_those_of_each_network(recipe, tmp_path, here, 
     assert len(columns) == 3
 
 
+@pytest.mark.parametrize("scores", ['["mim_reconstruction", "msp"]', '["all"]'])
+def test_masks_stand_in_a_run_with_a_score_that_looks_at_them(recipe, scores):
+    path = recipe("multi-class", scores=scores)
+    path.write_text(path.read_text().replace('name = "tiny"', 'name = "tiny"\nmasks = 3'))
+    assert load_plan(path).runs[0].networks[0].masks == 3
+
+
 def test_masks_that_nobody_names_are_those_of_the_embedder():
     usual = inspect.signature(Embedder).parameters
     plan = NetworkPlan(name="any")
@@ -2350,6 +2357,11 @@ def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
         (('\nmodel = "', '\nmodel = ["a", "a"] # '), r"network 'tiny': model is \['a', 'a'\]; .* each named once"),
         (('\nmodel = "', "\nmodel = [] # "), r"network 'tiny': model is \[\]"),
         (('name = "tiny"', 'name = "tiny"\nmasks = 0'), r"runs\[0\].networks\[0\].*'masks' is 0; it should be .* 1"),
+        (
+            ('name = "tiny"', 'name = "tiny"\nmask_seed = 1'),
+            "network 'tiny': mask_seed is 1, and no score of its run looks at masked images: leave mask_seed out",
+        ),
+        (('name = "tiny"', 'name = "tiny"\nmasks = 3'), "masks is 3, and no score of its run"),
         (('name = "tiny"', 'name = "tiny"\nmask_seed = -1'), r"networks\[0\].*'mask_seed' is -1; it should be .* 0"),
         (('\nmodel = "', '\nmodel = "{class}'), "the multi-class protocol takes one for all classes"),
         (('title = "Stripes"', 'titel = "Stripes"'), "titel"),
