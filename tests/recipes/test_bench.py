@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sys
 import tomllib
+import tracemalloc
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from mood.models import Embedder, Stage, check_name, check_spelling, image_keys,
 from mood.recipes.bench import BenchConfig, bench, tables
 from mood.recipes.bench import networks as networks_module
 from mood.recipes.bench import pages as pages_module
+from mood.recipes.bench import protocols as protocols_module
 from mood.recipes.bench import running as running_module
 from mood.recipes.bench import scoring as scoring_module
 from mood.recipes.bench import sets as sets_module
@@ -42,12 +44,13 @@ from mood.recipes.bench import trials as trials_module
 from mood.recipes.bench.flattered import flattered
 from mood.recipes.bench.kept import scores_folder
 from mood.recipes.bench.plan import CLASS, NetworkPlan, RunPlan, load_plan
-from mood.recipes.bench.results import Figure, LeftOut, Results, read_results
+from mood.recipes.bench.results import Figure, LeftOut, Results, lost, read_results
 from mood.recipes.bench.sets import Opened, of_classes
 from mood.recipes.bench.tables import further_grids, measured_grids, published_grids
 from mood.recipes.bench.trials import Trial, Weights, spelled
 from mood.recipes.finetune import FinetuneConfig, finetune
 from mood.recipes.fit import FitConfig, fit
+from mood.recipes.inputs import NOTHING
 from mood.recipes.pretrain import PretrainConfig, pretrain
 from mood.recipes.train import TrainConfig
 from mood.recipes.train import plan as plan_of_stages
@@ -1084,6 +1087,25 @@ def test_a_network_that_is_misspelt_ends_the_run_before_anything_is_opened(recip
     assert results.of("stripes", network="other")
 
 
+def test_a_network_that_is_yet_to_be_trained_may_be_called_nearly_as_another(recipe, tmp_path, tiny_network):
+    path = recipe("multi-class")
+    text = path.read_text()
+    path.write_text(text + '\n[[runs.networks]]\nname = "own"\nmodel = ["resnet50_cifar"]\ntrained_by = "mood train"\n')
+    results = run(path, tmp_path / "out").results
+    (left,) = results.left_out
+    assert left.what == "own"
+    assert "mood train" in left.reason
+    assert results.of("stripes", network="tiny")
+    path.write_text(path.read_text().replace('trained_by = "mood train"', ""))
+    with pytest.raises(ModelError, match="resnet50_cifar"):
+        run(path, tmp_path / "slip")
+    path.write_text(
+        text + '\n[[runs.networks]]\nname = "own"\nmodel = ["own", "resnet50_cifar"]\ntrained_by = ["mood train", ""]\n'
+    )
+    with pytest.raises(ModelError, match="resnet50_cifar"):
+        run(path, tmp_path / "slip")
+
+
 @pytest.fixture(scope="module")
 def apt_network(here, tiny_network, tmp_path_factory):
     """The tiny network with a head that says the nearest class mean: right more often than not, and not always."""
@@ -1473,6 +1495,20 @@ def test_only_comparisons_whose_p_value_is_shown_are_counted_each_once(metric, n
     assert note(several).endswith("of several trials, which are shown as mean ± standard deviation, none.")
 
 
+def test_networks_without_the_first_score_are_compared_in_a_table_of_their_own():
+    def less(first, score, network):
+        return made(score, metric=f"auroc_of_{first}_less_this", network=network, p_value=0.2, value=0.1)
+
+    figures = [less("msp", score, "has it") for score in ("knn k=5", "mood")] + [less("knn k=5", "mood", "has none")]
+    own, other = [grid for grid in measured_grids(results_of(figures)) if "less that of" in grid.title]
+    assert own.title == "stripes, AUROC of msp less that of each score (points)"
+    assert [row[:2] for row in own.rows] == [("has it", "knn k=5"), ("has it", "mood")]
+    assert "here are 2: by Bonferroni's rule 5 % for all of them together are 0.025 for each" in own.notes[0]
+    assert other.title == "stripes, AUROC of knn k=5 less that of each score (points)"
+    assert [row[:2] for row in other.rows] == [("has none", "mood")]
+    assert "here are 1: by Bonferroni's rule 5 % for all of them together are 0.05 for each" in other.notes[0]
+
+
 def test_a_probe_stands_against_the_first_score_on_the_images_that_neither_was_shown(apt, tmp_path, measured):
     from mood.evaluation.protocols import expose
 
@@ -1699,6 +1735,41 @@ def test_test_images_that_are_fit_images_are_left_out_of_all_figures(
     assert mixed.figures == alone.figures
 
 
+def test_shifted_images_that_are_fit_images_are_left_out_of_all_figures(recipe, tmp_path, here, stripes_folder):
+    stripes_folder(tmp_path / "moved", 12, seed=2)
+    for number, file in enumerate(sorted((here / "test" / "class 0").iterdir())[:2]):
+        shutil.copy(file, tmp_path / "moved" / "class 0" / f"test {number}.png")
+    path = recipe("full-spectrum", f'shifted = {{ moved = "{tmp_path}/moved" }}\n', scores='["knn k=3"]')
+    alone = run(path, tmp_path / "alone").results
+    assert "stripes: 2 of the 14 images of moved are, byte for byte, test images." in alone.notes
+    for number, file in enumerate(sorted((here / "fit").rglob("*.png"))[::4]):
+        shutil.copy(file, tmp_path / "moved" / file.parent.name / f"fit {number}.png")
+    mixed = run(path, tmp_path / "mixed").results
+    told = "stripes: 15 of the 29 images of moved are left out: they are, byte for byte, among the fit images."
+    assert told in mixed.notes
+    assert "stripes: 2 of the 29 images of moved are, byte for byte, test images." in mixed.notes
+    assert mixed.figures == alone.figures
+
+
+def test_fit_images_are_found_among_others_without_an_array_of_hashes(stripes):
+    source = stripes(4)
+    hashes = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(5000)]
+
+    def of(hashes):
+        ids = tuple(str(number) for number in range(len(hashes)))
+        manifest = replace(source.manifest, ids=ids, hashes=tuple(hashes), labels=np.zeros(len(hashes), np.int64))
+        images = replace(source.images, rows=np.zeros(len(hashes), np.int64))
+        return replace(source, manifest=manifest, images=images)
+
+    fit, test = of([*hashes, NOTHING]), of([*hashes[:2], "new", NOTHING, *hashes[2:]])
+    tracemalloc.start()
+    left = sets_module._new(test, fit)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert left.manifest.hashes == ("new", NOTHING), "a file with nothing in it is no fit image"
+    assert peak < 64 * 4 * len(hashes)
+
+
 def test_a_set_of_known_images_is_left_out_and_shared_images_are_counted(recipe, tmp_path, here):
     mixed = tmp_path / "mixed"
     noise(mixed, 6)
@@ -1906,6 +1977,45 @@ def test_a_set_that_was_fetched_costs_a_pass_over_itself_alone(recipe, tmp_path,
     assert whole.figures == results.figures
 
 
+def test_a_result_is_not_made_anew_where_it_would_lose_a_figure(recipe, tmp_path, here, monkeypatch):
+    late = tmp_path / "late"
+    sets = f'near = {{ noise = "{here}/noise" }}\nfar = {{ late = "{late}" }}'
+    path = recipe("multi-class", scores='["msp", "gmm components=1"]', sets=sets)
+    before = run(path, tmp_path / "out").results
+    noise(late, 9, seed=3)
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "sklearn.mixture", None)
+        shutil.rmtree(scores_folder())
+        told = (
+            r"out \d+ cannot be had now, the first of which is auroc of stripes, tiny, trial 0, "
+            r"gmm components=1, noise \(left out now: stripes, tiny, gmm components=1: .*\): choose another -o, or "
+            "lose them with --overwrite$"
+        )
+        with pytest.raises(OutputError, match=told):
+            run(path, tmp_path / "out")
+        assert read_results(tmp_path / "out") == before
+        assert not run(path, tmp_path / "other").results.of("stripes", score="gmm components=1")
+    assert run(path, tmp_path / "out").results.of("stripes", score="gmm components=1", key="late")
+
+
+def test_with_overwrite_a_result_loses_what_cannot_be_had_any_more(recipe, tmp_path, here, monkeypatch):
+    late = tmp_path / "late"
+    path = recipe("multi-class", scores='["msp", "gmm components=1"]', sets=f'far = {{ late = "{late}" }}')
+    path.write_text(path.read_text().replace("far =", f'near = {{ noise = "{here}/noise" }}\nfar ='))
+    run(path, tmp_path / "out")
+    noise(late, 9, seed=3)
+    monkeypatch.setitem(sys.modules, "sklearn.mixture", None)
+    shutil.rmtree(scores_folder())
+    results = run(path, tmp_path / "out", overwrite=True).results
+    assert {figure.score for figure in results.of("stripes", metric="auroc")} == {"msp"}
+
+
+def test_what_stands_against_another_first_one_is_not_lost():
+    old = [made(), made("msp", metric="auroc_of_mood_less_this", p_value=0.5), made(key="noise: a → b")]
+    assert not lost(results_of(old), results_of([made(value=0.7)]))
+    assert lost(results_of(old), results_of([made(trial=1)])) == [old[0]]
+
+
 def test_a_run_that_could_measure_nothing_goes_on_once_its_sets_and_networks_are_there(
     recipe, tmp_path, here, tiny_network
 ):
@@ -2036,6 +2146,13 @@ def test_masks_and_their_seed_are_those_of_each_network(recipe, tmp_path, here, 
         np.testing.assert_allclose(found, embedder.look(pixels).reconstruction.numpy(), rtol=1e-5)
     columns = {tuple(row["value"] for row in rows if row["network"] == str(number)) for number in range(len(plans))}
     assert len(columns) == 3
+
+
+@pytest.mark.parametrize("scores", ['["mim_reconstruction", "msp"]', '["all"]'])
+def test_masks_stand_in_a_run_with_a_score_that_looks_at_them(recipe, scores):
+    path = recipe("multi-class", scores=scores)
+    path.write_text(path.read_text().replace('name = "tiny"', 'name = "tiny"\nmasks = 3'))
+    assert load_plan(path).runs[0].networks[0].masks == 3
 
 
 def test_masks_that_nobody_names_are_those_of_the_embedder():
@@ -2244,6 +2361,11 @@ def test_a_finished_run_is_read_and_another_one_refused(recipe, tmp_path):
         (('\nmodel = "', '\nmodel = ["a", "a"] # '), r"network 'tiny': model is \['a', 'a'\]; .* each named once"),
         (('\nmodel = "', "\nmodel = [] # "), r"network 'tiny': model is \[\]"),
         (('name = "tiny"', 'name = "tiny"\nmasks = 0'), r"runs\[0\].networks\[0\].*'masks' is 0; it should be .* 1"),
+        (
+            ('name = "tiny"', 'name = "tiny"\nmask_seed = 1'),
+            "network 'tiny': mask_seed is 1, and no score of its run looks at masked images: leave mask_seed out",
+        ),
+        (('name = "tiny"', 'name = "tiny"\nmasks = 3'), "masks is 3, and no score of its run"),
         (('name = "tiny"', 'name = "tiny"\nmask_seed = -1'), r"networks\[0\].*'mask_seed' is -1; it should be .* 0"),
         (('\nmodel = "', '\nmodel = "{class}'), "the multi-class protocol takes one for all classes"),
         (('title = "Stripes"', 'titel = "Stripes"'), "titel"),
@@ -2854,6 +2976,22 @@ def test_what_was_left_out_is_tried_again_when_a_killed_run_goes_on(recipe, tmp_
     results = run(path, tmp_path / "killed").results
     assert results.of("stripes", score="gmm components=1")
     assert not results.left_out
+
+
+def test_a_score_of_one_class_that_is_tried_again_after_a_kill_is_compared(recipe, tmp_path, monkeypatch):
+    path = recipe("one-class", scores='["knn k=3", "gmm components=1"]', sets="")
+
+    def stops(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "sklearn.mixture", None)
+        patched.setattr(protocols_module, "_paired_networks_of_classes", stops)
+        with pytest.raises(KeyboardInterrupt):
+            run(path, tmp_path / "out")
+    results = run(path, tmp_path / "out").results
+    assert results.of("stripes", score="gmm components=1", metric="auroc_of_knn k=3_less_this")
+    assert rerun_afresh(path, tmp_path / "whole", tmp_path / "cache").figures == results.figures
 
 
 @pytest.mark.parametrize("pair", [("class 1", "class 1"), ("class 1", "fox")])

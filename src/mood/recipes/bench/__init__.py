@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from mood.core.config import Argument, NotInFingerprint, config, to_dict
-from mood.core.errors import DataError, InputError
+from mood.core.errors import DataError, InputError, OutputError
 from mood.core.ranges import Count, Level, Seed
 from mood.recipes.settings import OutputConfig, PassConfig
 
@@ -69,7 +69,7 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
         InputError: the recipe is wrong somewhere, or has no model of such a name; nothing was started then.
         DataError: a data root is no folder; likewise.
         ModelError: a model is called nearly as a network is; likewise.
-        OutputError: the output is taken.
+        OutputError: the output is taken, or it has a figure that cannot be had any more and would be gone.
     """
     from mood.core.output import open_output
     from mood.core.progress import say
@@ -81,7 +81,7 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
     # A slip in the recipe is answered before they are loaded, which takes seconds.
     from mood.models import check_spelling
     from mood.recipes.bench.pages import write_page
-    from mood.recipes.bench.results import read_results, write_results
+    from mood.recipes.bench.results import RESULTS, read_results, write_results
     from mood.recipes.bench.running import run_all
     from mood.recipes.bench.sets import open_sets, opened_runs
     from mood.recipes.bench.tables import write_tables
@@ -92,7 +92,15 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
     models = {trial for run in runs for network in run.networks for trial in network.trials}
     if stray := [name for name in brought if name not in models]:
         raise InputError(f"networks has {stray[0]!r}, and the models of the recipe are {', '.join(sorted(models))}")
-    for name in sorted(models - brought.keys()):
+    # Whoever says how a network is trained has a folder in mind.
+    trained = {
+        trial
+        for run in runs
+        for network in run.networks
+        for number, trial in enumerate(network.trials)
+        if network.trained(number)
+    }
+    for name in sorted(models - trained - brought.keys()):
         check_spelling(name)
     sets = open_sets(runs, roots=config.data_root, limit=config.limit)
     ready, left_out = opened_runs(runs, sets)
@@ -120,8 +128,27 @@ def bench(config: BenchConfig, *, networks: "Mapping[str, Model] | None" = None)
         if not output.finished:
             told = [*left_out, *lacking]
             results, parts = run_all(config, plan, every, told, sets.missing, output, settings, brought)
+            # What is there has less at hand; it may have had more packages.
+            if not config.overwrite and (config.output / RESULTS).exists():
+                _keeps(config.output, results)
             write_results(results, output.work)
             write_tables(results, output.work)
             write_page(results, parts, output.work)
             output.commit()
         return BenchResult(read_results(config.output), config.output)
+
+
+def _keeps(output: Path, new: "Results") -> None:
+    """Refuse to lose a figure of a result that is made anew without anybody's word."""
+    from mood.recipes.bench.results import lost, read_results
+
+    old = read_results(output)
+    if not (gone := lost(old, new)):
+        return
+    first = gone[0]
+    of = ", ".join(filter(None, (first.run, first.network, f"trial {first.trial}", first.score, first.key)))
+    why = next((f" (left out now: {item})" for item in new.left_out if item not in old.left_out), "")
+    raise OutputError(
+        f"of the figures in {output} {len(gone)} cannot be had now, the first of which is {first.metric} of {of}"
+        f"{why}: choose another -o, or lose them with --overwrite"
+    )

@@ -6,7 +6,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from mood.core.config import config, read_toml
+from mood.core.config import config, fields, read_toml
 from mood.core.errors import InputError, MissingExtraError
 from mood.core.ranges import Count, Natural
 from mood.recipes.settings import EmbeddingConfig, MasksConfig, NetworkConfig
@@ -275,7 +275,7 @@ def _check_names(run: RunPlan) -> None:
 
 def _check_run(run: RunPlan) -> None:
     from mood.data.shifts import parse_shift
-    from mood.scores import check, check_choice
+    from mood.scores import check, check_choice, info
 
     where = f"run {run.name!r}"
     names = [network.name for network in run.networks]
@@ -310,6 +310,10 @@ def _check_run(run: RunPlan) -> None:
                 check(name, **options)
         except InputError as error:
             raise InputError(f"{where}, score {text!r}: {error}") from None
+    names_of_scores = [score_spec(text)[0] for text in run.scores]
+    if "all" not in names_of_scores and not any("reconstruction" in info(name).needs for name in names_of_scores):
+        for network in run.networks:
+            _check_no_masks(network, f"{where}, network {network.name!r}")
     if taken := run.unknown.keys() & RESERVED:
         raise InputError(f"{where}: an OOD set cannot be called {sorted(taken)[0]!r}: tables call something else so")
     if both := run.near.keys() & run.far.keys():
@@ -333,6 +337,16 @@ def _check_run(run: RunPlan) -> None:
             )
     if stray := run.exposed.keys() - run.unknown.keys():
         raise InputError(f"{where}: exposed names {sorted(stray)[0]!r}, which is none of its OOD sets")
+
+
+def _check_no_masks(network: NetworkPlan, where: str) -> None:
+    for name, usual in fields(MasksConfig).items():
+        value = getattr(network, name)
+        if value != usual.default:
+            raise InputError(
+                f"{where}: {name} is {value}, and no score of its run looks at masked images: leave {name} out, or add "
+                "'mim_reconstruction'"
+            )
 
 
 def _check_each_class(network: NetworkPlan, protocol: Protocol, where: str) -> None:

@@ -267,7 +267,8 @@ def one_class_each(session: Session) -> list[Figure]:
         found += session.made.figures(f"{text}/one class", partial(_each_class, session, text, scored, labels))
     every = [(known, unknown) for known in names for unknown in names if unknown != known]
     comparisons = partial(_pairs, session, labels, every)
-    found += session.made.figures("paired", partial(_paired_means, session, kept, "mean", comparisons))
+    # Of these scores: one that was left out is tried again after a kill.
+    found += session.made.figures(f"paired {[*kept]}", partial(_paired_means, session, kept, "mean", comparisons))
     return found + _paired_networks_of_classes(session, kept, every)
 
 

@@ -230,6 +230,23 @@ def trials_of(figures: Iterable[Figure]) -> dict[tuple[str, str, str, str, str],
     return found
 
 
+def lost(old: Results, new: Results) -> list[Figure]:
+    """What was measured before and is not now.
+
+    Comparisons with whatever comes first, and the cells that a rival chooses, are others where more is there.
+    """
+
+    def places(results: Results) -> dict[tuple[str, str, int, str, str, str], Figure]:
+        return {(f.run, f.network, f.trial, f.score, f.key, f.metric): f for f in results.figures}
+
+    there = places(new).keys()
+    return [
+        figure
+        for at, figure in places(old).items()
+        if at not in there and figure.p_value is None and "→" not in figure.key
+    ]
+
+
 def _schema() -> Any:
     import pyarrow as pa
 

@@ -78,7 +78,7 @@ class Opened:
     Attributes:
         fit: what scores are fitted on.
         test: unseen known images, none of which is in `fit`.
-        shifted: sets of shifted known images by the run's names for them.
+        shifted: sets of shifted known images by the run's names for them, none of which is in `fit` either.
         unknown: OOD sets by the run's names for them, those that are there.
         exposed: sets that few-shot shows images of, likewise.
         unshown: OOD sets of which few-shot can show none, as it was told to → why.
@@ -109,7 +109,8 @@ def opened_runs(runs: Sequence[RunPlan], sets: Sets) -> tuple[list[tuple[RunPlan
 def sets_of(run: RunPlan, sets: Sets) -> Opened:
     """The sets of a run that are there.
 
-    Test images that are fit images are left out, and so is an OOD set that is nothing but known images; both are said.
+    Test images and shifted ones that are fit images are left out, and so is an OOD set that is nothing but known
+    images; all are said.
 
     Raises:
         DataError: a known set is missing, or no OOD set of a protocol that needs one is left.
@@ -141,21 +142,17 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
     if shared.all:
         raise InputError(f"all {shared.count} images of its test set, {run.test}, are among the fit images")
     if shared.count:
-        notes.append(
-            f"{run.name}: {shared.count} of the {len(test)} test images are left out: they are, byte for byte, among "
-            "the fit images."
-        )
-        # A score is at home with what it was fitted on: all figures would gain by these images.
-        test = test.select(~np.isin(test.manifest.hashes, [*{*fit.manifest.hashes} - {NOTHING}]))
+        notes.append(_left_out(run, shared.count, f"{len(test)} test images"))
+        test = _new(test, fit)
     for name, source in shifted.items():
         shared = shared_images(source, [fit, test])
         if shared.all:
             raise InputError(f"all {shared.count} images of the shifted set {name} are fit or test images")
-        if shared.count:
-            notes.append(
-                f"{run.name}: {shared.count} of the {len(source)} images of {name} are, byte for byte, fit or test "
-                "images."
-            )
+        if fitted := shared_images(source, [fit]).count:
+            notes.append(_left_out(run, fitted, f"{len(source)} images of {name}"))
+            shifted[name] = _new(source, fit)
+        if count := shared.count - fitted:
+            notes.append(f"{run.name}: {count} of the {len(source)} images of {name} are, byte for byte, test images.")
     unknown, gone = {}, []
     for name, data in run.unknown.items():
         if key_of(data) in sets.missing:
@@ -198,3 +195,17 @@ def sets_of(run: RunPlan, sets: Sets) -> Opened:
                 )
         exposed[name] = source
     return Opened(fit, test, shifted, unknown, exposed, unshown, tuple(notes))
+
+
+def _left_out(run: RunPlan, count: int, of: str) -> str:
+    return f"{run.name}: {count} of the {of} are left out: they are, byte for byte, among the fit images."
+
+
+def _new(source: "Source", fit: "Source") -> "Source":
+    """The images of a known set that are not fit images.
+
+    A score is at home with what it was fitted on: all figures would gain by these images.
+    """
+    known, own = {*fit.manifest.hashes}, source.manifest.hashes
+    # An array of hashes would take four bytes for each of their characters.
+    return source.select(np.fromiter((digest == NOTHING or digest not in known for digest in own), bool, len(own)))

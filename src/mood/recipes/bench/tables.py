@@ -244,25 +244,32 @@ def _oracles(
 
 
 def paired(results: Results, run: str) -> list[Grid]:
-    """The AUROC of a run's first score less that of each other, and on its first network less that on each other."""
+    """The AUROC of a run's first score less that of each other, and on its first network less that on each other.
+
+    Where a network lacks the score that is first on another, its own first one stands in a table of its own.
+    """
     tests = (
         (LESS_THIS, "AUROC of {} less that of each score", "scores"),
         (LESS_THIS_NETWORK, "AUROC on {} less that on each network", "networks"),
     )
-    return [grid for test in tests if (grid := _paired(results, run, *test)) is not None]
+    tested = [figure for figure in results.of(run) if figure.p_value is not None]
+    found = []
+    for test, title, both in tests:
+        before, after = test.split("{}")
+        for metric in dict.fromkeys(figure.metric for figure in tested if figure.metric.startswith(before)):
+            first = metric.removeprefix(before).removesuffix(after)
+            figures = [figure for figure in tested if figure.metric == metric]
+            # What the weights of the first network have seen is in these figures too.
+            theirs = results.of(run, network=first, metric="auroc") if test == LESS_THIS_NETWORK else []
+            found.append(_paired(results, figures, theirs, f"{run}, {title.format(first)} (points)", both))
+    return found
 
 
-def _paired(results: Results, run: str, metric: str, title: str, both: str) -> Grid | None:
-    """One of them, with DeLong's p-value; None where there are none."""
-    before, after = metric.split("{}")
-    figures = [f for f in results.of(run) if f.p_value is not None and f.metric.startswith(before)]
-    if not figures:
-        return None
-    first = figures[0].metric.removeprefix(before).removesuffix(after)
+def _paired(results: Results, figures: Sequence[Figure], theirs: Sequence[Figure], title: str, both: str) -> Grid:
+    """One of them, with DeLong's p-value, from its figures and those that mark it as well."""
+    run = figures[0].run
     cells = {at[1:4]: of_cell for at, of_cell in trials_of(figures).items()}
     keys = tuple(dict.fromkeys(figure.key for figure in figures))
-    # What the weights of the first network have seen is in these figures too.
-    theirs = results.of(run, network=first, metric="auroc") if metric == LESS_THIS_NETWORK else []
     known, flattered = _flattered([*figures, *theirs])
     rows = []
     for network, score in dict.fromkeys((figure.network, figure.score) for figure in figures):
@@ -280,7 +287,7 @@ def _paired(results: Results, run: str, metric: str, title: str, both: str) -> G
         )
     headings, told = _marked(results, [*figures, *theirs], keys)
     notes = (note, *told, *flattered)
-    return Grid(f"{run}, {title.format(first)} (points)", ("network", "score", *headings), tuple(rows), 2, notes)
+    return Grid(title, ("network", "score", *headings), tuple(rows), 2, notes)
 
 
 def _compared(figures: Sequence[Figure]) -> str:
