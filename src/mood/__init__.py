@@ -121,20 +121,15 @@ def fit(
         PromiseError: too few calibration images for `alpha`, or images that the network was trained on.
         MoodError: images or a network that cannot be had, an output that is taken.
     """
-    from mood.core.features import Features, Head
-    from mood.recipes.fit import FEATURES_IN_MEMORY, IN_MEMORY, FitConfig
+    from mood.core.features import Head
+    from mood.recipes.fit import FitConfig
     from mood.recipes.fit import fit as run
 
-    memory: dict[str, Any] = {}
+    memory = _in_memory(data=data, calibration=calibration)
     if isinstance(head, Head):
         memory["head"], head = head, None
     _check_own(model, transform, head)
-    for name, images in (("data", data), ("calibration", calibration)):
-        if images is None or isinstance(images, str | PathLike):
-            settings[name] = None if images is None else fspath(images)
-        else:
-            settings[name] = FEATURES_IN_MEMORY if isinstance(images, Features) else IN_MEMORY
-            memory[name] = images
+    settings |= {"data": _in_words(data), "calibration": _in_words(calibration)}
     if isinstance(model, str | PathLike):
         settings["model"] = fspath(model)
     else:
@@ -200,19 +195,11 @@ def calibrate(detector: "Detector | str | PathLike[str]", data: Any, **settings:
         PromiseError: too few images for `alpha`, or images that the network or the score has seen.
         MoodError: no detector there, images that cannot be had, an output that is taken.
     """
-    from mood.core.features import Features
     from mood.recipes.calibrate import CalibrateConfig
     from mood.recipes.calibrate import calibrate as run
-    from mood.recipes.fit import DETECTOR_IN_MEMORY, FEATURES_IN_MEMORY, IN_MEMORY
 
-    memory: dict[str, Any] = {}
-    of_data = FEATURES_IN_MEMORY if isinstance(data, Features) else IN_MEMORY
-    for name, given, instead in (("detector", detector, DETECTOR_IN_MEMORY), ("data", data, of_data)):
-        if isinstance(given, str | PathLike):
-            settings[name] = fspath(given)
-        else:
-            settings[name], memory[name] = instead, given
-    return run(CalibrateConfig(**settings), **memory).detector
+    settings |= {"detector": _in_words(detector), "data": _in_words(data)}
+    return run(CalibrateConfig(**settings), **_in_memory(detector=detector, data=data)).detector
 
 
 def evaluate(
@@ -236,29 +223,15 @@ def evaluate(
         DataError: images that cannot be had, or no known image that is new to the detector.
         MoodError: no detector there, an output that is taken.
     """
-    from pathlib import Path
-
-    from mood.core.features import Features
     from mood.recipes.evaluate import EvaluateConfig
     from mood.recipes.evaluate import evaluate as run
-    from mood.recipes.fit import DETECTOR_IN_MEMORY, FEATURES_IN_MEMORY, IN_MEMORY
-
-    def named(data: Any) -> str:
-        if isinstance(data, str | PathLike):
-            return fspath(data)
-        return FEATURES_IN_MEMORY if isinstance(data, Features) else IN_MEMORY
 
     if not isinstance(ood, Mapping) or any(not isinstance(name, str) or "=" in name for name in ood):
         raise InputError("ood is {name: images} of each unknown set, with names that have no = in them")
-    place = fspath(detector) if isinstance(detector, str | PathLike) else DETECTOR_IN_MEMORY
-    pairs = tuple(f"{name}={named(data)}" for name, data in ood.items())
-    config = EvaluateConfig(detector=Path(place), id=named(id), ood=pairs, **settings)
-    kept = {name: data for name, data in ood.items() if not isinstance(data, str | PathLike)}
+    pairs = tuple(f"{name}={_in_words(data)}" for name, data in ood.items())
+    settings |= {"detector": _in_words(detector), "id": _in_words(id), "ood": pairs}
     return run(
-        config,
-        detector=None if isinstance(detector, str | PathLike) else detector,
-        known=None if isinstance(id, str | PathLike) else id,
-        unknown=kept,
+        EvaluateConfig(**settings), **_in_memory(detector=detector, known=id), unknown=_in_memory(**ood)
     ).evaluation
 
 
@@ -312,6 +285,24 @@ def extract(
     source = data if isinstance(data, Source) else open_source(data)
     embedder = Embedder(network, pool=pool, layer=layer, device=device, precision=precision)
     return Features.concat(list(extract_features(source, embedder, batch_size=batch_size, workers=workers).store))
+
+
+def _in_words(given: Any) -> str | None:
+    """A path or a name as it is, what stands in a configuration for what has none, and None for None."""
+    from mood.core.features import Features
+    from mood.detector import Detector
+    from mood.recipes.fit import DETECTOR_IN_MEMORY, FEATURES_IN_MEMORY, IN_MEMORY
+
+    if given is None or isinstance(given, str | PathLike):
+        return None if given is None else fspath(given)
+    if isinstance(given, Detector):
+        return DETECTOR_IN_MEMORY
+    return FEATURES_IN_MEMORY if isinstance(given, Features) else IN_MEMORY
+
+
+def _in_memory(**given: Any) -> dict[str, Any]:
+    """What has neither a path nor a name."""
+    return {name: it for name, it in given.items() if it is not None and not isinstance(it, str | PathLike)}
 
 
 def _check_own(model: Any, transform: "Transform | None", head: str | None) -> None:
