@@ -116,7 +116,7 @@ class MetricsOfSets:
 
     Attributes:
         sets: metrics of each OOD set.
-        means: metric → estimate of each mean, by the names of `Metrics`.
+        means: mean → metric, by the names of `Metrics` → its estimate.
     """
 
     sets: Mapping[str, Metrics]
